@@ -1,0 +1,2 @@
+//! One question a file.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The air-gapped key tool: file in, file out.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The air-gapped key tool: file in, file out.
+#![forbid(unsafe_code)]
+
+fn main() {}

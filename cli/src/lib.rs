@@ -1,0 +1,2 @@
+//! Publish components and operate fleets.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! Publish components and operate fleets.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! The control server: mutual TLS, EST, storage, operator interface.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Landlock, seccomp, resource limits and re-execution: the unsafe before exec.

@@ -1,0 +1,287 @@
+//! What a workload gets: the intersection of ask, fleet policy and device ceiling, resolved once.
+
+use redan_protocol::{ByteCount, ComponentName, Digest, Millis};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything a workload may do on this device. What is not in here is not linked.
+///
+/// Made only by [`crate::intersect`]. The agent computes it; executor, broker and compiler receive its canonical JSON
+/// over their socketpair and read it with [`EffectiveGrant::from_canonical_json`].
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EffectiveGrant {
+    /// The component.
+    pub component: ComponentName,
+    /// Its version.
+    pub version: semver::Version,
+    /// Its world.
+    pub world: World,
+    /// Local HTTP triggers; empty for a job.
+    pub trigger_http: Vec<HttpTrigger>,
+    /// Timers; empty for a service.
+    pub trigger_timer: Vec<TimerTrigger>,
+    /// Outgoing HTTP; empty means the interface is not linked.
+    pub net_http: Vec<HttpRule>,
+    /// Named volumes.
+    pub fs: Vec<Volume>,
+    /// Key-value buckets.
+    pub kv: Vec<Bucket>,
+    /// Environment, names and values.
+    pub env: BTreeMap<String, String>,
+    /// `wasi:config` keys and values; `None` means the interface is not linked.
+    pub config: Option<BTreeMap<String, String>>,
+    /// Clocks; `None`: the interface is linked with a clock that stands still only if the ask lists it optional.
+    pub clock: Option<Clock>,
+    /// Random numbers.
+    pub random: Option<Random>,
+    /// Guest logs, stdout and stderr go to the owner's local sink; `None` drops them.
+    pub log: Option<Log>,
+    /// Limits, always present.
+    pub limits: Limits,
+    /// How health is judged.
+    pub health: HealthContract,
+    /// How a new version takes over.
+    pub upgrade: Upgrade,
+    /// Capabilities the ask wanted as optional and did not get: bound to stubs that refuse with a typed error.
+    pub denied_optional: Vec<String>,
+}
+
+/// The world a component is built for. WASI 0.2 is the contract.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+pub enum World {
+    /// `wasi:http/proxy@0.2`
+    #[serde(rename = "wasi:http/proxy@0.2")]
+    HttpProxy,
+    /// `wasi:cli/command@0.2`
+    #[serde(rename = "wasi:cli/command@0.2")]
+    Command,
+}
+
+/// A route of the workload's listener.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpTrigger {
+    /// A path, or a prefix when it ends in `/...`.
+    pub route: String,
+    /// Methods, upper case.
+    pub methods: Vec<String>,
+}
+
+/// A timer.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimerTrigger {
+    /// Between two starts.
+    pub every: Millis,
+    /// Random delay up to this.
+    pub jitter: Millis,
+}
+
+/// One rule of outgoing HTTP. A call must match one `allow` of *each* layer and no `deny` of any.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpRule {
+    /// The ask's name for it.
+    pub id: String,
+    /// For each layer (ask, fleet, device) that constrains it, the alternatives of which one must match.
+    pub allow: Vec<Vec<Origin>>,
+    /// Denied by any layer.
+    pub deny: Vec<Origin>,
+    /// Methods, upper case.
+    pub methods: Vec<String>,
+    /// For each layer that constrains it, path patterns (`*` matches within a segment, a final `/...` everything below).
+    pub paths: Vec<Vec<String>>,
+    /// Whether private addresses (RFC 1918, RFC 4193) may be dialled. Special ranges never.
+    pub private_addresses: bool,
+    /// Budget of the rule.
+    pub budget: NetBudget,
+}
+
+/// `scheme://host:port`; the host may begin with `*.` for sub-domains only.
+#[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// `https`, else `http`.
+    pub https: bool,
+    /// Lower-case host name, IP address, or `*.` and a host name.
+    pub host: String,
+    /// Port; the scheme's own when the document named none.
+    pub port: u16,
+}
+
+/// A rate: an amount for a span.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// How much.
+    pub amount: u64,
+    /// In which span.
+    pub per: Millis,
+}
+
+/// Budget of one egress rule. `None` is unlimited only if every layer left it out.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetBudget {
+    /// Bytes sent.
+    pub bytes_out: Option<Rate>,
+    /// Requests.
+    pub requests: Option<Rate>,
+    /// Connections at once.
+    pub concurrent: Option<u32>,
+}
+
+/// Access to a volume.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Serialize, Deserialize)]
+pub enum Mode {
+    /// Read only.
+    #[serde(rename = "ro")]
+    Read,
+    /// Read and write.
+    #[serde(rename = "rw")]
+    ReadWrite,
+}
+
+/// A named volume.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Its name; a folder below the workload's own data folder, unless the device maps it to one of its own.
+    pub name: String,
+    /// Where the guest sees it, absolute.
+    pub guest: String,
+    /// The device's own folder for it, when mapped.
+    pub host: Option<String>,
+    /// Access.
+    pub mode: Mode,
+    /// Bytes.
+    pub bytes: ByteCount,
+    /// Files.
+    pub files: u32,
+}
+
+/// A key-value bucket on disk, kept across versions.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bucket {
+    /// Its name.
+    pub label: String,
+    /// Bytes of keys and values.
+    pub bytes: ByteCount,
+    /// Keys.
+    pub keys: u32,
+}
+
+/// Clocks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// Wall clock too; else only monotonic.
+    pub wall: bool,
+    /// Coarsest step shown.
+    pub resolution: Millis,
+}
+
+/// Random numbers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Random {
+    /// Bytes in one call.
+    pub max_bytes_per_call: ByteCount,
+}
+
+/// The owner's local log sink.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Bytes kept per span; more is dropped and counted.
+    pub budget: Rate,
+}
+
+/// Limits. Every one has a default, so none can be forgotten.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Sum of all linear memories of one instance.
+    pub memory_total: ByteCount,
+    /// Sum of all tables, elements.
+    pub table_elements: u32,
+    /// Core instances in one component instance.
+    pub instances_max: u32,
+    /// Calls at once.
+    pub concurrency: u32,
+    /// CPU time of one call.
+    pub cpu_per_call: Millis,
+    /// Wall-clock time of one call.
+    pub wall_call: Millis,
+    /// Wall-clock time of instantiation and of a health probe's start.
+    pub wall_start: Millis,
+    /// Wasm stack.
+    pub wasm_stack: ByteCount,
+    /// Handles and resources at once.
+    pub handles: u32,
+    /// Bytes a guest may pass to the host in one call.
+    pub hostcall_bytes: ByteCount,
+    /// Request body.
+    pub body_request: ByteCount,
+    /// Response body.
+    pub body_response: ByteCount,
+    /// All header fields of a message.
+    pub header_bytes: ByteCount,
+}
+
+/// How health is judged during trial and after.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthContract {
+    /// Between two probes.
+    pub interval: Millis,
+    /// For one probe.
+    pub timeout: Millis,
+    /// Failed probes in a row that make it unhealthy.
+    pub fail_after: u32,
+    /// Length of the trial.
+    pub probation: Millis,
+    /// Failed calls of all calls during the trial, permille.
+    pub max_error_permille: u16,
+    /// Executor or device restarts during the trial.
+    pub max_restarts: u32,
+}
+
+/// How a new version takes over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upgrade {
+    /// How long the old version's calls may go on.
+    pub drain: Millis,
+    /// Calls one instance may serve; above one only where the signed ask declares calls independent.
+    pub reuse_calls: u32,
+}
+
+/// A grant that does not read back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the grant is not canonical JSON of this version")]
+pub struct GrantError;
+
+impl EffectiveGrant {
+    /// The canonical JSON (OLPC) that is hashed, reported and handed to the executor.
+    #[allow(clippy::missing_panics_doc, reason = "see expect")]
+    pub fn canonical_json(&self) -> Vec<u8> {
+        #[expect(
+            clippy::expect_used,
+            reason = "integers, strings and maps with string keys always encode"
+        )]
+        crate::canonical::to_vec(self).expect("a grant encodes")
+    }
+
+    /// SHA-256 of [`Self::canonical_json`]: what the device reports as `grant`.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.canonical_json())
+    }
+
+    /// Reads what [`Self::canonical_json`] wrote.
+    pub fn from_canonical_json(bytes: &[u8]) -> Result<Self, GrantError> {
+        serde_json::from_slice(bytes).map_err(|_| GrantError)
+    }
+}

@@ -1,0 +1,305 @@
+//! The closed table of codes: every refusal, limit and failure that leaves the process it happened in.
+//!
+//! Codes are wire format: append only, never reuse a number. A code says *what rule said no*; the text beside it says
+//! what to do. Nothing a workload or a peer wrote is ever part of a code.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal, $remedy:literal;)+) => {
+        /// One code of the closed table. Serialised as its number.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "u16", into = "u16")]
+        #[non_exhaustive]
+        pub enum Code {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl Code {
+            /// Every code, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The number on the wire.
+            pub const fn number(self) -> u16 {
+                match self { $(Self::$variant => $number,)+ }
+            }
+
+            /// The stable name, as people and scripts read it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What to do about it.
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$variant => $remedy,)+ }
+            }
+
+            /// Reads a number from the wire.
+            pub const fn from_number(number: u16) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+codes! {
+    // 1–39: trust and decide(), rule letters from docs/trust.md
+    /// Rule a: the director's metadata names another device.
+    WrongDevice = 1, "wrong-device", "the control server answered for another device; check which identity this device presents";
+    /// Rule a/b: metadata is not signed by its role's threshold.
+    ThresholdNotMet = 2, "threshold-not-met", "have the missing signers sign, then publish again";
+    /// Rule b: a directed target is not in the release repository, or not delegated to its component's role.
+    NotReleased = 3, "not-released", "publish and sign the component in the release repository first";
+    /// Rule b: length, hash or `match` differ between the release and the director repository.
+    ReleaseMismatch = 4, "release-mismatch", "the director offers something the release signers did not sign; investigate the control server";
+    /// Rule c: the release counter is below the signed floor.
+    BelowFloor = 5, "below-floor", "publish a version above the floor, or sign a lower floor";
+    /// Rule c: the release counter is below one this device has already committed.
+    BelowCommitted = 6, "below-committed", "publish with a higher release counter, or name an allowed rollback set in a signed plan";
+    /// Rule d: the release set is malformed, or not the one the direction names.
+    SetInvalid = 7, "set-invalid", "sign the release set again";
+    /// Rule d: a directed target is not a member of the release set, or a member is missing.
+    SetIncomplete = 8, "set-incomplete", "direct exactly the members of the signed set";
+    /// Rule e: this device's ring has not opened yet.
+    RingNotOpen = 9, "ring-not-open", "wait: the signed plan opens this device's ring later";
+    /// Rule f: the hardware class is not one the component was built for.
+    WrongHardware = 10, "wrong-hardware", "publish for this hardware class";
+    /// Rule f: this runtime does not offer the component's world.
+    WrongWorld = 11, "wrong-world", "update the runtime, or build the component for a world it offers";
+    /// Rule f: something the component requires is not part of the set or the device.
+    RequiresUnmet = 12, "requires-unmet", "add the required component to the release set";
+    /// Rule f: something present conflicts with the component.
+    Conflicts = 13, "conflicts", "remove the conflicting component from the release set";
+    /// Rule g: a required capability did not survive fleet policy and device ceiling.
+    CapabilityDenied = 14, "capability-denied", "run `redan explain` to see which file denies it and who must sign the change";
+    /// Rule h: the digest is revoked by signed policy.
+    Revoked = 15, "revoked", "publish a fixed version";
+    /// Rule h: this device denied the digest after a failed trial.
+    DeniedAfterTrial = 16, "denied-after-trial", "publish a fixed version, or unblock the digest in a newer direction";
+    /// Rule i: no fresh statement, and the offline rule does not apply.
+    NotFresh = 17, "not-fresh", "let the device reach the control server, or carry a newer offline bundle to it";
+    /// Metadata has expired by proven time.
+    MetadataExpired = 18, "metadata-expired", "sign the role again before devices can adopt anything new";
+    /// A role's version went backwards.
+    MetadataRollback = 19, "metadata-rollback", "the server offers old metadata; investigate it";
+    /// Metadata is malformed, too large, ambiguous, or its hash differs from what its parent says.
+    MetadataInvalid = 20, "metadata-invalid", "publish the metadata again";
+    /// A root version could not be fetched for a reason other than its absence.
+    RootUnavailable = 21, "root-unavailable", "restore the control server; no update is adopted meanwhile";
+    /// The device's own trust record is missing or damaged.
+    StateLost = 22, "state-lost", "recover the device with a signed recovery bundle";
+    /// The direction is older than one this device has already followed.
+    DirectionReplayed = 23, "direction-replayed", "the server offers an old direction; investigate it";
+    /// The direction's deadline has passed.
+    DirectionExpired = 24, "direction-expired", "start a new rollout";
+    /// Metadata or custom section of another fleet.
+    WrongFleet = 25, "wrong-fleet", "the metadata belongs to another fleet";
+    /// The fleet policy is missing, malformed, or older than one this device has seen.
+    PolicyRollback = 26, "policy-rollback", "sign the fleet policy with a higher serial";
+    /// The direction's not-before lies beyond proven time.
+    NotYet = 27, "not-yet", "wait for the direction's start";
+
+    // 40–59: admission of a component
+    /// A core module where a component is wanted.
+    CoreModule = 40, "core-module", "build a component (target wasm32-wasip2, or wrap the module with `wasm-tools component new`)";
+    /// Native code where a component is wanted.
+    PrecompiledCode = 41, "precompiled-code", "publish the Wasm component; devices compile it themselves";
+    /// An import that the ask does not name.
+    UndeclaredImport = 42, "undeclared-import", "name the capability in the ask, or remove the import";
+    /// The component does not export what its world promises.
+    MissingExport = 43, "missing-export", "export what the ask's world promises";
+    /// Not Wasm, or malformed, or using a proposal that is off.
+    MalformedComponent = 44, "malformed-component", "build the component again";
+    /// Larger than the limit.
+    ComponentTooLarge = 45, "component-too-large", "make the component smaller";
+    /// Compilation ran out of its time or memory.
+    CompileBudget = 46, "compile-budget", "split or shrink the component";
+    /// The compiler process died.
+    CompilerFailed = 47, "compiler-failed", "see the device's own log";
+
+    // 60–69: policy
+    /// A policy document does not parse.
+    PolicyInvalid = 60, "policy-invalid", "correct the named line";
+    /// The fleet policy does not cover this component.
+    SubjectNotAllowed = 61, "subject-not-allowed", "name the publisher and component in the fleet policy";
+
+    // 80–99: fetch, store, disk
+    /// The bytes do not have the signed digest.
+    DigestMismatch = 80, "digest-mismatch", "restore the artifact in the store; the device takes nothing else";
+    /// More or fewer bytes than signed.
+    LengthMismatch = 81, "length-mismatch", "restore the artifact in the store";
+    /// The server has no such artifact.
+    ArtifactMissing = 82, "artifact-missing", "publish the artifact to the store";
+    /// The download did not finish within its budget.
+    FetchBudget = 83, "fetch-budget", "check the network between device and server";
+    /// The device's disk is full.
+    DiskFull = 84, "disk-full", "free space on the device";
+    /// The device's disk failed.
+    DiskFailed = 85, "disk-failed", "check the device's storage";
+    /// Sealed native code failed its check; it was thrown away and is compiled again.
+    CachePoisoned = 86, "cache-poisoned", "nothing: the code was compiled again; find out who wrote to the cache";
+    /// The control server could not be reached.
+    Unreachable = 87, "unreachable", "check the network, the server and both clocks";
+
+    // 100–139: the running workload
+    /// Linking failed: a granted import is not offered, or its type differs.
+    LinkFailed = 100, "link-failed", "build against the WIT of this runtime";
+    /// The guest trapped.
+    Trapped = 101, "trapped", "see the workload owner's log on the device";
+    /// CPU budget of one call used up.
+    CpuLimit = 102, "cpu-limit", "make the call cheaper, or ask for more CPU";
+    /// Wall-clock limit of one call passed.
+    WallLimit = 103, "wall-limit", "answer sooner, or ask for more time";
+    /// Memory limit reached.
+    MemoryLimit = 104, "memory-limit", "use less memory, or ask for more";
+    /// Table limit reached.
+    TableLimit = 105, "table-limit", "use fewer table elements, or ask for more";
+    /// Handle limit reached.
+    HandleLimit = 106, "handle-limit", "drop resources sooner, or ask for more handles";
+    /// Host-call byte limit reached.
+    HostcallLimit = 107, "hostcall-limit", "pass smaller values, or ask for more";
+    /// Request or response body over its limit.
+    BodyLimit = 108, "body-limit", "send less, or ask for more";
+    /// Header size over its limit.
+    HeaderLimit = 109, "header-limit", "send fewer or smaller headers, or ask for more";
+    /// Too many calls at once.
+    ConcurrencyLimit = 110, "concurrency-limit", "retry later, or ask for more concurrency";
+    /// Log budget used up; lines were dropped.
+    LogLimit = 111, "log-limit", "log less, or ask for more";
+    /// Key-value quota reached.
+    KvQuota = 112, "kv-quota", "delete keys, or ask for more";
+    /// Volume quota reached.
+    VolumeQuota = 113, "volume-quota", "delete files, or ask for more";
+    /// Wasm stack used up.
+    StackLimit = 114, "stack-limit", "recurse less, or ask for more stack";
+    /// More instances wanted than allowed.
+    InstanceLimit = 115, "instance-limit", "use fewer instances, or ask for more";
+    /// Random bytes over the per-call limit.
+    RandomLimit = 116, "random-limit", "ask for fewer random bytes at once";
+
+    // 120–129: egress
+    /// No rule of the grant admits the destination.
+    EgressDenied = 120, "egress-denied", "name the destination in the ask and have the fleet policy allow it";
+    /// The resolved address is private, special or the platform itself.
+    EgressAddressDenied = 121, "egress-address-denied", "use a public address, or have policy allow private ones";
+    /// The name does not resolve.
+    EgressNameUnknown = 122, "egress-name-unknown", "check the device's resolver";
+    /// The destination could not be reached.
+    EgressUnreachable = 123, "egress-unreachable", "check the destination";
+    /// The egress budget is used up.
+    EgressBudget = 124, "egress-budget", "wait for the budget to refill, or ask for more";
+
+    // 140–159: trial and update machine
+    /// The health probe says unhealthy.
+    Unhealthy = 140, "unhealthy", "see the workload owner's log on the device";
+    /// The health probe did not answer in time.
+    ProbeTimeout = 141, "probe-timeout", "see the workload owner's log on the device";
+    /// Too many requests failed during the trial.
+    ErrorRate = 142, "error-rate", "see the workload owner's log on the device";
+    /// Too many restarts or reboots during the trial.
+    TrialAttempts = 143, "trial-attempts", "see the workload owner's log on the device";
+    /// Rolled back to the previous version.
+    RolledBack = 144, "rolled-back", "publish a fixed version";
+    /// Nothing allowed to roll back to: the workload is stopped.
+    NothingToRunSafely = 145, "nothing-to-run-safely", "publish a fixed version";
+    /// The executor process died.
+    ExecutorFailed = 146, "executor-failed", "see the device's own log";
+    /// A state's deadline passed.
+    DeadlinePassed = 147, "deadline-passed", "start the rollout again";
+    /// Cancelled by a newer direction.
+    Superseded = 148, "superseded", "nothing: a newer direction is followed";
+
+    // 160–199: identity and enrolment
+    /// The certificate does not follow the fleet's profile.
+    CertificateProfile = 160, "certificate-profile", "issue the certificate again with the fleet's own tools";
+    /// The certificate is of another fleet, or its chain ends elsewhere.
+    ForeignCertificate = 161, "foreign-certificate", "present a certificate of this fleet";
+    /// The certificate has expired or is not valid yet.
+    CertificateExpired = 162, "certificate-expired", "renew the certificate; check both clocks";
+    /// The certificate or its key was revoked or superseded.
+    CertificateRevoked = 163, "certificate-revoked", "enrol the device again";
+    /// The certificate's role may not do this.
+    NotAuthorised = 164, "not-authorised", "ask an administrator of the fleet for the role";
+    /// No voucher admits this key.
+    NotAdmitted = 165, "not-admitted", "have an operator admit the key: `redan device admit`";
+    /// The voucher has expired or was used for another key.
+    VoucherInvalid = 166, "voucher-invalid", "have an operator issue a new voucher";
+    /// The certificate request's key is not the key of the connection, or its signature is wrong.
+    CsrInvalid = 167, "csr-invalid", "make the request with the key that opens the connection";
+    /// What the server presented is not this fleet's control server.
+    ForeignServer = 168, "foreign-server", "check which server the device is pointed at";
+    /// The request's authority is not the name the connection was opened for.
+    MisdirectedRequest = 169, "misdirected-request", "send the request to the name you connected to";
+
+    // 200–239: requests to the platform
+    /// Not a request this server understands.
+    BadRequest = 200, "bad-request", "correct the request";
+    /// No such thing, or not yours to see.
+    NotFound = 201, "not-found", "check the name";
+    /// Too large.
+    TooLarge = 202, "too-large", "send less";
+    /// Wrong method.
+    WrongMethod = 203, "wrong-method", "use a method the route offers";
+    /// Wrong content type or a content encoding.
+    WrongContentType = 204, "wrong-content-type", "send the documented content type, without a content encoding";
+    /// Range cannot be satisfied.
+    RangeInvalid = 205, "range-invalid", "ask for one range within the artifact";
+    /// Too many requests.
+    Overloaded = 206, "overloaded", "retry after the time the server names";
+    /// Somebody else changed it first.
+    Conflict = 207, "conflict", "read the present state and try again";
+    /// A rollout's pre-flight said no.
+    PreflightRefused = 208, "preflight-refused", "see the refusals of each device";
+    /// The rollout's state does not allow this.
+    WrongState = 209, "wrong-state", "see the rollout's state";
+    /// Our own fault.
+    Internal = 255, "internal", "report it with the server's log";
+}
+
+/// A number that is not in the table of this version.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0} is not a code this version knows")]
+pub struct UnknownCode(pub u16);
+
+impl TryFrom<u16> for Code {
+    type Error = UnknownCode;
+    fn try_from(number: u16) -> Result<Self, UnknownCode> {
+        Self::from_number(number).ok_or(UnknownCode(number))
+    }
+}
+
+impl From<Code> for u16 {
+    fn from(code: Code) -> u16 {
+        code.number()
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_code_has_its_own_number_and_name_and_a_remedy() {
+        let numbers: BTreeSet<u16> = Code::ALL.iter().map(|code| code.number()).collect();
+        let names: BTreeSet<&str> = Code::ALL.iter().map(|code| code.name()).collect();
+        assert_eq!(numbers.len(), Code::ALL.len());
+        assert_eq!(names.len(), Code::ALL.len());
+        for code in Code::ALL {
+            assert_eq!(Code::from_number(code.number()), Some(*code));
+            assert!(code.remedy().len() > 8, "{code} says nothing about what to do");
+        }
+    }
+
+    #[test]
+    fn an_unknown_number_is_not_a_code() {
+        assert_eq!(Code::try_from(9999), Err(UnknownCode(9999)));
+    }
+}

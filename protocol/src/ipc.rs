@@ -1,0 +1,262 @@
+//! What the device's processes say to each other, one `SOCK_SEQPACKET` message each, descriptors beside it.
+//!
+//! The direction of trust: the agent tells, the others answer. What an executor, which runs guests, can say back is
+//! fixed-size and closed ([`FromExecutor`]); the agent treats it as a claim about health and nothing more.
+//! Encoding: postcard. A message over [`MESSAGE_LEN_MAX`] is refused on both sides.
+
+use crate::report::{Bucket, Health, Isolation};
+use crate::{ByteCount, Code, ComponentName, Digest, Millis, PublisherName};
+use serde::{Deserialize, Serialize};
+
+/// Largest message, bytes: a grant is at most 64 KiB of canonical JSON, plus its envelope.
+pub const MESSAGE_LEN_MAX: ByteCount = ByteCount::kib(96);
+/// Most descriptors beside one message.
+pub const DESCRIPTORS_MAX: usize = 4;
+
+/// One installed version of a workload on this device. Numbers are never reused while the device lives.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SlotId(pub u32);
+
+/// Agent → supervisor.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum ToSupervisor {
+    /// Start an executor. Answer: [`FromSupervisor::Started`] with two descriptors: the executor's channel to the agent,
+    /// and the far end of its channel to the broker (to be handed to the broker with [`ToBroker::Attach`]).
+    StartExecutor {
+        /// One executor per publisher.
+        publisher: PublisherName,
+    },
+    /// Start a compiler. Answer: [`FromSupervisor::Started`] with one descriptor, its channel.
+    StartCompiler,
+    /// Stop an executor.
+    StopExecutor {
+        /// Whose.
+        publisher: PublisherName,
+    },
+}
+
+/// Supervisor → agent.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum FromSupervisor {
+    /// The process runs. Descriptors beside it.
+    Started {
+        /// Isolation it runs under.
+        isolation: Isolation,
+    },
+    /// It could not be started.
+    Failed {
+        /// Why.
+        code: Code,
+    },
+    /// An executor ended, by itself or because it was stopped. May arrive at any time.
+    ExecutorEnded {
+        /// Whose.
+        publisher: PublisherName,
+    },
+}
+
+/// What kind of workload a slot holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum WorkloadKind {
+    /// `wasi:http/proxy@0.2.x`: answers requests of a listener.
+    Service,
+    /// `wasi:cli/command@0.2.x`: runs on a timer.
+    Job,
+}
+
+/// Agent → executor.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum ToExecutor {
+    /// Link a version beside whatever runs. Descriptors: the native code in a write-sealed memfd; for a service also
+    /// its listening socket. Answer: [`FromExecutor::Loaded`] or [`FromExecutor::Failed`].
+    Load {
+        /// The new slot.
+        slot: SlotId,
+        /// Whose version it is.
+        component: ComponentName,
+        /// Digest of the verified component (for logs and the cache, not re-checked here).
+        digest: Digest,
+        /// Service or job.
+        kind: WorkloadKind,
+        /// Canonical JSON of the `EffectiveGrant`.
+        grant: Vec<u8>,
+    },
+    /// Ask for the slot's health. Answer: [`FromExecutor::Probed`].
+    Probe {
+        /// Which.
+        slot: SlotId,
+    },
+    /// Send the component's traffic to this slot from now on: one atomic pointer swap; timers move with it.
+    /// Answer: [`FromExecutor::Activated`].
+    Activate {
+        /// Which.
+        slot: SlotId,
+    },
+    /// Take the slot out: calls that hold it may finish until the deadline, then are interrupted.
+    /// Answer: [`FromExecutor::Unloaded`].
+    Unload {
+        /// Which.
+        slot: SlotId,
+        /// How long calls may go on.
+        drain: Millis,
+    },
+    /// Run a job once, now. Answer: [`FromExecutor::Probed`].
+    Run {
+        /// Which.
+        slot: SlotId,
+    },
+    /// Stop taking traffic for a component: answer 503.
+    Deactivate {
+        /// Which.
+        component: ComponentName,
+    },
+}
+
+/// Executor → agent: fixed-size, closed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum FromExecutor {
+    /// First message: the executor runs, and deserialises only native code of this engine.
+    Ready {
+        /// Digest over wasmtime's version, compatibility hash, CPU features and configuration.
+        engine: Digest,
+        /// Isolation in force inside.
+        isolation: Isolation,
+    },
+    /// The slot is linked.
+    Loaded {
+        /// Which.
+        slot: SlotId,
+    },
+    /// Something was refused or failed; the slot is as it was before.
+    Failed {
+        /// Which.
+        slot: SlotId,
+        /// Why.
+        code: Code,
+    },
+    /// The health of a slot.
+    Probed {
+        /// Which.
+        slot: SlotId,
+        /// How it is.
+        health: Health,
+        /// Why.
+        code: Option<Code>,
+    },
+    /// The slot has the traffic.
+    Activated {
+        /// Which.
+        slot: SlotId,
+    },
+    /// The slot is gone.
+    Unloaded {
+        /// Which.
+        slot: SlotId,
+    },
+    /// Host signals of an active slot since the last such message; sent once a second when there were calls.
+    Signals {
+        /// Which.
+        slot: SlotId,
+        /// What happened.
+        signals: Signals,
+    },
+}
+
+/// What the host itself saw of a workload. Outranks the workload's own word.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Signals {
+    /// Calls begun.
+    pub calls: u32,
+    /// Calls that trapped or broke a limit.
+    pub failures: u32,
+    /// The code of the latest failure.
+    pub last: Option<Code>,
+    /// Size of the calls' CPU time, milliseconds.
+    pub cpu: Bucket,
+}
+
+/// Agent → broker.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum ToBroker {
+    /// An executor's channel, as descriptor.
+    Attach {
+        /// Whose executor.
+        publisher: PublisherName,
+    },
+    /// The egress rules of a component, replacing those before. Canonical JSON of the grant's `net` section.
+    Rules {
+        /// Whose.
+        component: ComponentName,
+        /// The rules.
+        rules: Vec<u8>,
+    },
+    /// Addresses nobody may reach whatever a rule says: the control server.
+    Forbid {
+        /// `address:port` of the control server, resolved by the agent.
+        addresses: Vec<std::net::SocketAddr>,
+    },
+    /// The component has no egress any more.
+    Remove {
+        /// Whose.
+        component: ComponentName,
+    },
+}
+
+/// Executor → broker.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Connect {
+    /// Repeated in the answer.
+    pub id: u32,
+    /// For which component: the broker checks that it belongs to this executor's publisher.
+    pub component: ComponentName,
+    /// Scheme as in the rule: `http` or `https`.
+    pub https: bool,
+    /// Host name or address as the guest gave it, already parsed as an authority.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// Broker → executor. With [`Connected::Yes`] comes the connected socket.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Connected {
+    /// The socket is beside this message.
+    Yes {
+        /// Which request.
+        id: u32,
+    },
+    /// No.
+    No {
+        /// Which request.
+        id: u32,
+        /// Why.
+        code: Code,
+    },
+}
+
+/// Agent → compiler, once, with the component in a write-sealed memfd.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Compile {
+    /// The agent's digest of the component; the compiler hashes what it got and refuses if they differ.
+    pub digest: Digest,
+    /// Canonical JSON of the `EffectiveGrant`: admission refuses imports it does not cover.
+    pub grant: Vec<u8>,
+}
+
+/// Compiler → agent, once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Compiled {
+    /// The native code is beside this message, in a memfd the agent seals after reading.
+    Done {
+        /// Must equal the executor's.
+        engine: Digest,
+        /// Length of the native code, bytes.
+        length: ByteCount,
+    },
+    /// Refused or failed.
+    Refused {
+        /// Why.
+        code: Code,
+    },
+}

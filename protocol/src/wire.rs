@@ -1,0 +1,214 @@
+//! The device interface: paths, sizes, check-in and enrolment documents. HTTP/1.1 or HTTP/2 over mutual TLS.
+//!
+//! | method and path | body → answer |
+//! |---|---|
+//! | `GET /.well-known/est/cacerts` | → certs-only PKCS#7, base64 (RFC 7030 §4.1) |
+//! | `POST /.well-known/est/simpleenroll` | PKCS#10, base64 → certs-only PKCS#7 (RFC 7030 §4.2); SNI `enrol.<fleet>` only |
+//! | `POST /.well-known/est/simplereenroll` | the same, with the device's own certificate |
+//! | `GET /tuf/release/<file>` | → release metadata, bytes as signed |
+//! | `GET /tuf/director/<file>` | → director metadata for the calling device |
+//! | `GET /artifacts/<sha256>` | → bytes; one `Range`, `ETag` |
+//! | `POST /v1/checkin` | [`CheckIn`] → [`CheckInReply`] |
+
+use crate::report::Report;
+use crate::{ByteCount, DeviceId, Digest, FleetId, Seconds, SpiffeId, UnixSeconds, Version64};
+use serde::{Deserialize, Serialize};
+
+/// Largest check-in, bytes. 40-control. Tripped by `a_checkin_one_byte_over_the_limit_is_refused`.
+pub const CHECKIN_LEN_MAX: ByteCount = ByteCount::kib(2);
+/// Largest certificate request, bytes: a P-256 request is under 1 KiB in base64.
+pub const CSR_LEN_MAX: ByteCount = ByteCount::kib(8);
+/// Largest voucher file, bytes: two roots of some signers and a CA certificate.
+pub const VOUCHER_LEN_MAX: ByteCount = ByteCount::kib(128);
+/// Largest component, bytes.
+pub const COMPONENT_LEN_MAX: ByteCount = ByteCount::mib(64);
+/// Largest plan or policy document, bytes.
+pub const DOCUMENT_LEN_MAX: ByteCount = ByteCount::kib(64);
+/// ALPN for everything but tests that insist on another (RFC 7301).
+pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// EST paths (RFC 7030 §3.2.2).
+pub const EST_CACERTS: &str = "/.well-known/est/cacerts";
+/// First enrolment.
+pub const EST_ENROLL: &str = "/.well-known/est/simpleenroll";
+/// Renewal.
+pub const EST_REENROLL: &str = "/.well-known/est/simplereenroll";
+/// Check-in.
+pub const CHECKIN: &str = "/v1/checkin";
+
+/// The DNS name of a fleet's control server: the SNI of every connection but enrolment.
+pub fn control_host(fleet: &FleetId) -> String {
+    format!("control.{fleet}")
+}
+
+/// The DNS name of a fleet's enrolment listener: only EST is served there.
+pub fn enrol_host(fleet: &FleetId) -> String {
+    format!("enrol.{fleet}")
+}
+
+/// 16 random bytes, once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Nonce(pub [u8; 16]);
+
+impl TryFrom<String> for Nonce {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| "a nonce is 32 hexadecimal digits")?;
+        Ok(Self(bytes))
+    }
+}
+
+impl From<Nonce> for String {
+    fn from(nonce: Nonce) -> String {
+        hex::encode(nonce.0)
+    }
+}
+
+/// A device's check-in.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckIn {
+    /// Fresh for every check-in; the signed statement repeats it.
+    pub nonce: Nonce,
+    /// What the device has to say.
+    pub report: Report,
+}
+
+/// The signed part of a freshness statement: who asked, with which nonce, when, and what is current.
+///
+/// Signed by the director's timestamp role; the device checks it with the very threshold function of its metadata.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statement {
+    /// Always `time-statement`.
+    #[serde(rename = "_type")]
+    pub kind: StatementKind,
+    /// The device that asked.
+    pub device: SpiffeId,
+    /// Its nonce.
+    pub nonce: Nonce,
+    /// The server's time.
+    pub time: UnixSeconds,
+    /// Version of the release timestamp the server serves.
+    pub release: Version64,
+    /// Version of this device's director timestamp.
+    pub director: Version64,
+}
+
+/// The one `_type` of a [`Statement`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum StatementKind {
+    /// `time-statement`
+    #[serde(rename = "time-statement")]
+    TimeStatement,
+}
+
+/// The answer to a check-in.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckInReply {
+    /// TUF envelope `{"signed": Statement, "signatures": [...]}`, kept as received until its signature is checked.
+    pub statement: serde_json::Value,
+    /// How long to wait before the next check-in.
+    pub interval: Seconds,
+}
+
+/// What a device prints for an operator: the hash of the key it made.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdmissionRequest {
+    /// The name the device would like to have.
+    pub device: DeviceId,
+    /// SHA-256 of the DER-encoded SubjectPublicKeyInfo.
+    pub spki: Digest,
+}
+
+/// What an operator carries back: who the device will be and everything it must pin (20-identity).
+///
+/// Secret it is not; authentic it must be: it travels by hand, and is the device's only reason to trust anything.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Voucher {
+    /// Always `redan.voucher/1`.
+    pub schema: VoucherSchema,
+    /// The fleet.
+    pub fleet: FleetId,
+    /// The device's name in it.
+    pub device: DeviceId,
+    /// SHA-256 of the DER-encoded SubjectPublicKeyInfo the voucher is for.
+    pub spki: Digest,
+    /// The fleet's root certificate, PEM.
+    pub ca: String,
+    /// `1.root.json` of the release repository, whole.
+    pub release_root: String,
+    /// `1.root.json` of the director repository, whole.
+    pub director_root: String,
+    /// Where the control server listens: `host:port`.
+    pub server: String,
+    /// No enrolment after this time.
+    pub expires: UnixSeconds,
+}
+
+/// The one schema of a [`Voucher`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum VoucherSchema {
+    /// Version 1.
+    #[serde(rename = "redan.voucher/1")]
+    V1,
+}
+
+/// An error of the platform (RFC 9457), with the code in `type`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `urn:redan:code:<name>`
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What happened, in a sentence.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// Code number.
+    pub code: crate::Code,
+    /// More, when there is more to say. Never to a device.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+    /// What to do.
+    #[serde(default)]
+    pub remedy: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{REPORT_SLOTS_MAX, SlotReport};
+    use crate::{Code, ComponentName, ReleaseCounter};
+
+    #[test]
+    fn the_fullest_report_fits_the_limit() {
+        let name = "a".repeat(crate::ids::LABEL_LEN_MAX);
+        let slot = SlotReport {
+            component: ComponentName::parse(&format!("{name}/{name}")).unwrap(),
+            version: [u32::MAX; 3],
+            counter: ReleaseCounter::new(u64::MAX),
+            digest: Digest::of(b"x"),
+            grant: Digest::of(b"y"),
+            health: crate::report::Health::Unhealthy,
+            code: Some(Code::Internal),
+            calls: crate::report::Bucket::of(u64::MAX),
+            failures: crate::report::Bucket::of(u64::MAX),
+        };
+        let report = Report {
+            slots: vec![slot; REPORT_SLOTS_MAX],
+            ..Report::default()
+        };
+        let body = serde_json::to_vec(&CheckIn {
+            nonce: Nonce([255; 16]),
+            report,
+        })
+        .unwrap();
+        let limit = usize::try_from(CHECKIN_LEN_MAX.get()).unwrap();
+        assert!(body.len() <= limit, "{} bytes", body.len());
+    }
+}

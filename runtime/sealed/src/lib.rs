@@ -1,0 +1,1 @@
+//! The one unsafe deserialisation, from a write-sealed memfd only.

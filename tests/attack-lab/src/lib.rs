@@ -1,0 +1,2 @@
+//! One test a row of the attack registry.
+#![forbid(unsafe_code)]

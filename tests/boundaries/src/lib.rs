@@ -1,0 +1,2 @@
+//! The crate edges, held over cargo metadata.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Real processes, real mutual TLS.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Building and signing TUF metadata.
+#![forbid(unsafe_code)]
