@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use tokio::io::Interest;
 
 /// Why a message did not pass.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -135,15 +136,17 @@ fn limit() -> usize {
 }
 
 /// The same channel inside a tokio runtime. Sending and receiving take `&self`, so one task may wait while another sends.
+///
+/// A `UnixStream` only as the registration with the reactor: every byte goes through [`send`] and [`recv`].
 #[derive(Debug)]
-pub struct AsyncChannel(tokio::io::unix::AsyncFd<OwnedFd>);
+pub struct AsyncChannel(tokio::net::UnixStream);
 
 impl AsyncChannel {
     /// Puts the descriptor into non-blocking mode and registers it. Call inside a runtime.
     pub fn new(channel: OwnedFd) -> Result<Self, ChannelError> {
-        rustix::io::ioctl_fionbio(&channel, true).map_err(ChannelError::Os)?;
-        let registered = tokio::io::unix::AsyncFd::register(channel).map_err(|error| os(&error))?;
-        Ok(Self(registered))
+        let socket = std::os::unix::net::UnixStream::from(channel);
+        socket.set_nonblocking(true).map_err(|error| os(&error))?;
+        tokio::net::UnixStream::from_std(socket).map(Self).map_err(|error| os(&error))
     }
 
     /// Sends one message, waiting while the kernel's buffer is full.
@@ -152,24 +155,24 @@ impl AsyncChannel {
         message: &T,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), ChannelError> {
-        loop {
-            let mut guard = self.0.writable().await.map_err(|error| os(&error))?;
-            match send(self.0.get_ref(), message, descriptors) {
-                Err(ChannelError::Os(Errno::AGAIN)) => guard.clear_ready(),
-                other => return other,
-            }
-        }
+        self.when(Interest::WRITABLE, || send(&self.0, message, descriptors)).await
     }
 
     /// Receives one message, waiting for it. Cancel-safe: a message is taken whole or not at all.
     pub async fn recv<T: DeserializeOwned>(&self) -> Result<Received<T>, ChannelError> {
-        loop {
-            let mut guard = self.0.readable().await.map_err(|error| os(&error))?;
-            match recv(self.0.get_ref()) {
-                Err(ChannelError::Os(Errno::AGAIN)) => guard.clear_ready(),
-                other => return other,
-            }
-        }
+        self.when(Interest::READABLE, || recv(&self.0)).await
+    }
+
+    async fn when<T>(
+        &self,
+        interest: Interest,
+        mut attempt: impl FnMut() -> Result<T, ChannelError>,
+    ) -> Result<T, ChannelError> {
+        let outcome = self.0.async_io(interest, || match attempt() {
+            Err(ChannelError::Os(Errno::AGAIN)) => Err(Errno::AGAIN.into()),
+            other => Ok(other),
+        });
+        outcome.await.map_err(|error| os(&error))?
     }
 }
 
