@@ -1,0 +1,57 @@
+//! What `redan-device status` shows: the same facts as the report, for the people at the device.
+
+use redan_protocol::report::{Health, Isolation, Phase};
+use redan_protocol::{
+    Code, ComponentName, Digest, DirectionSequence, ReleaseCounter, SetId, SpiffeId, Version64,
+};
+use serde::{Deserialize, Serialize};
+
+/// How the device is. Serialised as JSON on the admin socket.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Who the device is.
+    pub id: SpiffeId,
+    /// The committed release set.
+    pub set: Option<SetId>,
+    /// Where an update stands.
+    pub phase: Phase,
+    /// The direction followed or refused.
+    pub direction: DirectionSequence,
+    /// Why the offered set is not adopted.
+    pub refusal: Option<Code>,
+    /// Why the last trial was rolled back.
+    pub rollback: Option<Code>,
+    /// Version of the trusted release timestamp.
+    pub release: Version64,
+    /// Version of the trusted director timestamp.
+    pub director: Version64,
+    /// Isolation in force.
+    pub isolation: Isolation,
+    /// Why the control server was not reached at the last check-in; `None`: it was.
+    pub offline: Option<Code>,
+    /// The installed versions.
+    pub slots: Vec<SlotStatus>,
+}
+
+/// One installed version of a workload.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct SlotStatus {
+    /// The component.
+    pub component: ComponentName,
+    /// Its version.
+    pub version: semver::Version,
+    /// Its release counter.
+    pub counter: ReleaseCounter,
+    /// The digest that runs.
+    pub digest: Digest,
+    /// The digest of its grant.
+    pub grant: Digest,
+    /// Whether it has the component's traffic.
+    pub active: bool,
+    /// How it is.
+    pub health: Health,
+    /// Why it is not healthy.
+    pub code: Option<Code>,
+    /// Where it listens.
+    pub listen: Option<std::net::SocketAddr>,
+}
