@@ -73,6 +73,7 @@ impl ByteCount {
 
 impl UnixSeconds {
     /// This time and a span later, or the end of time.
+    #[must_use]
     pub const fn after(self, span: Seconds) -> Self {
         Self(self.0.saturating_add(span.get()))
     }

@@ -121,7 +121,7 @@ pub struct CheckInReply {
 pub struct AdmissionRequest {
     /// The name the device would like to have.
     pub device: DeviceId,
-    /// SHA-256 of the DER-encoded SubjectPublicKeyInfo.
+    /// SHA-256 of the DER-encoded `SubjectPublicKeyInfo`.
     pub spki: Digest,
 }
 
@@ -137,7 +137,7 @@ pub struct Voucher {
     pub fleet: FleetId,
     /// The device's name in it.
     pub device: DeviceId,
-    /// SHA-256 of the DER-encoded SubjectPublicKeyInfo the voucher is for.
+    /// SHA-256 of the DER-encoded `SubjectPublicKeyInfo` the voucher is for.
     pub spki: Digest,
     /// The fleet's root certificate, PEM.
     pub ca: String,
