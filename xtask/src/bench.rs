@@ -1,53 +1,88 @@
-//! Runs the benches and gathers their results into one table of ratios.
+//! Runs the benches and gathers criterion's estimates into one table of ratios.
+//!
+//! Every bench is a criterion group of two functions: `ours`, and one named after its reference. The ratio is of medians
+//! taken in the same run on the same machine; absolute figures mean little elsewhere.
 
 use crate::build;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
 
-/// One row, as `benches` writes it and `--json` prints it.
-#[derive(Debug, Deserialize, Serialize)]
+/// One row of the table, and one object of `--json`.
+#[derive(Debug, Serialize)]
 struct Row {
     name: String,
     value: f64,
-    unit: String,
+    unit: &'static str,
     reference: String,
     ratio: f64,
+}
+
+#[derive(Deserialize)]
+struct Benchmark {
+    group_id: String,
+    function_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Estimates {
+    median: Estimate,
+}
+
+#[derive(Deserialize)]
+struct Estimate {
+    point_estimate: f64,
 }
 
 /// Runs them.
 pub(crate) fn run(json: bool, smoke: bool) -> Result<()> {
     build::guests()?;
-    let rows_file = build::target()?.join("bench-rows.jsonl");
-    if rows_file.exists() {
-        std::fs::remove_file(&rows_file)?;
+    let results = build::target()?.join("criterion");
+    if results.exists() {
+        std::fs::remove_dir_all(&results)?;
     }
     let mut bench = build::cargo()?;
-    bench.args(["bench", "--locked", "--package", "redan-benches"]);
-    bench
-        .env("REDAN_BENCH_ROWS", &rows_file)
-        .env("REDAN_GUESTS", build::target()?.join("guests"));
+    bench.args(["bench", "--locked", "--package", "redan-benches", "--", "--noplot"]);
+    bench.env("CRITERION_HOME", &results);
     if smoke {
-        bench.env("REDAN_BENCH_SMOKE", "1");
+        bench.arg("--quick");
     }
     if json {
         bench.stdout(std::process::Stdio::null());
     }
     build::must(&mut bench)?;
-    let text = std::fs::read_to_string(&rows_file).context("the benches wrote no rows")?;
-    let rows: Vec<Row> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let rows = rows(&results)?;
+    ensure!(!rows.is_empty(), "the benches left no results in {}", results.display());
     if json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
-    println!(
-        "{:<44} {:>12} {:<8} {:>8}  reference",
-        "bench", "value", "unit", "ratio"
-    );
+    println!("\n{:<36} {:>12} {:<4} {:>8}  reference (ratio = ours / reference)", "bench", "median", "unit", "ratio");
     for row in &rows {
-        println!(
-            "{:<44} {:>12.2} {:<8} {:>8.3}  {}",
-            row.name, row.value, row.unit, row.ratio, row.reference
-        );
+        println!("{:<36} {:>12.2} {:<4} {:>8.3}  {}", row.name, row.value, row.unit, row.ratio, row.reference);
     }
     Ok(())
+}
+
+fn rows(results: &Path) -> Result<Vec<Row>> {
+    let mut groups: BTreeMap<String, Vec<(String, f64)>> = BTreeMap::new();
+    for group in std::fs::read_dir(results).with_context(|| format!("no results in {}", results.display()))? {
+        for function in std::fs::read_dir(group?.path()).into_iter().flatten() {
+            let folder = function?.path().join("new");
+            let Ok(text) = std::fs::read_to_string(folder.join("benchmark.json")) else { continue };
+            let benchmark: Benchmark = serde_json::from_str(&text)?;
+            let text = std::fs::read_to_string(folder.join("estimates.json"))?;
+            let estimates: Estimates = serde_json::from_str(&text)?;
+            let function = benchmark.function_id.context("every bench has a function name")?;
+            groups.entry(benchmark.group_id).or_default().push((function, estimates.median.point_estimate));
+        }
+    }
+    let row = |(name, functions): (String, Vec<(String, f64)>)| {
+        let (_, ours) = functions.iter().find(|(function, _)| function == "ours")?;
+        let (reference, other) = functions.iter().find(|(function, _)| function != "ours")?;
+        let row = Row { name, value: ours / 1000.0, unit: "µs", reference: reference.clone(), ratio: ours / other };
+        Some(row)
+    };
+    Ok(groups.into_iter().filter_map(row).collect())
 }

@@ -1,2 +1,15 @@
-//! One test a row of the attack registry.
+//! What attackers try, and how it ends: one program a row of the registry.
+//!
+//! What it is: attackers of ours, each holding what its first line says, against a fleet of real processes. `registry.toml`
+//! lists all rows; [`registry::PLAYED`] those that have a program.
+//!
+//! Invariant: every program first shows that the same flow without the attack passes (positive control), or says which
+//! step of the stage has shown it.
+//!
+//! Start reading at [`registry`].
 #![forbid(unsafe_code)]
+
+pub mod foreign;
+pub mod registry;
+pub mod resigned;
+pub mod tampered;

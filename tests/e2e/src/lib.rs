@@ -1,2 +1,2 @@
-//! Real processes, real mutual TLS.
+//! Real processes, real mutual TLS: the tests are in `tests/`.
 #![forbid(unsafe_code)]

@@ -14,6 +14,8 @@ pub const FLEET: &str = "demo.redan.test";
 pub const SERVICE: &str = "acme/thermo";
 /// The timer job of the story.
 pub const JOB: &str = "acme/tick";
+/// For a whole rollout to a few devices on a busy machine.
+const ROLLOUT_WITHIN: Duration = Duration::from_mins(1);
 /// Between two looks at the server while something is awaited.
 const LOOK_EVERY: Duration = Duration::from_millis(150);
 
@@ -94,6 +96,30 @@ impl Stage {
             .args(["--component", SERVICE, "--component", JOB, "--out"])
             .arg(self.fleet());
         must(run(&mut ceremony)?, "redan-ceremony init")?;
+        Ok(())
+    }
+
+    /// The story up to the first committed release: ceremony, server, devices, policy, components, set, rollout.
+    pub fn play_first_release(&mut self, devices: &[&str]) -> Result<()> {
+        self.run_ceremony()?;
+        self.start_control()?;
+        for id in devices {
+            self.add_device(id)?;
+        }
+        self.publish_policy(&self.programs.repository.join("policies/fleet/demo.toml"))?;
+        self.publish(Release {
+            component: SERVICE,
+            version: "1.0.0",
+            counter: 1,
+        })?;
+        self.publish(Release {
+            component: JOB,
+            version: "1.0.0",
+            counter: 1,
+        })?;
+        self.publish_set("plant-1", &[(SERVICE, "1.0.0"), (JOB, "1.0.0")])?;
+        let rollout = self.start_rollout("plant-1", &["all=1000permille"])?;
+        self.await_rollout(&rollout, &["complete"], ROLLOUT_WITHIN)?;
         Ok(())
     }
 

@@ -1,0 +1,75 @@
+//! Plays the attack lab and prints its table.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a table is what this program is for")]
+
+use anyhow::{Context, Result};
+use redan_attack_lab::registry::{self, Outcome, Status};
+use redan_kit::{Programs, Stage, interrupt};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The devices of a stage of our own.
+const DEVICES: [&str; 2] = ["press-1", "press-2"];
+
+#[derive(Default)]
+struct Options {
+    json: bool,
+    stage: Option<PathBuf>,
+    server: Option<SocketAddr>,
+}
+
+fn options() -> Result<Options> {
+    let mut options = Options::default();
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--json" => options.json = true,
+            "--stage" => options.stage = Some(words.next().context("--stage takes a folder")?.into()),
+            "--server" => options.server = Some(words.next().context("--server takes an address")?.parse()?),
+            other => anyhow::bail!("{other} is not an option; there are --json, --stage DIR and --server ADDRESS"),
+        }
+    }
+    Ok(options)
+}
+
+fn main() -> ExitCode {
+    match play() {
+        Ok(outcomes) if outcomes.iter().any(|outcome| outcome.status == Status::Accepted) => ExitCode::FAILURE,
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play() -> Result<Vec<Outcome>> {
+    interrupt::watch()?;
+    let options = options()?;
+    let programs = Programs::find()?;
+    let outcomes = match (&options.stage, options.server) {
+        (Some(folder), Some(server)) => registry::play(&Stage::attach(programs, folder, server), false)?,
+        _ => {
+            let folder = tempfile::tempdir()?;
+            let mut stage = Stage::new(programs, folder.path())?;
+            stage.play_first_release(&DEVICES)?;
+            let outcomes = registry::play(&stage, true)?;
+            stage.stop()?;
+            outcomes
+        }
+    };
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&outcomes)?);
+    } else {
+        for outcome in &outcomes {
+            let status = match outcome.status {
+                Status::Refused => "refused",
+                Status::Accepted => "ACCEPTED",
+                Status::NotCovered => "not covered",
+            };
+            println!("{:<4} {:<12} {:<20} {}", outcome.id, status, outcome.code.as_deref().unwrap_or("–"), outcome.title);
+        }
+    }
+    Ok(outcomes)
+}

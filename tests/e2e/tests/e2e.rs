@@ -1,0 +1,6 @@
+//! The straight path with real processes, in the order of ARCHITECTURE.md, and what happens when it is disturbed.
+#![forbid(unsafe_code)]
+
+mod bad_input;
+mod disturbed;
+mod path;
