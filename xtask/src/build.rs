@@ -110,7 +110,7 @@ pub(crate) fn guests() -> Result<()> {
             build.args(["--features", "unhealthy"]);
         }
         must(&mut build).with_context(|| format!("guest {name} {version}"))?;
-        let wasm = built
+        let wasm = output
             .join(GUEST_TARGET)
             .join("release")
             .join(format!("{name}.wasm"));
