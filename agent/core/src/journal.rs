@@ -1,6 +1,6 @@
 //! What survives a power cut: one record, written whole before each side effect.
 
-use crate::update::State;
+use crate::state::State;
 use redan_policy::EffectiveGrant;
 use redan_policy::grant::World;
 use redan_protocol::ipc::WorkloadKind;

@@ -16,14 +16,19 @@
 //! Start reading at [`update`], which begins with the diagram.
 #![forbid(unsafe_code)]
 
+pub mod deadline;
+pub mod effect;
 pub mod journal;
 mod slots;
+pub mod state;
 pub mod trial;
 pub mod update;
 pub mod view;
 
+pub use effect::{Effect, Effects, Input, Offer};
 pub use journal::{Denied, MemberRecord, Record, Seq, SetRecord};
-pub use update::{Effect, Input, Machine, Offer, State};
+pub use state::{Fault, State};
+pub use update::Machine;
 pub use view::{SlotView, View};
 
 use redan_protocol::Millis;

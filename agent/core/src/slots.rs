@@ -1,8 +1,8 @@
 //! The installed versions, as far as executors have told: linked, active, or gone.
 
+use crate::effect::{Effect, Input};
 use crate::journal::{MemberRecord, SetRecord};
 use crate::trial::Judge;
-use crate::update::{Effect, Input};
 use crate::{Mono, trial::Verdict};
 use redan_protocol::ipc::SlotId;
 use redan_protocol::report::{Bucket, Health};
@@ -168,30 +168,28 @@ impl Slots {
     pub(crate) fn place(&mut self, now: Mono, set: &SetRecord, out: &mut Vec<Effect>) {
         for member in &set.members {
             let next = self.last.saturating_add(1);
-            let slot = match self.of_mut(member) {
-                Some(slot) => match slot.stage {
+            let slot = SlotId(next);
+            if let Some(present) = self.of_mut(member) {
+                match present.stage {
                     Stage::Dead { again } if now >= again => {
-                        slot.id = SlotId(next);
-                        slot.stage = Stage::Loading;
-                        slot.judge = Judge::new(member.grant.health, now);
-                        slot.id
+                        present.id = slot;
+                        present.stage = Stage::Loading;
+                        present.judge = Judge::new(member.grant.health, now);
                     }
                     _ => continue,
-                },
-                None => {
-                    self.list.push(Slot {
-                        id: SlotId(next),
-                        member: member.clone(),
-                        stage: Stage::Loading,
-                        judge: Judge::new(member.grant.health, now),
-                        fault: None,
-                        tries: 0,
-                        calls: 0,
-                        failures: 0,
-                    });
-                    SlotId(next)
                 }
-            };
+            } else {
+                self.list.push(Slot {
+                    id: slot,
+                    member: member.clone(),
+                    stage: Stage::Loading,
+                    judge: Judge::new(member.grant.health, now),
+                    fault: None,
+                    tries: 0,
+                    calls: 0,
+                    failures: 0,
+                });
+            }
             self.last = next;
             out.push(Effect::Load {
                 slot,

@@ -11,196 +11,17 @@
 //! wears. A newer direction cancels whatever comes before Trial.
 
 use crate::Mono;
-use crate::journal::{DENIED_MAX, Denied, MemberRecord, Record, Seq, SetRecord};
+use crate::deadline::{
+    FETCH_DEADLINE, JOURNAL_RETRY, OFFERED_DEADLINE, PREPARE_DEADLINE, QUEUE_MAX, REVERT_DEADLINE,
+    TRIAL_RESTARTS_MAX, budget, trial_deadline, wait,
+};
+use crate::effect::{Effect, Effects, Input};
+use crate::journal::{DENIED_MAX, Denied, Record, Seq, SetRecord};
 use crate::slots::{Slot, Slots, Stage};
+use crate::state::{Fault, State};
 use crate::trial::Verdict;
-use redan_protocol::ipc::{Signals, SlotId};
-use redan_protocol::report::{Health, Phase};
-use redan_protocol::{ByteCount, Code, ComponentName, Digest, DirectionSequence, Millis, PublisherName};
-use redan_trust::Plan;
-use serde::{Deserialize, Serialize};
+use redan_protocol::{Code, ComponentName, Digest, DirectionSequence, Millis};
 use std::collections::VecDeque;
-
-/// An offer is forgotten when `decide()` never answers: the shell asks again at the next check-in.
-pub const OFFERED_DEADLINE: Millis = Millis::seconds(600);
-/// For fetching a whole set: 64 MiB over a line of 30 kbit/s takes five hours.
-pub const FETCH_DEADLINE: Millis = Millis::seconds(6 * 3600);
-/// For compiling, linking and the first probe: an 18 MB component took 8 s on the slowest machine measured; times a hundred.
-pub const PREPARE_DEADLINE: Millis = Millis::seconds(900);
-/// Beyond the longest probation of the set: after that a version that is never quite well goes back.
-pub const TRIAL_SLACK: Millis = Millis::seconds(300);
-/// For going back, which is a pointer swap; then what could not be restored is reported as stopped.
-pub const REVERT_DEADLINE: Millis = Millis::seconds(60);
-/// First wait after a transient fault; doubles with each try.
-pub const RETRY_WAIT: Millis = Millis::seconds(1);
-/// Longest such wait.
-pub const RETRY_WAIT_MAX: Millis = Millis::seconds(900);
-/// Most repetitions, whatever budget the direction grants.
-pub const RETRY_MAX: u32 = 16;
-/// Most restarts of executor or device during one trial, whatever the health contract allows.
-pub const TRIAL_RESTARTS_MAX: u32 = 4;
-/// Wait before a journal record that could not be written is tried again.
-pub const JOURNAL_RETRY: Millis = Millis::seconds(5);
-/// Most inputs kept while a record is on its way to the disk; beyond that host signals are dropped.
-pub const QUEUE_MAX: usize = 1024;
-
-/// Where the update stands. Persisted: append only.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-pub enum State {
-    /// Nothing was ever offered.
-    #[default]
-    Idle,
-    /// A direction was read; `decide()` is asked.
-    Offered,
-    /// `decide()` said yes.
-    Decided(Box<SetRecord>),
-    /// The bytes of the member at this place of the set are on their way.
-    Fetching(Box<SetRecord>, usize),
-    /// All bytes are here and verified; they are compiled, linked and probed beside what runs.
-    Stored(Box<SetRecord>),
-    /// After a transient fault, until the next try.
-    Waiting(Box<SetRecord>, Code),
-    /// Every member is linked and answered its first probe well.
-    Prepared(Box<SetRecord>),
-    /// Serving on trial, for the n-th time.
-    Trial(Box<SetRecord>, u32),
-    /// The committed set serves for good.
-    Committed,
-    /// Going back to the committed set.
-    Reverting(Box<SetRecord>, Fault),
-    /// Back on the committed set.
-    Reverted,
-}
-
-/// Why a set goes back, and which digests are to blame.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fault {
-    /// Why.
-    pub code: Code,
-    /// Digests that will not be tried again.
-    pub blame: Vec<Digest>,
-}
-
-/// A set that `decide()` said yes to. Made only from a [`Plan`].
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Offer(pub(crate) SetRecord);
-
-impl From<&Plan> for Offer {
-    fn from(plan: &Plan) -> Self {
-        Self(SetRecord::from(plan))
-    }
-}
-
-/// What happened.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Input {
-    /// A direction was read from verified metadata.
-    Offered(DirectionSequence),
-    /// `decide()` said no. The sequence is zero when no direction could be read.
-    Refused {
-        /// To which direction.
-        sequence: DirectionSequence,
-        /// Which rule.
-        code: Code,
-    },
-    /// Verified metadata directs this device to nothing: what runs goes on, what was under way ends.
-    Undirected,
-    /// `decide()` said yes.
-    Planned(Box<Offer>),
-    /// The blob with this digest is on disk, its hash met.
-    Fetched(Digest),
-    /// It could not be had.
-    FetchFailed(Digest, Code),
-    /// The slot is linked.
-    Loaded(SlotId),
-    /// The slot has the traffic.
-    Activated(SlotId),
-    /// The slot is gone.
-    Unloaded(SlotId),
-    /// The slot could not do what it was told.
-    Failed(SlotId, Code),
-    /// What a probe said.
-    Probed {
-        /// Of which slot.
-        slot: SlotId,
-        /// How it is.
-        health: Health,
-        /// Why.
-        code: Option<Code>,
-    },
-    /// What the host saw.
-    Signals {
-        /// Of which slot.
-        slot: SlotId,
-        /// What.
-        signals: Signals,
-    },
-    /// An executor is gone, and every slot in it.
-    ExecutorEnded(PublisherName),
-    /// The record is durable.
-    Journaled(Seq),
-    /// The record could not be written.
-    JournalFailed(Seq, Code),
-    /// Time passed.
-    Tick,
-}
-
-/// What the shell does, in this order.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Effect {
-    /// Make this record durable. Answer: [`Input::Journaled`] or [`Input::JournalFailed`].
-    Journal(Box<Record>),
-    /// Get these bytes onto the disk. Answer: [`Input::Fetched`] or [`Input::FetchFailed`].
-    Fetch {
-        /// Their digest.
-        digest: Digest,
-        /// Their length.
-        length: ByteCount,
-    },
-    /// Compile if need be, seal, and link beside whatever runs. Answer: [`Input::Loaded`] or [`Input::Failed`].
-    Load {
-        /// The new slot.
-        slot: SlotId,
-        /// What to load.
-        member: Box<MemberRecord>,
-    },
-    /// Answer: [`Input::Probed`] or [`Input::Failed`].
-    Probe {
-        /// Which slot.
-        slot: SlotId,
-        /// Its component.
-        component: ComponentName,
-    },
-    /// Give the slot its component's traffic. Answer: [`Input::Activated`] or [`Input::Failed`].
-    Activate {
-        /// Which slot.
-        slot: SlotId,
-        /// Its component.
-        component: ComponentName,
-    },
-    /// Take the traffic from a component altogether. No answer.
-    Deactivate {
-        /// Which.
-        component: ComponentName,
-    },
-    /// Take a slot out. Answer: [`Input::Unloaded`].
-    Unload {
-        /// Which slot.
-        slot: SlotId,
-        /// Its component.
-        component: ComponentName,
-        /// How long its calls may go on.
-        drain: Millis,
-    },
-    /// What is committed or denied changed: bring the trust record up to date, report at once.
-    Settled,
-    /// Send [`Input::Tick`] at this moment. Replaces an earlier one.
-    Wake(Mono),
-}
-
-/// What [`Machine::step`] answers with.
-pub type Effects = Vec<Effect>;
 
 /// The machine. One per device.
 #[derive(Clone, Debug)]
@@ -286,7 +107,7 @@ impl Machine {
             (writing, Input::Journaled(_) | Input::JournalFailed(..)) => self.writing = writing,
             (Some(writing), Input::Tick) => self.writing = Some(writing),
             (Some(writing), Input::Signals { .. }) if self.queue.len() >= QUEUE_MAX => {
-                self.writing = Some(writing)
+                self.writing = Some(writing);
             }
             (writing, input) => {
                 self.writing = writing;
@@ -713,53 +534,6 @@ impl Machine {
     }
 }
 
-impl State {
-    /// The word of the report.
-    pub fn phase(&self) -> Phase {
-        match self {
-            Self::Idle => Phase::Idle,
-            Self::Offered => Phase::Offered,
-            Self::Decided(_) => Phase::Decided,
-            Self::Fetching(..) => Phase::Fetching,
-            Self::Stored(_) => Phase::Stored,
-            Self::Waiting(..) => Phase::Waiting,
-            Self::Prepared(_) => Phase::Prepared,
-            Self::Trial(..) => Phase::Trial,
-            Self::Committed => Phase::Committed,
-            Self::Reverting(..) => Phase::Reverting,
-            Self::Reverted => Phase::Reverted,
-        }
-    }
-
-    /// Whether side effects follow it, so that it must be on disk first.
-    fn announces(&self) -> bool {
-        match self {
-            Self::Decided(_) | Self::Stored(_) | Self::Trial(..) | Self::Reverting(..) => true,
-            Self::Idle
-            | Self::Offered
-            | Self::Fetching(..)
-            | Self::Waiting(..)
-            | Self::Prepared(_)
-            | Self::Committed
-            | Self::Reverted => false,
-        }
-    }
-
-    /// The set an update is about.
-    pub(crate) fn set(&self) -> Option<&SetRecord> {
-        match self {
-            Self::Decided(set)
-            | Self::Fetching(set, _)
-            | Self::Stored(set)
-            | Self::Waiting(set, _)
-            | Self::Prepared(set)
-            | Self::Trial(set, _)
-            | Self::Reverting(set, _) => Some(set),
-            Self::Idle | Self::Offered | Self::Committed | Self::Reverted => None,
-        }
-    }
-}
-
 fn fetching(set: &SetRecord, at: usize, digest: Digest) -> bool {
     set.members.get(at).is_some_and(|member| member.digest == digest)
 }
@@ -776,32 +550,13 @@ fn first_word(slot: &Slot) -> Verdict {
 
 fn on_trial(slot: &Slot, now: Mono) -> Verdict {
     match (slot.stage, slot.fault) {
-        // Counted as an attempt when it happened; it is loaded again.
-        (Stage::Dead { .. }, None | Some(Code::ExecutorFailed)) => Verdict::Pending,
-        (Stage::Dead { .. }, Some(code)) => Verdict::Failed(code),
         (Stage::Active, _) => slot.judge.verdict(now),
-        (Stage::Loading | Stage::Linked | Stage::Activating | Stage::Unloading, _) => Verdict::Pending,
+        (Stage::Dead { .. }, Some(code)) if code != Code::ExecutorFailed => Verdict::Failed(code),
+        // A dead executor was counted as an attempt when it died; the slot is loaded again.
+        (Stage::Dead { .. } | Stage::Loading | Stage::Linked | Stage::Activating | Stage::Unloading, _) => {
+            Verdict::Pending
+        }
     }
-}
-
-fn budget(set: &SetRecord) -> u32 {
-    set.retry_budget.min(RETRY_MAX)
-}
-
-fn wait(tries: u32) -> Millis {
-    let doubled = RETRY_WAIT
-        .get()
-        .saturating_mul(1 << tries.saturating_sub(1).min(20));
-    Millis::new(doubled.min(RETRY_WAIT_MAX.get()))
-}
-
-fn trial_deadline(set: &SetRecord) -> Millis {
-    let longest = set
-        .members
-        .iter()
-        .map(|member| member.grant.health.probation.get())
-        .max();
-    Millis::new(longest.unwrap_or(0).saturating_add(TRIAL_SLACK.get()))
 }
 
 /// Not the set's fault: the same bytes may do well later.

@@ -1,7 +1,6 @@
 //! A device in one thread: a journal that survives, blobs that survive, executors that do not.
 
-use crate::update::Effects;
-use crate::{Effect, Input, Machine, MemberRecord, Mono, Offer, Record, SetRecord, State};
+use crate::{Effect, Effects, Input, Machine, MemberRecord, Mono, Offer, Record, SetRecord, State};
 use redan_policy::EffectiveGrant;
 use redan_policy::grant::{HealthContract, Limits, Upgrade, World as WitWorld};
 use redan_protocol::ipc::{Signals, SlotId, WorkloadKind};
@@ -207,13 +206,14 @@ impl World {
 
     fn perform(&mut self, effect: Effect) {
         let answer = match effect {
-            Effect::Journal(record) => match self.disk {
-                Some(code) => Input::JournalFailed(record.seq, code),
-                None => {
+            Effect::Journal(record) => {
+                if let Some(code) = self.disk {
+                    Input::JournalFailed(record.seq, code)
+                } else {
                     self.journal = *record;
                     Input::Journaled(self.journal.seq)
                 }
-            },
+            }
             Effect::Fetch { digest, .. } => match self.network {
                 Some(code) if !self.blobs.contains(&digest) => Input::FetchFailed(digest, code),
                 _ => {
