@@ -16,7 +16,15 @@
 #![forbid(unsafe_code)]
 
 mod config;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the main loop, which follows"))]
+mod disk;
 mod error;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the main loop, which follows"))]
+mod journal;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the main loop, which follows"))]
+mod pair;
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the main loop, which follows"))]
+mod seal;
 mod status;
 
 pub use config::Config;

@@ -1,0 +1,169 @@
+//! A disk in memory that loses power at the n-th call, before, after, or in the middle of it.
+
+use super::Disk;
+use redan_protocol::ByteCount;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Cut {
+    Before,
+    After,
+    Torn,
+    /// No power cut: the call fails with this error, once.
+    Error(io::ErrorKind),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Files {
+    /// Content by inode: what the cache holds, and what the platter holds.
+    inodes: Vec<(Vec<u8>, Vec<u8>)>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    calls: usize,
+    off: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct FaultyDisk {
+    files: RefCell<Files>,
+    fault: Option<(usize, Cut)>,
+}
+
+impl FaultyDisk {
+    pub(crate) fn calls(&self) -> usize {
+        self.files.borrow().calls
+    }
+
+    pub(crate) fn with_fault(mut self, at: usize, cut: Cut) -> Self {
+        self.fault = Some((at, cut));
+        self.files.get_mut().calls = 0;
+        self
+    }
+
+    /// Power comes back: only what was made durable is there. `lucky` disks had written the rest of the cache as well.
+    pub(crate) fn power_cycle(self, lucky: bool) -> Self {
+        let mut files = self.files.into_inner();
+        if lucky {
+            files.durable_names = files.names.clone();
+        } else {
+            files.names = files.durable_names.clone();
+            for (cached, platter) in &mut files.inodes {
+                cached.clone_from(platter);
+            }
+        }
+        files.calls = 0;
+        files.off = false;
+        Self {
+            files: RefCell::new(files),
+            fault: None,
+        }
+    }
+
+    pub(crate) fn flip_a_bit(&self, path: &Path, at: usize) {
+        let mut files = self.files.borrow_mut();
+        let inode = files.names[path];
+        let (cached, platter) = &mut files.inodes[inode];
+        cached[at] ^= 1;
+        platter.clone_from(cached);
+    }
+
+    fn change(&self, half: impl FnOnce(&mut Files), whole: impl FnOnce(&mut Files)) -> io::Result<()> {
+        let files = &mut *self.files.borrow_mut();
+        if files.off {
+            return Err(io::ErrorKind::Other.into());
+        }
+        let here = self
+            .fault
+            .filter(|(at, _)| *at == files.calls)
+            .map(|(_, cut)| cut);
+        files.calls += 1;
+        match here {
+            None => whole(files),
+            Some(Cut::Error(kind)) => return Err(kind.into()),
+            Some(cut) => {
+                match cut {
+                    Cut::After => whole(files),
+                    Cut::Torn => half(files),
+                    Cut::Before | Cut::Error(_) => {}
+                }
+                files.off = true;
+                return Err(io::ErrorKind::Other.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn read(&self, path: &Path, _limit: ByteCount) -> io::Result<Option<Vec<u8>>> {
+        let files = self.files.borrow();
+        Ok(files.names.get(path).map(|inode| files.inodes[*inode].0.clone()))
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let put = |files: &mut Files, bytes: &[u8]| {
+            let inode = files.names.get(path).copied().unwrap_or_else(|| {
+                files.inodes.push((vec![], vec![]));
+                files.inodes.len() - 1
+            });
+            files.names.insert(path.to_owned(), inode);
+            files.inodes[inode].0 = bytes.to_vec();
+            // The worst case: truncation and half the bytes reached the platter before any sync.
+            files.inodes[inode].1 = bytes[..bytes.len() / 2].to_vec();
+        };
+        self.change(
+            |files| put(files, &bytes[..bytes.len() / 2]),
+            |files| put(files, bytes),
+        )
+    }
+
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        self.change(
+            |_| {},
+            |files| {
+                let inode = files.names[path];
+                let (cached, platter) = &mut files.inodes[inode];
+                platter.clone_from(cached);
+            },
+        )
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change(
+            |_| {},
+            |files| {
+                if let Some(inode) = files.names.remove(from) {
+                    files.names.insert(to.to_owned(), inode);
+                }
+            },
+        )
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.change(
+            |_| {},
+            |files| {
+                let inside = |path: &Path| path.parent() == Some(folder);
+                files.durable_names.retain(|path, _| !inside(path));
+                let now: Vec<_> = files.names.iter().filter(|(path, _)| inside(path)).collect();
+                let now: Vec<_> = now
+                    .into_iter()
+                    .map(|(path, inode)| (path.clone(), *inode))
+                    .collect();
+                files.durable_names.extend(now);
+            },
+        )
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.change(
+            |_| {},
+            |files| {
+                files.names.remove(path);
+            },
+        )
+    }
+}

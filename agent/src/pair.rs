@@ -1,0 +1,181 @@
+//! Two alternating files that hold one record (10-trust, trust store): write the other one, sync it, sync the folder.
+//!
+//! The newest valid of the two is the record. A torn, flipped or lost write leaves the one before.
+
+use crate::disk::Disk;
+use redan_protocol::ByteCount;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Largest record of a pair, bytes: two roots, or a set of 32 members with a grant of 64 KiB each.
+pub(crate) const RECORD_LEN_MAX: ByteCount = ByteCount::mib(8);
+
+/// Which of the two files.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Side {
+    A,
+    B,
+}
+
+/// The two files `a` and `b` in one folder, and which one is in force.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    folder: PathBuf,
+    current: Option<Side>,
+}
+
+/// What was found in a pair.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Found {
+    /// Neither file is there: nothing was ever stored.
+    Nothing,
+    /// The newest valid record.
+    Record(Vec<u8>),
+    /// There are files, and none of them is valid: the state is lost.
+    Lost,
+}
+
+impl Pair {
+    /// Reads both files. `generation` says whether bytes are a valid record, and which of two is newer.
+    pub(crate) fn load(
+        disk: &impl Disk,
+        folder: &Path,
+        generation: impl Fn(&[u8]) -> Option<u64>,
+    ) -> io::Result<(Self, Found)> {
+        let a = disk.read(&folder.join("a"), RECORD_LEN_MAX)?;
+        let b = disk.read(&folder.join("b"), RECORD_LEN_MAX)?;
+        let any = a.is_some() || b.is_some();
+        let valid = |bytes: Option<Vec<u8>>, side| {
+            let bytes = bytes?;
+            generation(&bytes).map(|generation| (generation, side, bytes))
+        };
+        let newest = match (valid(a, Side::A), valid(b, Side::B)) {
+            (Some(a), Some(b)) => Some(if b.0 > a.0 { b } else { a }),
+            (a, b) => a.or(b),
+        };
+        let folder = folder.to_owned();
+        Ok(match newest {
+            Some((_, side, bytes)) => (
+                Self {
+                    folder,
+                    current: Some(side),
+                },
+                Found::Record(bytes),
+            ),
+            None => (
+                Self {
+                    folder,
+                    current: None,
+                },
+                if any { Found::Lost } else { Found::Nothing },
+            ),
+        })
+    }
+
+    /// Stores a newer record. When this returns `Ok`, it is durable; otherwise the one before is.
+    pub(crate) fn store(&mut self, disk: &impl Disk, bytes: &[u8]) -> io::Result<()> {
+        let side = match self.current {
+            Some(Side::A) => Side::B,
+            Some(Side::B) | None => Side::A,
+        };
+        let path = self.folder.join(match side {
+            Side::A => "a",
+            Side::B => "b",
+        });
+        disk.write(&path, bytes)?;
+        disk.sync(&path)?;
+        disk.sync_folder(&self.folder)?;
+        self.current = Some(side);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::faulty::{Cut, FaultyDisk};
+    use redan_protocol::Digest;
+
+    /// generation (8) ‖ sha256 of generation and text (32) ‖ text
+    fn record(generation: u64, text: &str) -> Vec<u8> {
+        let mut body = generation.to_le_bytes().to_vec();
+        body.extend(text.as_bytes());
+        let mut all = Digest::of(&body).as_bytes().to_vec();
+        all.extend(body);
+        all
+    }
+
+    fn generation(bytes: &[u8]) -> Option<u64> {
+        let (hash, body) = bytes.split_at_checked(32)?;
+        let number = body.get(..8)?;
+        (Digest::of(body).as_bytes() == hash).then(|| u64::from_le_bytes(number.try_into().unwrap()))
+    }
+
+    fn stored(disk: &FaultyDisk) -> (Pair, Found) {
+        Pair::load(disk, Path::new("trust"), generation).unwrap()
+    }
+
+    /// A disk that holds generations up to `count`, so that both sides have been in force.
+    fn disk_with(count: u64) -> FaultyDisk {
+        let disk = FaultyDisk::default();
+        let (mut pair, found) = stored(&disk);
+        assert_eq!(found, Found::Nothing);
+        for number in 1..=count {
+            pair.store(&disk, &record(number, "record")).unwrap();
+        }
+        disk
+    }
+
+    #[test]
+    fn a_power_cut_at_any_call_of_a_commit_leaves_the_old_or_the_new_record() {
+        let before = disk_with(1).calls();
+        let calls = disk_with(2).calls() - before;
+        assert_eq!(calls, 3, "write, sync, sync of the folder");
+        for held in 1..=3 {
+            for at in 0..calls {
+                for cut in [Cut::Before, Cut::After, Cut::Torn] {
+                    for lucky in [false, true] {
+                        let disk = disk_with(held).power_cycle(false).with_fault(at, cut);
+                        let (mut pair, _) = stored(&disk);
+                        pair.store(&disk, &record(held + 1, "newer")).unwrap_err();
+                        let disk = disk.power_cycle(lucky);
+                        let (mut pair, found) = stored(&disk);
+                        let old = Found::Record(record(held, "record"));
+                        let new = Found::Record(record(held + 1, "newer"));
+                        assert!(
+                            found == old || found == new,
+                            "held {held}, call {at}, {cut:?}: {found:?}"
+                        );
+                        pair.store(&disk, &record(held + 2, "after")).unwrap();
+                        let (_, found) = stored(&disk.power_cycle(false));
+                        assert_eq!(found, Found::Record(record(held + 2, "after")));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_record_before_in_force() {
+        for at in 0..3 {
+            let disk = disk_with(2).with_fault(at, Cut::Error(io::ErrorKind::StorageFull));
+            let (mut pair, _) = stored(&disk);
+            let error = pair.store(&disk, &record(3, "newer")).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            pair.store(&disk, &record(3, "newer")).unwrap();
+            assert_eq!(
+                stored(&disk.power_cycle(false)).1,
+                Found::Record(record(3, "newer"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_falls_back_to_the_other_file_and_two_mean_lost() {
+        let disk = disk_with(2);
+        disk.flip_a_bit(Path::new("trust/b"), 40);
+        assert_eq!(stored(&disk).1, Found::Record(record(1, "record")));
+        disk.flip_a_bit(Path::new("trust/a"), 40);
+        assert_eq!(stored(&disk).1, Found::Lost);
+    }
+}
