@@ -24,6 +24,12 @@ pub enum AgentError {
         /// What is wrong, with the line.
         source: Box<toml::de::Error>,
     },
+    /// Another agent runs on this state folder.
+    #[error("another agent runs on {}", state.display())]
+    Locked {
+        /// The folder.
+        state: PathBuf,
+    },
     /// Not written yet.
     #[error("this part of the agent is not there yet")]
     Unfinished,
@@ -44,12 +50,17 @@ impl AgentError {
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Code::DiskFull,
             Self::File { .. } => Code::DiskFailed,
             Self::Config { .. } => Code::PolicyInvalid,
+            Self::Locked { .. } => Code::Conflict,
             Self::Unfinished => Code::Internal,
         }
     }
 
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
-        self.code().remedy()
+        match self {
+            Self::Locked { .. } => "stop the other agent, or give this one a state folder of its own",
+            Self::Config { .. } => "correct the named line",
+            Self::File { .. } | Self::Unfinished => self.code().remedy(),
+        }
     }
 }

@@ -16,14 +16,18 @@
 #![forbid(unsafe_code)]
 
 mod config;
-#[cfg_attr(not(test), expect(dead_code, reason = "used by the main loop, which follows"))]
+#[allow(dead_code, reason = "the main loop calls it")]
 mod disk;
 mod error;
-#[cfg_attr(not(test), expect(dead_code, reason = "used by the main loop, which follows"))]
+#[allow(dead_code, reason = "the main loop calls it")]
+mod fetch;
+#[allow(dead_code, reason = "the main loop calls it")]
 mod journal;
-#[cfg_attr(not(test), expect(dead_code, reason = "used by the main loop, which follows"))]
+#[allow(dead_code, reason = "the main loop calls it")]
+mod lock;
+#[allow(dead_code, reason = "the main loop calls it")]
 mod pair;
-#[cfg_attr(not(test), expect(dead_code, reason = "used by the main loop, which follows"))]
+#[allow(dead_code, reason = "the main loop calls it")]
 mod seal;
 mod status;
 

@@ -1,0 +1,243 @@
+//! Artifacts onto the disk: resumed where they broke off, hashed while they stream, named only when the digest is met.
+//!
+//! `<state>/blobs/<sha256>.part` grows; `<state>/blobs/<sha256>` exists only whole and verified. What a part file held before a
+//! power cut is hashed again: the disk is believed as little as the server.
+
+use crate::disk::{Disk, RealDisk};
+use redan_protocol::digest::Hasher;
+use redan_protocol::{ByteCount, Code, Digest};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+/// The artifacts of one device.
+#[derive(Clone, Debug)]
+pub(crate) struct Blobs(PathBuf);
+
+/// An artifact that is not whole yet.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    blobs: Blobs,
+    digest: Digest,
+    length: ByteCount,
+    file: File,
+    hasher: Hasher,
+    offset: u64,
+}
+
+impl Blobs {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self(folder)
+    }
+
+    /// The bytes of an artifact, if they are here and still have their digest. A rotten one is removed.
+    pub(crate) fn verified(&self, digest: Digest, length: ByteCount) -> io::Result<Option<Vec<u8>>> {
+        let path = self.0.join(digest.to_string());
+        let bytes = match RealDisk.read(&path, length) {
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => None,
+            other => match other? {
+                None => return Ok(None),
+                Some(bytes) => Some(bytes).filter(|bytes| Digest::of(bytes) == digest),
+            },
+        };
+        if bytes.is_none() {
+            RealDisk.remove(&path)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Goes on where an earlier try broke off: hashes what is there and says where to continue.
+    pub(crate) fn resume(&self, digest: Digest, length: ByteCount) -> Result<Partial, Code> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0))
+            .open(self.part(digest))
+            .map_err(|error| disk_code(&error))?;
+        let mut hasher = Hasher::default();
+        let mut offset = 0_u64;
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let count = file.read(&mut buffer).map_err(|error| disk_code(&error))?;
+            let Some(chunk) = buffer.get(..count).filter(|chunk| !chunk.is_empty()) else {
+                break;
+            };
+            hasher.update(chunk);
+            offset = offset.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        }
+        let mut partial = Partial {
+            blobs: self.clone(),
+            digest,
+            length,
+            file,
+            hasher,
+            offset,
+        };
+        if partial.offset > length.get() {
+            partial.restart()?;
+        }
+        Ok(partial)
+    }
+
+    fn part(&self, digest: Digest) -> PathBuf {
+        self.0.join(format!("{digest}.part"))
+    }
+}
+
+impl Partial {
+    /// Where the next byte belongs: the start of the `Range` to ask for.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Whether all bytes are here.
+    pub(crate) fn complete(&self) -> bool {
+        self.offset == self.length.get()
+    }
+
+    /// The server sends from the beginning: what was here is forgotten.
+    pub(crate) fn restart(&mut self) -> Result<(), Code> {
+        self.file.set_len(0).map_err(|error| disk_code(&error))?;
+        self.file
+            .seek(SeekFrom::Start(0))
+            .map_err(|error| disk_code(&error))?;
+        self.hasher = Hasher::default();
+        self.offset = 0;
+        Ok(())
+    }
+
+    /// The next bytes. More than were signed are refused before they are written.
+    pub(crate) fn push(&mut self, chunk: &[u8]) -> Result<(), Code> {
+        let offset = self
+            .offset
+            .saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        if offset > self.length.get() {
+            self.restart()?;
+            return Err(Code::LengthMismatch);
+        }
+        self.file.write_all(chunk).map_err(|error| disk_code(&error))?;
+        self.hasher.update(chunk);
+        self.offset = offset;
+        Ok(())
+    }
+
+    /// Checks the digest and gives the artifact its name. What does not have it is thrown away; a short one is kept for
+    /// the next try.
+    pub(crate) fn finish(self) -> Result<(), Code> {
+        if !self.complete() {
+            self.file.sync_all().map_err(|error| disk_code(&error))?;
+            return Err(Code::LengthMismatch);
+        }
+        let part = self.blobs.part(self.digest);
+        if self.hasher.finish() != self.digest {
+            RealDisk.remove(&part).map_err(|error| disk_code(&error))?;
+            return Err(Code::DigestMismatch);
+        }
+        let name = self.blobs.0.join(self.digest.to_string());
+        let named = self.file.sync_all().and_then(|()| RealDisk.rename(&part, &name));
+        named
+            .and_then(|()| RealDisk.sync_folder(&self.blobs.0))
+            .map_err(|error| disk_code(&error))
+    }
+}
+
+/// The code of a failed disk call.
+pub(crate) fn disk_code(error: &io::Error) -> Code {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::DiskFull,
+        _ => Code::DiskFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: &[u8] = b"the bytes of a component";
+
+    fn blobs() -> (tempfile::TempDir, Blobs) {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::new(folder.path().to_owned());
+        (folder, blobs)
+    }
+
+    fn digest() -> Digest {
+        Digest::of(BYTES)
+    }
+
+    fn length() -> ByteCount {
+        ByteCount::new(u64::try_from(BYTES.len()).unwrap())
+    }
+
+    #[test]
+    fn a_download_goes_on_where_it_broke_off_whatever_the_place() {
+        for cut in 0..=BYTES.len() {
+            let (_folder, blobs) = blobs();
+            let mut first = blobs.resume(digest(), length()).unwrap();
+            first.push(&BYTES[..cut]).unwrap();
+            drop(first);
+            assert_eq!(blobs.verified(digest(), length()).unwrap(), None);
+            let mut second = blobs.resume(digest(), length()).unwrap();
+            assert_eq!(second.offset(), u64::try_from(cut).unwrap());
+            second.push(&BYTES[cut..]).unwrap();
+            second.finish().unwrap();
+            assert_eq!(
+                blobs.verified(digest(), length()).unwrap().as_deref(),
+                Some(BYTES)
+            );
+        }
+    }
+
+    #[test]
+    fn a_tampered_artifact_never_gets_its_name() {
+        let (folder, blobs) = blobs();
+        let mut partial = blobs.resume(digest(), length()).unwrap();
+        partial.push(b"THE bytes of a component").unwrap();
+        assert_eq!(partial.finish(), Err(Code::DigestMismatch));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_prefix_that_rotted_on_disk_is_not_believed() {
+        let (folder, blobs) = blobs();
+        blobs
+            .resume(digest(), length())
+            .unwrap()
+            .push(&BYTES[..10])
+            .unwrap();
+        std::fs::write(folder.path().join(format!("{}.part", digest())), b"rot       ").unwrap();
+        let mut partial = blobs.resume(digest(), length()).unwrap();
+        partial.push(&BYTES[10..]).unwrap();
+        assert_eq!(partial.finish(), Err(Code::DigestMismatch));
+        assert_eq!(blobs.resume(digest(), length()).unwrap().offset(), 0);
+    }
+
+    #[test]
+    fn more_bytes_than_signed_are_refused_and_fewer_are_kept_for_the_next_try() {
+        let (_folder, blobs) = blobs();
+        let mut partial = blobs.resume(digest(), length()).unwrap();
+        assert_eq!(partial.push(&[0; 100]), Err(Code::LengthMismatch));
+        partial.push(&BYTES[..5]).unwrap();
+        assert_eq!(partial.finish(), Err(Code::LengthMismatch));
+        assert_eq!(blobs.resume(digest(), length()).unwrap().offset(), 5);
+    }
+
+    #[test]
+    fn an_artifact_that_rotted_after_it_was_named_is_removed_and_fetched_again() {
+        let (folder, blobs) = blobs();
+        let name = folder.path().join(digest().to_string());
+        for rotten in [
+            &b"THE bytes of a component"[..],
+            b"short",
+            b"much longer than it was when it was signed",
+        ] {
+            std::fs::write(&name, rotten).unwrap();
+            assert_eq!(blobs.verified(digest(), length()).unwrap(), None);
+            assert!(!name.exists());
+        }
+    }
+}
