@@ -1,0 +1,284 @@
+//! Which capability each WIT interface needs: the one table that admission, `redan check` and the linker follow.
+
+use crate::grant::{EffectiveGrant, World};
+use crate::parse::Ask;
+use redan_protocol::Code;
+use std::fmt;
+
+/// What an ask, a policy and a ceiling have to name before an interface is linked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub enum Capability {
+    /// `[[net.http]]`
+    NetHttp,
+    /// `[[kv]]`
+    Kv,
+    /// `[config]`
+    Config,
+    /// `[log]`
+    Log,
+    /// Not offered by this runtime.
+    NotOffered,
+}
+
+impl Capability {
+    /// The section of `redan.policy/1` that grants it.
+    pub const fn section(self) -> &'static str {
+        match self {
+            Self::NetHttp => "net.http",
+            Self::Kv => "kv",
+            Self::Config => "config",
+            Self::Log => "log",
+            Self::NotOffered => "(none)",
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.section())
+    }
+}
+
+/// What an interface needs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Need {
+    /// A grant; without it the interface is not linked.
+    Granted(Capability),
+    /// Nothing: without a grant it is linked inert and conveys no authority (empty environment, no preopened folder, closed
+    /// standard input). Standard libraries import these whether a program uses them or not (corrections 3).
+    Inert,
+    /// Nothing: it conveys no authority at all.
+    Always,
+    /// Not an interface of this runtime.
+    Unknown,
+}
+
+/// Versions of WASI 0.2 this runtime links, and the draft of key-value and configuration.
+const VERSION_02: &str = "0.2.";
+
+/// What an interface needs; `interface` as a component imports it, `wasi:http/types@0.2.3`.
+pub fn need(interface: &str) -> Need {
+    let (name, version) = interface.split_once('@').unwrap_or((interface, ""));
+    let stable = version.starts_with(VERSION_02) && !version.contains('-');
+    match name {
+        "wasi:io/error" | "wasi:io/poll" | "wasi:io/streams" | "wasi:http/types" if stable => Need::Always,
+        "wasi:clocks/monotonic-clock"
+        | "wasi:clocks/wall-clock"
+        | "wasi:random/random"
+        | "wasi:random/insecure"
+        | "wasi:random/insecure-seed"
+        | "wasi:cli/environment"
+        | "wasi:cli/exit"
+        | "wasi:cli/stdin"
+        | "wasi:cli/stdout"
+        | "wasi:cli/stderr"
+        | "wasi:cli/terminal-input"
+        | "wasi:cli/terminal-output"
+        | "wasi:cli/terminal-stdin"
+        | "wasi:cli/terminal-stdout"
+        | "wasi:cli/terminal-stderr"
+        | "wasi:filesystem/types"
+        | "wasi:filesystem/preopens"
+            if stable =>
+        {
+            Need::Inert
+        }
+        "wasi:http/outgoing-handler" if stable => Need::Granted(Capability::NetHttp),
+        "wasi:keyvalue/store" | "wasi:keyvalue/atomics" | "wasi:keyvalue/batch"
+            if version.starts_with("0.2.0-draft") =>
+        {
+            Need::Granted(Capability::Kv)
+        }
+        "wasi:config/store" if version.starts_with(VERSION_02) => Need::Granted(Capability::Config),
+        "wasi:logging/logging" => Need::Granted(Capability::Log),
+        _ if name.starts_with("wasi:sockets/") => Need::Granted(Capability::NotOffered),
+        _ => Need::Unknown,
+    }
+}
+
+/// Why a component is not admitted.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// It imports what was not asked for, or not granted.
+    #[error("the component imports `{interface}`, which needs `[{capability}]`")]
+    Import {
+        /// The interface, checked against the grammar of WIT names by the parser that read it.
+        interface: String,
+        /// The missing section.
+        capability: Capability,
+    },
+    /// It imports what this runtime does not know.
+    #[error("the component imports `{interface}`, which this runtime does not offer")]
+    Unknown {
+        /// The interface.
+        interface: String,
+    },
+    /// It does not export what its world promises.
+    #[error("the component does not export `{interface}`, which its world promises")]
+    Export {
+        /// The interface.
+        interface: &'static str,
+    },
+}
+
+impl NotAdmitted {
+    /// The code of the refusal.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Import { .. } | Self::Unknown { .. } => Code::UndeclaredImport,
+            Self::Export { .. } => Code::MissingExport,
+        }
+    }
+}
+
+/// Holds a component's imports and exports against what it was granted.
+pub fn admit(imports: &[String], exports: &[String], grant: &EffectiveGrant) -> Result<(), NotAdmitted> {
+    let stub = |section: &str| grant.denied_optional.iter().any(|denied| denied == section);
+    check(imports, exports, grant.world, |capability| {
+        let granted = match capability {
+            Capability::NetHttp => !grant.net_http.is_empty(),
+            Capability::Kv => !grant.kv.is_empty(),
+            Capability::Config => grant.config.is_some(),
+            Capability::Log => grant.log.is_some(),
+            Capability::NotOffered => false,
+        };
+        // An optional capability that did not survive is bound to a stub that refuses.
+        granted || stub(capability.section())
+    })
+}
+
+/// Holds a component's imports and exports against its own ask, before anything is signed.
+pub fn admit_ask(imports: &[String], exports: &[String], ask: &Ask) -> Result<(), NotAdmitted> {
+    check(imports, exports, ask.world, |capability| match capability {
+        Capability::NetHttp => !ask.document.net.http.is_empty(),
+        Capability::Kv => !ask.document.kv.is_empty(),
+        Capability::Config => ask.document.config.is_some(),
+        Capability::Log => ask.document.log.is_some(),
+        Capability::NotOffered => false,
+    })
+}
+
+fn check(
+    imports: &[String],
+    exports: &[String],
+    world: World,
+    granted: impl Fn(Capability) -> bool,
+) -> Result<(), NotAdmitted> {
+    for interface in imports {
+        match need(interface) {
+            Need::Always | Need::Inert => {}
+            Need::Granted(capability) if granted(capability) => {}
+            Need::Granted(capability) => {
+                return Err(NotAdmitted::Import {
+                    interface: interface.clone(),
+                    capability,
+                });
+            }
+            Need::Unknown => {
+                return Err(NotAdmitted::Unknown {
+                    interface: interface.clone(),
+                });
+            }
+        }
+    }
+    let promised = match world {
+        World::HttpProxy => "wasi:http/incoming-handler",
+        World::Command => "wasi:cli/run",
+    };
+    let there = exports.iter().any(|export| {
+        export
+            .split_once('@')
+            .is_some_and(|(name, version)| name == promised && version.starts_with(VERSION_02))
+    });
+    if there {
+        Ok(())
+    } else {
+        Err(NotAdmitted::Export { interface: promised })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse_ask;
+
+    fn ask(more: &str) -> Ask {
+        let text = format!(
+            "schema = \"redan.policy/1\"\nkind = \"ask\"\n[subject]\nname = \"acme/thermo\"\nversion = \"1.0.0\"\n\
+             world = \"wasi:http/proxy@0.2\"\n{more}"
+        );
+        parse_ask("ask.toml", &text).unwrap()
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_security_relevant_import_needs_its_section() {
+        let exports = names(&["wasi:http/incoming-handler@0.2.3"]);
+        for (interface, capability, section) in [
+            (
+                "wasi:http/outgoing-handler@0.2.3",
+                Capability::NetHttp,
+                "[[net.http]]\nid = \"a\"\n",
+            ),
+            (
+                "wasi:keyvalue/store@0.2.0-draft2",
+                Capability::Kv,
+                "[[kv]]\nlabel = \"a\"\n",
+            ),
+            (
+                "wasi:config/store@0.2.0-rc.1",
+                Capability::Config,
+                "[config]\nkeys = []\n",
+            ),
+        ] {
+            let imports = names(&[interface]);
+            let refused = NotAdmitted::Import {
+                interface: interface.into(),
+                capability,
+            };
+            assert_eq!(admit_ask(&imports, &exports, &ask("")), Err(refused));
+            assert_eq!(admit_ask(&imports, &exports, &ask(section)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn sockets_are_refused_whatever_is_asked() {
+        let imports = names(&["wasi:sockets/tcp@0.2.3"]);
+        let exports = names(&["wasi:http/incoming-handler@0.2.3"]);
+        let refused = NotAdmitted::Import {
+            interface: imports[0].clone(),
+            capability: Capability::NotOffered,
+        };
+        assert_eq!(admit_ask(&imports, &exports, &ask("")), Err(refused));
+    }
+
+    #[test]
+    fn what_standard_libraries_import_is_admitted_inert() {
+        let imports = names(&[
+            "wasi:cli/environment@0.2.3",
+            "wasi:filesystem/preopens@0.2.3",
+            "wasi:io/poll@0.2.3",
+        ]);
+        let exports = names(&["wasi:http/incoming-handler@0.2.3"]);
+        assert_eq!(admit_ask(&imports, &exports, &ask("")), Ok(()));
+    }
+
+    #[test]
+    fn an_unknown_interface_and_a_missing_export_are_refused() {
+        let imports = names(&["evil:host/shell@0.2.0"]);
+        let refused = NotAdmitted::Unknown {
+            interface: imports[0].clone(),
+        };
+        assert_eq!(admit_ask(&imports, &[], &ask("")), Err(refused));
+        let refused = NotAdmitted::Export {
+            interface: "wasi:http/incoming-handler",
+        };
+        assert_eq!(
+            admit_ask(&[], &names(&["wasi:cli/run@0.2.3"]), &ask("")),
+            Err(refused)
+        );
+    }
+}

@@ -1,0 +1,393 @@
+//! Reading documents, with file, line and a suggestion in every error.
+
+use crate::schema::{Document, Kind};
+use redan_protocol::{ComponentName, Digest, ReleaseCounter, UnixSeconds};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+/// Largest document read, bytes. `redan_protocol::wire::DOCUMENT_LEN_MAX` on the wire.
+pub const DOCUMENT_LEN_MAX: usize = 64 * 1024;
+
+/// Why a document was not taken.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PolicyError {
+    /// Not TOML, or not of the schema.
+    #[error("{file}:{line}: {what}{}", .suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    Syntax {
+        /// The file as the caller named it.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// What the parser says.
+        what: String,
+        /// The known key nearest to an unknown one.
+        suggestion: Option<String>,
+    },
+    /// A document of another kind.
+    #[error("{file}: this document is of kind {found:?}; here a document of kind {wanted:?} is read")]
+    WrongKind {
+        /// The file.
+        file: String,
+        /// The kind it has.
+        found: Kind,
+        /// The kind wanted.
+        wanted: Kind,
+    },
+    /// Something this kind must name.
+    #[error("{file}: `{key}` is missing; add {example}")]
+    Missing {
+        /// The file.
+        file: String,
+        /// The key, with its section.
+        key: &'static str,
+        /// A line to add.
+        example: &'static str,
+    },
+    /// Longer than the limit.
+    #[error("{file}: {length} bytes; a policy document has at most {DOCUMENT_LEN_MAX}")]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// Its length.
+        length: usize,
+    },
+}
+
+impl PolicyError {
+    /// What to do.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Syntax { .. } => "correct the named line; docs/policy.md lists every key",
+            Self::WrongKind { .. } => "name the file of the right kind, or correct its `kind`",
+            Self::Missing { .. } => "add the named line",
+            Self::TooLarge { .. } => "make the document smaller",
+        }
+    }
+}
+
+/// The text of a document and its name, kept so that explanations can name lines.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Source {
+    /// The file as the caller named it.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+}
+
+impl Source {
+    /// `file:line` of the `nth` occurrence of a section header, and of a key in it when one is named and found.
+    pub fn place(&self, section: &str, nth: usize, key: Option<&str>) -> Option<String> {
+        let heads = [format!("[{section}]"), format!("[[{section}]]")];
+        let mut lines = self.text.lines().enumerate();
+        let (at, _) = lines
+            .by_ref()
+            .filter(|(_, line)| heads.iter().any(|h| line.trim_start().starts_with(h)))
+            .nth(nth)?;
+        let within = key.and_then(|key| {
+            lines
+                .take_while(|(_, line)| !line.trim_start().starts_with('['))
+                .find(|(_, line)| line.split('=').next().is_some_and(|name| name.trim() == key))
+                .map(|(at, _)| at)
+        });
+        Some(format!(
+            "{}:{}",
+            self.file,
+            within.unwrap_or(at).saturating_add(1)
+        ))
+    }
+}
+
+/// A publisher's ask.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub(crate) document: Document,
+    pub(crate) source: Source,
+    pub(crate) name: ComponentName,
+    pub(crate) version: semver::Version,
+    pub(crate) world: crate::grant::World,
+}
+
+/// A fleet's policy.
+#[derive(Clone, Debug)]
+pub struct FleetPolicy {
+    pub(crate) document: Document,
+    pub(crate) source: Source,
+    pub(crate) serial: u64,
+}
+
+/// A device's ceiling.
+#[derive(Clone, Debug)]
+pub struct DeviceCeiling {
+    pub(crate) document: Document,
+    pub(crate) source: Source,
+    pub(crate) hardware: String,
+}
+
+impl Ask {
+    /// The component.
+    pub fn name(&self) -> &ComponentName {
+        &self.name
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &semver::Version {
+        &self.version
+    }
+
+    /// Its world.
+    pub fn world(&self) -> crate::grant::World {
+        self.world
+    }
+}
+
+impl FleetPolicy {
+    /// Only grows; a device refuses a lower one.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Lowest release counter of a component; `None`: no floor.
+    pub fn floor(&self, component: &ComponentName) -> Option<ReleaseCounter> {
+        self.document.floors.get(component).copied()
+    }
+
+    /// All floors.
+    pub fn floors(&self) -> &BTreeMap<ComponentName, ReleaseCounter> {
+        &self.document.floors
+    }
+
+    /// Digests no device may run.
+    pub fn revoked(&self) -> &BTreeSet<Digest> {
+        &self.document.revoke.digests
+    }
+
+    /// Proven time never passes this.
+    pub fn maximum_time(&self) -> Option<UnixSeconds> {
+        self.document.time.maximum
+    }
+}
+
+impl DeviceCeiling {
+    /// The device's hardware class.
+    pub fn hardware(&self) -> &str {
+        &self.hardware
+    }
+
+    /// Where workloads listen.
+    pub fn listen(&self) -> &BTreeMap<ComponentName, SocketAddr> {
+        &self.document.listen
+    }
+}
+
+/// Reads a publisher's ask. `file` is only for messages.
+pub fn parse_ask(file: &str, text: &str) -> Result<Ask, PolicyError> {
+    let document = parse(file, text, Kind::Ask)?;
+    let missing = |key, example| PolicyError::Missing {
+        file: file.to_owned(),
+        key,
+        example,
+    };
+    let subject = &document.subject;
+    let name = subject
+        .name
+        .clone()
+        .ok_or_else(|| missing("subject.name", "name = \"publisher/workload\""))?;
+    let version = subject
+        .version
+        .clone()
+        .ok_or_else(|| missing("subject.version", "version = \"1.0.0\""))?;
+    let world = subject
+        .world
+        .ok_or_else(|| missing("subject.world", "world = \"wasi:http/proxy@0.2\""))?;
+    Ok(Ask {
+        document,
+        source: source(file, text),
+        name,
+        version,
+        world,
+    })
+}
+
+/// Reads a fleet policy.
+pub fn parse_fleet(file: &str, text: &str) -> Result<FleetPolicy, PolicyError> {
+    let document = parse(file, text, Kind::Fleet)?;
+    let missing = PolicyError::Missing {
+        file: file.to_owned(),
+        key: "serial",
+        example: "serial = 1",
+    };
+    let serial = document.serial.ok_or(missing)?;
+    Ok(FleetPolicy {
+        document,
+        source: source(file, text),
+        serial,
+    })
+}
+
+/// Reads a device ceiling.
+pub fn parse_device(file: &str, text: &str) -> Result<DeviceCeiling, PolicyError> {
+    let document = parse(file, text, Kind::Device)?;
+    let missing = PolicyError::Missing {
+        file: file.to_owned(),
+        key: "hardware",
+        example: "hardware = \"gateway\"",
+    };
+    let hardware = document.hardware.clone().ok_or(missing)?;
+    Ok(DeviceCeiling {
+        document,
+        source: source(file, text),
+        hardware,
+    })
+}
+
+fn source(file: &str, text: &str) -> Source {
+    Source {
+        file: file.to_owned(),
+        text: text.to_owned(),
+    }
+}
+
+fn parse(file: &str, text: &str, wanted: Kind) -> Result<Document, PolicyError> {
+    if text.len() > DOCUMENT_LEN_MAX {
+        return Err(PolicyError::TooLarge {
+            file: file.to_owned(),
+            length: text.len(),
+        });
+    }
+    let document: Document = toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text
+            .get(..start)
+            .map_or(1, |before| before.matches('\n').count().saturating_add(1));
+        let what = error.message().replace('\n', " ");
+        PolicyError::Syntax {
+            file: file.to_owned(),
+            line,
+            suggestion: suggestion(&what),
+            what,
+        }
+    })?;
+    if document.kind != wanted {
+        return Err(PolicyError::WrongKind {
+            file: file.to_owned(),
+            found: document.kind,
+            wanted,
+        });
+    }
+    Ok(document)
+}
+
+/// From "unknown field `a`, expected one of `b`, `c`": the expected name nearest to the unknown one.
+fn suggestion(what: &str) -> Option<String> {
+    let rest = what.strip_prefix("unknown field ")?;
+    let mut names = rest.split('`').skip(1).step_by(2);
+    let unknown = names.next()?;
+    names
+        .map(|name| (distance(unknown, name), name))
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map(|(_, name)| name.to_owned())
+}
+
+/// Levenshtein's distance, one row at a time.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(row.first_mut().unwrap_or(&mut 0), i.saturating_add(1));
+        for (j, y) in b.chars().enumerate() {
+            let above = row.get(j.saturating_add(1)).copied().unwrap_or_default();
+            let left = row.get(j).copied().unwrap_or_default();
+            let cost = diagonal.saturating_add(usize::from(x != y));
+            let best = cost.min(above.saturating_add(1)).min(left.saturating_add(1));
+            diagonal = above;
+            if let Some(cell) = row.get_mut(j.saturating_add(1)) {
+                *cell = best;
+            }
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ASK: &str = "schema = \"redan.policy/1\"\nkind = \"ask\"\n[subject]\nname = \"acme/thermo\"\n\
+                       version = \"1.0.0\"\nworld = \"wasi:http/proxy@0.2\"\n";
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_its_line_and_the_nearest_known_key() {
+        let text = format!("{ASK}[limits]\nmemory_totl = \"8MiB\"\n");
+        let error = parse_ask("ask.toml", &text).unwrap_err();
+        let PolicyError::Syntax {
+            file,
+            line,
+            suggestion,
+            ..
+        } = error
+        else {
+            panic!("{error}")
+        };
+        assert_eq!(
+            (file.as_str(), line, suggestion.as_deref()),
+            ("ask.toml", 8, Some("memory_total"))
+        );
+    }
+
+    #[test]
+    fn a_key_given_twice_is_an_error() {
+        let text = format!("{ASK}[limits]\nhandles = 1\nhandles = 2\n");
+        assert!(matches!(
+            parse_ask("a", &text),
+            Err(PolicyError::Syntax { line: 9, .. })
+        ));
+    }
+
+    #[test]
+    fn a_document_of_another_kind_is_refused() {
+        let wanted = PolicyError::WrongKind {
+            file: "a".into(),
+            found: Kind::Ask,
+            wanted: Kind::Fleet,
+        };
+        assert_eq!(parse_fleet("a", ASK).unwrap_err(), wanted);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_a_line_to_add() {
+        let text = ASK.replace("version = \"1.0.0\"\n", "");
+        let wanted = PolicyError::Missing {
+            file: "a".into(),
+            key: "subject.version",
+            example: "version = \"1.0.0\"",
+        };
+        assert_eq!(parse_ask("a", &text).unwrap_err(), wanted);
+    }
+
+    #[test]
+    fn a_document_one_byte_over_the_limit_is_refused() {
+        let text = format!("{ASK}#{}", "x".repeat(DOCUMENT_LEN_MAX - ASK.len() - 1));
+        assert!(parse_ask("a", &text).is_ok());
+        let length = DOCUMENT_LEN_MAX + 1;
+        let error = parse_ask("a", &format!("{text}x")).unwrap_err();
+        assert_eq!(
+            error,
+            PolicyError::TooLarge {
+                file: "a".into(),
+                length
+            }
+        );
+    }
+
+    #[test]
+    fn places_name_the_line_of_the_key() {
+        let source = Source {
+            file: "a".into(),
+            text: "[x]\na = 1\n[[y]]\nb = 1\n[[y]]\nb = 2\n".into(),
+        };
+        assert_eq!(source.place("x", 0, Some("a")).as_deref(), Some("a:2"));
+        assert_eq!(source.place("y", 1, Some("b")).as_deref(), Some("a:6"));
+        assert_eq!(source.place("y", 1, Some("c")).as_deref(), Some("a:5"));
+        assert_eq!(source.place("z", 0, None), None);
+    }
+}
