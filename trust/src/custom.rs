@@ -35,7 +35,7 @@ pub struct ComponentRecord {
     pub conflicts: Vec<ComponentName>,
     /// Version of the state it keeps; a rollback across a change of it needs an allowed rollback set.
     pub state_schema: u32,
-    /// CycloneDX document.
+    /// `CycloneDX` document.
     pub sbom: Option<Digest>,
     /// SLSA provenance statement.
     pub provenance: Option<Digest>,

@@ -1,8 +1,40 @@
 //! The TUF client workflow, the one threshold function, `decide()` and the trust record.
+//!
+//! What it is: everything between bytes from anywhere and "this device may run this". No I/O: the driver fetches and stores.
+//!
+//! Whom it believes: the persisted root of each repository, and whom it leads to by signatures. Not the server, the network, the
+//! wall clock, or its own disk before a hash or a signature was checked.
+//!
+//! Invariants: [`Verified`] has one origin; signatures are counted in one function; a [`Plan`] is made by [`decide()`] only; what
+//! was trusted once is a floor for ever.
+//!
+//! Absent on purpose: clocks, disks, sockets, randomness; any switch that skips a check.
+//!
+//! Start reading at [`workflow`], then [`mod@decide`].
 #![forbid(unsafe_code)]
 
+pub mod claimed;
+pub mod clock;
 pub mod custom;
+pub mod decide;
+mod json;
+pub mod lookup;
+pub mod metadata;
 pub mod plan;
+pub mod record;
+pub mod refusal;
 pub mod release_set;
+pub mod statement;
+pub mod workflow;
 
-pub use plan::Plan;
+pub use claimed::{Claimed, Verified};
+pub use clock::ProvenTime;
+pub use decide::{
+    DeviceFacts, Directive, Document, Offered, POLICY_PATH, TrustState, decide, directive, plan_path,
+};
+pub use lookup::{Lookup, LookupStep, Target};
+pub use plan::{Plan, PlannedMember};
+pub use record::{TrustRecord, newest_valid};
+pub use refusal::Refusal;
+pub use statement::verify_statement;
+pub use workflow::{Answer, Refresh, Repository, Step, Trusted, TufError};

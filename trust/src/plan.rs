@@ -4,6 +4,7 @@ use crate::custom::{ComponentRecord, Direction};
 use crate::release_set::ReleaseSet;
 use redan_policy::EffectiveGrant;
 use redan_protocol::{ByteCount, Digest};
+use std::collections::BTreeSet;
 
 /// A whole release set this device may adopt now. Made only by [`crate::decide`]; the fields are read, not written.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -11,6 +12,8 @@ pub struct Plan {
     pub(crate) direction: Direction,
     pub(crate) set: ReleaseSet,
     pub(crate) members: Vec<PlannedMember>,
+    pub(crate) policy_serial: u64,
+    pub(crate) revoked: BTreeSet<Digest>,
 }
 
 /// One member of the plan, with everything later steps need.
@@ -31,6 +34,16 @@ impl Plan {
     /// The signed set.
     pub fn set(&self) -> &ReleaseSet {
         &self.set
+    }
+
+    /// Serial of the fleet policy it was decided under.
+    pub fn policy_serial(&self) -> u64 {
+        self.policy_serial
+    }
+
+    /// Digests that policy revokes.
+    pub fn revoked(&self) -> &BTreeSet<Digest> {
+        &self.revoked
     }
 
     /// Its members, in the order of the set.

@@ -75,8 +75,11 @@ pub struct Ring {
 /// A device's bucket in a set: `u64(first 8 bytes of SHA-256(set id ‖ SPIFFE ID)) mod 1000` (10-trust, rule e).
 pub fn bucket(set: &SetId, device: &SpiffeId) -> u16 {
     let digest = Digest::of(format!("{set}{device}").as_bytes());
-    let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
-    let share = u64::from_be_bytes([a, b, c, d, e, f, g, h]) % 1000;
+    let share = digest
+        .as_bytes()
+        .first_chunk()
+        .map_or(u64::MAX, |first| u64::from_be_bytes(*first))
+        % 1000;
     // Below 1000, so it fits; the fallback is the last bucket, which is only ever later.
     u16::try_from(share).unwrap_or(999)
 }

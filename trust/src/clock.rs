@@ -1,0 +1,68 @@
+//! Time without a clock (10-trust): a lower bound that never goes back.
+//!
+//! What opens something is proven by offline signatures and the device's own monotonic clock; what a server says in a session
+//! counts in that session only (corrections 1).
+
+use redan_protocol::{Seconds, UnixSeconds};
+
+/// A lower bound of the true time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ProvenTime {
+    base: UnixSeconds,
+    maximum: Option<UnixSeconds>,
+}
+
+impl ProvenTime {
+    /// From what was persisted and when this program was built.
+    pub fn new(persisted: UnixSeconds, built: UnixSeconds) -> Self {
+        Self {
+            base: persisted.max(built),
+            maximum: None,
+        }
+    }
+
+    /// A time in something that offline keys signed: it is that late at least. Never beyond the signed maximum.
+    pub fn learn(&mut self, proven: UnixSeconds) {
+        let proven = self.maximum.map_or(proven, |maximum| proven.min(maximum));
+        self.base = self.base.max(proven);
+    }
+
+    /// The signed maximum; it bounds what is learnt from now on and takes nothing back.
+    pub fn bound(&mut self, maximum: Option<UnixSeconds>) {
+        self.maximum = maximum;
+    }
+
+    /// The bound after so much monotonic time.
+    pub fn after(&self, elapsed: Seconds) -> UnixSeconds {
+        self.base.after(elapsed)
+    }
+
+    /// What to persist after so much monotonic time.
+    #[must_use]
+    pub fn advanced(self, elapsed: Seconds) -> Self {
+        Self {
+            base: self.base.after(elapsed),
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proven_time_never_goes_back_and_never_passes_the_signed_maximum() {
+        let at = UnixSeconds::new;
+        let mut time = ProvenTime::new(at(100), at(50));
+        time.learn(at(90));
+        assert_eq!(time.after(Seconds::new(0)), at(100));
+        time.bound(Some(at(200)));
+        time.learn(at(u64::MAX));
+        assert_eq!(time.after(Seconds::new(5)), at(205));
+        time.bound(Some(at(10)));
+        time.learn(at(300));
+        assert_eq!(time.after(Seconds::new(0)), at(200));
+        assert_eq!(ProvenTime::new(at(0), at(50)).after(Seconds::new(0)), at(50));
+    }
+}

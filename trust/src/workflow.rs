@@ -1,0 +1,745 @@
+//! The TUF client workflow (TUF 1.0.34 §5), without I/O: the driver fetches, stores and asks again.
+//!
+//! ```text
+//! loop { match refresh.step(answer)? { Fetch → get it; Store/Remove → make it durable; Done → break } }
+//! ```
+//!
+//! Differences from common loaders, each a regression test: a damaged stored file is an error, never absence; only
+//! [`Answer::Absent`] ends the root walk; the walk starts at the persisted root; an unchanged poll stores nothing.
+
+use crate::claimed::{Claimed, Signers, TooFewSignatures, Verified};
+use crate::metadata::{Malformed, TargetEntry};
+use crate::metadata::{
+    MetaEntry, Metadata, RoleKeys, Root, Snapshot, Targets, Timestamp, file_name, fits, limits,
+};
+use redan_protocol::{ByteCount, Code, UnixSeconds};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Most new roots in one refresh (§5.3.2 leaves the number to us); the next refresh goes on from there.
+pub const ROOTS_MAX: u32 = 256;
+
+/// What is stored, byte for byte as it was served.
+#[derive(Clone, Debug, Default)]
+pub struct Trusted {
+    /// The newest trusted root.
+    pub root: Vec<u8>,
+    /// `timestamp.json`
+    pub timestamp: Option<Vec<u8>>,
+    /// `snapshot.json`
+    pub snapshot: Option<Vec<u8>>,
+    /// `targets.json` (role `targets`) and delegated roles.
+    pub targets: BTreeMap<String, Vec<u8>>,
+}
+
+/// What the driver has to do next.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Fetch a file, at most so long.
+    Fetch {
+        /// Its path below the repository.
+        path: String,
+        /// Longest answer that may be taken.
+        limit: ByteCount,
+    },
+    /// Make a role's file durable, replacing the one before, then answer [`Answer::Stored`].
+    Store {
+        /// `root`, `timestamp`, `snapshot`, `targets` or a delegated role.
+        role: String,
+        /// The file.
+        bytes: Vec<u8>,
+    },
+    /// Remove a role's file durably, then answer [`Answer::Stored`].
+    Remove {
+        /// `timestamp` or `snapshot`.
+        role: String,
+    },
+    /// Nothing more.
+    Done,
+}
+
+/// What the driver has to say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// The file.
+    Bytes(Vec<u8>),
+    /// The server says that it does not exist. A timeout is not that.
+    Absent,
+    /// Anything else.
+    Failed,
+    /// The store or removal is durable.
+    Stored,
+}
+
+/// Why a repository is not believed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum TufError {
+    /// Not signed by its role's threshold.
+    #[error("{role} is not signed by its threshold: {source}")]
+    Signatures {
+        /// The role.
+        role: String,
+        /// The count.
+        source: TooFewSignatures,
+    },
+    /// Not metadata of its type.
+    #[error("{role} is malformed: {source}")]
+    Malformed {
+        /// The role.
+        role: String,
+        /// What is wrong.
+        source: Malformed,
+    },
+    /// An older version than one that was trusted.
+    #[error("{role} went back from version {trusted} to {offered}")]
+    Rollback {
+        /// The role.
+        role: String,
+        /// What was trusted.
+        trusted: u64,
+        /// What is offered.
+        offered: u64,
+    },
+    /// Another version than its parent says, or than was asked for.
+    #[error("{role} has version {offered}, wanted is {wanted}")]
+    WrongVersion {
+        /// The role.
+        role: String,
+        /// What is wanted.
+        wanted: u64,
+        /// What is offered.
+        offered: u64,
+    },
+    /// Other bytes than its parent says.
+    #[error("{role} is not the file its parent names")]
+    WrongBytes {
+        /// The role.
+        role: String,
+    },
+    /// A file the old snapshot listed is gone from the new one.
+    #[error("the snapshot no longer lists {file}")]
+    Dropped {
+        /// The file.
+        file: String,
+    },
+    /// Expired.
+    #[error("{role} expired at {expired}, proven time is {now}")]
+    Expired {
+        /// The role.
+        role: String,
+        /// When.
+        expired: UnixSeconds,
+        /// Now.
+        now: UnixSeconds,
+    },
+    /// The next root could be neither fetched nor shown to be absent.
+    #[error("version {version} of root could not be fetched")]
+    RootUnavailable {
+        /// Which.
+        version: u64,
+    },
+    /// A file that must exist could not be fetched.
+    #[error("{path} could not be fetched")]
+    Unavailable {
+        /// Which.
+        path: String,
+    },
+    /// Longer than allowed.
+    #[error("{path} is longer than {limit}")]
+    TooLong {
+        /// Which.
+        path: String,
+        /// How long it may be.
+        limit: ByteCount,
+    },
+    /// A stored file is not what was stored.
+    #[error("the stored {role} is damaged")]
+    Damaged {
+        /// The role.
+        role: String,
+    },
+    /// A role has to be listed by its parent and is not.
+    #[error("no parent lists {role}")]
+    Unlisted {
+        /// The role.
+        role: String,
+    },
+    /// The driver answered something else than it was asked: a bug of ours.
+    #[error("the driver's answer does not fit the step")]
+    Driver,
+}
+
+impl TufError {
+    /// The code of the refusal.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Signatures { .. } => Code::ThresholdNotMet,
+            Self::Malformed { .. }
+            | Self::WrongVersion { .. }
+            | Self::WrongBytes { .. }
+            | Self::TooLong { .. }
+            | Self::Unlisted { .. } => Code::MetadataInvalid,
+            Self::Rollback { .. } | Self::Dropped { .. } => Code::MetadataRollback,
+            Self::Expired { .. } => Code::MetadataExpired,
+            Self::RootUnavailable { .. } => Code::RootUnavailable,
+            Self::Unavailable { .. } => Code::Unreachable,
+            Self::Damaged { .. } => Code::StateLost,
+            Self::Driver => Code::Internal,
+        }
+    }
+}
+
+/// Where a refresh stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum At {
+    Root,
+    Timestamp,
+    Snapshot,
+    Targets,
+    Done,
+}
+
+/// One refresh of one repository.
+#[derive(Debug)]
+pub struct Refresh {
+    now: UnixSeconds,
+    at: At,
+    waiting: bool,
+    queue: VecDeque<Step>,
+    roots: u32,
+    root: Verified<Root>,
+    root_bytes: Vec<u8>,
+    stored_timestamp: Option<Vec<u8>>,
+    stored_snapshot: Option<Vec<u8>>,
+    stored_targets: BTreeMap<String, Vec<u8>>,
+    timestamp: Option<Verified<Timestamp>>,
+    old_snapshot: Option<Verified<Snapshot>>,
+    snapshot: Option<Verified<Snapshot>>,
+    targets: Option<Verified<Targets>>,
+}
+
+impl Refresh {
+    /// Begins from what is stored. `now` is a lower bound of the true time (10-trust, time without a clock).
+    pub fn new(trusted: Trusted, now: UnixSeconds) -> Result<Self, TufError> {
+        let root = trusted_root(&trusted.root)?;
+        Ok(Self {
+            now,
+            at: At::Root,
+            waiting: false,
+            queue: VecDeque::new(),
+            roots: 0,
+            root,
+            root_bytes: trusted.root,
+            stored_timestamp: trusted.timestamp,
+            stored_snapshot: trusted.snapshot,
+            stored_targets: trusted.targets,
+            timestamp: None,
+            old_snapshot: None,
+            snapshot: None,
+            targets: None,
+        })
+    }
+
+    /// Takes the answer to the last step and says the next one. After an error the refresh is over; what was stored stays.
+    pub fn step(&mut self, answer: Option<Answer>) -> Result<Step, TufError> {
+        match (answer, self.queue.front()) {
+            (None, None) if !self.waiting => {}
+            (Some(Answer::Stored), Some(_)) => {
+                self.queue.pop_front();
+            }
+            (Some(answer), None) if self.waiting => {
+                self.waiting = false;
+                self.take(answer)?;
+            }
+            _ => return Err(TufError::Driver),
+        }
+        loop {
+            if let Some(step) = self.queue.front() {
+                return Ok(step.clone());
+            }
+            if let Some(step) = self.next()? {
+                return Ok(step);
+            }
+        }
+    }
+
+    /// The verified repository, once [`Step::Done`] was said.
+    pub fn finish(self) -> Result<Repository, TufError> {
+        let (Some(timestamp), Some(snapshot), Some(targets), At::Done) =
+            (self.timestamp, self.snapshot, self.targets, self.at)
+        else {
+            return Err(TufError::Driver);
+        };
+        Ok(Repository {
+            now: self.now,
+            root: self.root,
+            root_bytes: self.root_bytes,
+            timestamp,
+            snapshot,
+            targets,
+            stored: self.stored_targets,
+        })
+    }
+
+    /// What to do where the refresh stands; `None` when that was done from what is stored.
+    fn next(&mut self) -> Result<Option<Step>, TufError> {
+        match self.at {
+            At::Root => {
+                let version = self.root.get().version().saturating_add(1);
+                if self.roots >= ROOTS_MAX {
+                    self.root_walk_ended()?;
+                    return Ok(None);
+                }
+                Ok(Some(self.fetch(file_name("root", Some(version)), limits::ROOT)))
+            }
+            At::Timestamp => Ok(Some(self.fetch(file_name("timestamp", None), limits::TIMESTAMP))),
+            At::Snapshot => {
+                if self.use_stored_snapshot()? {
+                    return Ok(None);
+                }
+                let entry = self.snapshot_entry()?;
+                let version = self.root.get().consistent_snapshot.then_some(entry.version);
+                let limit = entry
+                    .length
+                    .map_or(limits::SNAPSHOT, ByteCount::new)
+                    .min(limits::SNAPSHOT);
+                Ok(Some(self.fetch(file_name("snapshot", version), limit)))
+            }
+            At::Targets => {
+                if let Some(targets) = self.stored("targets") {
+                    self.targets = Some(self.accept_targets(&targets)?);
+                    self.at = At::Done;
+                    return Ok(None);
+                }
+                let entry = listed(self.snapshot_ref()?, "targets")?;
+                let version = self.root.get().consistent_snapshot.then_some(entry.version);
+                let limit = entry
+                    .length
+                    .map_or(limits::TARGETS, ByteCount::new)
+                    .min(limits::TARGETS);
+                Ok(Some(self.fetch(file_name("targets", version), limit)))
+            }
+            At::Done => Ok(Some(Step::Done)),
+        }
+    }
+
+    fn fetch(&mut self, path: String, limit: ByteCount) -> Step {
+        self.waiting = true;
+        Step::Fetch { path, limit }
+    }
+
+    fn take(&mut self, answer: Answer) -> Result<(), TufError> {
+        match self.at {
+            At::Root => self.take_root(answer),
+            At::Timestamp => {
+                let bytes = bytes(answer, "timestamp.json", limits::TIMESTAMP)?;
+                self.take_timestamp(bytes)
+            }
+            At::Snapshot => {
+                let bytes = bytes(answer, "snapshot.json", limits::SNAPSHOT)?;
+                let snapshot = self.accept_snapshot(&bytes)?;
+                self.snapshot = Some(snapshot);
+                self.queue.push_back(Step::Store {
+                    role: "snapshot".into(),
+                    bytes,
+                });
+                self.at = At::Targets;
+                Ok(())
+            }
+            At::Targets => {
+                let bytes = bytes(answer, "targets.json", limits::TARGETS)?;
+                let targets = self.accept_targets(&bytes)?;
+                self.targets = Some(targets);
+                self.stored_targets.insert("targets".into(), bytes.clone());
+                self.queue.push_back(Step::Store {
+                    role: "targets".into(),
+                    bytes,
+                });
+                self.at = At::Done;
+                Ok(())
+            }
+            At::Done => Err(TufError::Driver),
+        }
+    }
+
+    /// §5.3: signed by the old and by the new root's threshold, exactly the next version.
+    fn take_root(&mut self, answer: Answer) -> Result<(), TufError> {
+        let wanted = self.root.get().version().saturating_add(1);
+        let bytes = match answer {
+            Answer::Absent => return self.root_walk_ended(),
+            Answer::Bytes(bytes) => within(bytes, "root.json", limits::ROOT)?,
+            Answer::Failed | Answer::Stored => return Err(TufError::RootUnavailable { version: wanted }),
+        };
+        let claimed: Claimed<Root> = parse(&bytes, "root")?;
+        let (keys, role) = {
+            let claims = claimed.claims();
+            (claims.keys.clone(), role_of(claims, "root")?)
+        };
+        let offered = claimed.claims().version();
+        let old = Signers::new(&self.root.get().keys, role_of(self.root.get(), "root")?);
+        let next = claimed
+            .verify_both(&old, &keys, &role)
+            .map_err(|source| signatures("root", source))?;
+        if offered != wanted {
+            return Err(TufError::WrongVersion {
+                role: "root".into(),
+                wanted,
+                offered,
+            });
+        }
+        // §5.3.11, recovery from fast-forward: files of rotated keys go first, so that a power cut between the two steps
+        // leaves the old root without them rather than the new root with them.
+        if rotated(self.root.get(), next.get(), "timestamp")
+            || rotated(self.root.get(), next.get(), "snapshot")
+        {
+            for (role, stored) in [
+                ("timestamp", &mut self.stored_timestamp),
+                ("snapshot", &mut self.stored_snapshot),
+            ] {
+                if stored.take().is_some() {
+                    self.queue.push_back(Step::Remove { role: role.into() });
+                }
+            }
+        }
+        if rotated(self.root.get(), next.get(), "targets") {
+            self.stored_targets.remove("targets");
+        }
+        self.queue.push_back(Step::Store {
+            role: "root".into(),
+            bytes: bytes.clone(),
+        });
+        self.root = next;
+        self.root_bytes = bytes;
+        self.roots = self.roots.saturating_add(1);
+        Ok(())
+    }
+
+    /// §5.3.10: the newest root must not have expired. Then what is stored is read under it.
+    fn root_walk_ended(&mut self) -> Result<(), TufError> {
+        unexpired(self.root.get(), "root", self.now)?;
+        if let Some(bytes) = &self.stored_timestamp {
+            let claimed: Claimed<Timestamp> = parse(bytes, "timestamp").map_err(|_| damaged("timestamp"))?;
+            let stored = claimed
+                .verify(&self.signers("timestamp")?)
+                .map_err(|_| damaged("timestamp"))?;
+            self.timestamp = Some(stored);
+        }
+        if let Some(bytes) = &self.stored_snapshot {
+            let claimed: Claimed<Snapshot> = parse(bytes, "snapshot").map_err(|_| damaged("snapshot"))?;
+            let stored = claimed
+                .verify(&self.signers("snapshot")?)
+                .map_err(|_| damaged("snapshot"))?;
+            self.old_snapshot = Some(stored);
+        }
+        self.at = At::Timestamp;
+        Ok(())
+    }
+
+    /// §5.4
+    fn take_timestamp(&mut self, bytes: Vec<u8>) -> Result<(), TufError> {
+        let claimed: Claimed<Timestamp> = parse(&bytes, "timestamp")?;
+        let new = claimed
+            .verify(&self.signers("timestamp")?)
+            .map_err(|source| signatures("timestamp", source))?;
+        let mut unchanged = false;
+        if let Some(old) = &self.timestamp {
+            let (trusted, offered) = (old.get().version(), new.get().version());
+            if offered < trusted {
+                return Err(TufError::Rollback {
+                    role: "timestamp".into(),
+                    trusted,
+                    offered,
+                });
+            }
+            unchanged = offered == trusted;
+            let of =
+                |timestamp: &Verified<Timestamp>| timestamp.get().snapshot().map_or(0, |entry| entry.version);
+            if of(&new) < of(old) {
+                return Err(TufError::Rollback {
+                    role: "snapshot".into(),
+                    trusted: of(old),
+                    offered: of(&new),
+                });
+            }
+        }
+        if unchanged {
+            // §5.4.3: the same version is the one we have, whatever bytes came.
+            let old = self.timestamp.as_ref().ok_or(TufError::Driver)?;
+            unexpired(old.get(), "timestamp", self.now)?;
+        } else {
+            unexpired(new.get(), "timestamp", self.now)?;
+            self.timestamp = Some(new);
+            self.queue.push_back(Step::Store {
+                role: "timestamp".into(),
+                bytes,
+            });
+        }
+        self.at = At::Snapshot;
+        Ok(())
+    }
+
+    /// The stored snapshot serves when it is the very file the timestamp names.
+    fn use_stored_snapshot(&mut self) -> Result<bool, TufError> {
+        let entry = self.snapshot_entry()?;
+        let Some(bytes) = self.stored_snapshot.clone() else {
+            return Ok(false);
+        };
+        let same = self
+            .old_snapshot
+            .as_ref()
+            .is_some_and(|old| old.get().version() == entry.version);
+        if !same || !fits(&bytes, entry.length, &entry.hashes) {
+            return Ok(false);
+        }
+        self.snapshot = Some(self.accept_snapshot(&bytes)?);
+        self.at = At::Targets;
+        Ok(true)
+    }
+
+    /// §5.5
+    fn accept_snapshot(&self, bytes: &[u8]) -> Result<Verified<Snapshot>, TufError> {
+        let entry = self.snapshot_entry()?;
+        if !fits(bytes, entry.length, &entry.hashes) {
+            return Err(TufError::WrongBytes {
+                role: "snapshot".into(),
+            });
+        }
+        let claimed: Claimed<Snapshot> = parse(bytes, "snapshot")?;
+        let new = claimed
+            .verify(&self.signers("snapshot")?)
+            .map_err(|source| signatures("snapshot", source))?;
+        exact(new.get(), "snapshot", entry.version)?;
+        for (file, old) in self.old_snapshot.iter().flat_map(|old| &old.get().meta) {
+            let offered = new
+                .get()
+                .meta
+                .get(file)
+                .ok_or_else(|| TufError::Dropped { file: file.clone() })?
+                .version;
+            if offered < old.version {
+                return Err(TufError::Rollback {
+                    role: file.clone(),
+                    trusted: old.version,
+                    offered,
+                });
+            }
+        }
+        unexpired(new.get(), "snapshot", self.now)?;
+        Ok(new)
+    }
+
+    /// §5.6
+    fn accept_targets(&self, bytes: &[u8]) -> Result<Verified<Targets>, TufError> {
+        let entry = listed(self.snapshot_ref()?, "targets")?;
+        accept_targets(bytes, "targets", entry, &self.signers("targets")?, self.now)
+    }
+
+    /// A stored file, if it is the one the snapshot names.
+    fn stored(&self, role: &str) -> Option<Vec<u8>> {
+        let bytes = self.stored_targets.get(role)?;
+        let entry = listed(self.snapshot_ref().ok()?, role).ok()?;
+        is_listed(bytes, entry).then(|| bytes.clone())
+    }
+
+    fn signers<T>(&self, role: &str) -> Result<Signers<'_, T>, TufError> {
+        Ok(Signers::new(
+            &self.root.get().keys,
+            role_of(self.root.get(), role)?,
+        ))
+    }
+
+    fn snapshot_entry(&self) -> Result<&MetaEntry, TufError> {
+        self.timestamp
+            .as_ref()
+            .and_then(|timestamp| timestamp.get().snapshot())
+            .ok_or(TufError::Driver)
+    }
+
+    fn snapshot_ref(&self) -> Result<&Snapshot, TufError> {
+        self.snapshot.as_ref().map(Verified::get).ok_or(TufError::Driver)
+    }
+}
+
+/// A repository whose metadata is verified, as of one moment.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    pub(crate) now: UnixSeconds,
+    pub(crate) root: Verified<Root>,
+    root_bytes: Vec<u8>,
+    pub(crate) timestamp: Verified<Timestamp>,
+    pub(crate) snapshot: Verified<Snapshot>,
+    pub(crate) targets: Verified<Targets>,
+    pub(crate) stored: BTreeMap<String, Vec<u8>>,
+}
+
+impl Repository {
+    /// The root.
+    pub fn root(&self) -> &Root {
+        self.root.get()
+    }
+
+    /// The root's bytes.
+    pub fn root_bytes(&self) -> &[u8] {
+        &self.root_bytes
+    }
+
+    /// Version of the timestamp.
+    pub fn timestamp_version(&self) -> u64 {
+        self.timestamp.get().version()
+    }
+
+    /// Version of the snapshot.
+    pub fn snapshot_version(&self) -> u64 {
+        self.snapshot.get().version()
+    }
+
+    /// The snapshot.
+    pub fn snapshot(&self) -> &Snapshot {
+        self.snapshot.get()
+    }
+
+    /// The top-level targets role.
+    pub fn targets(&self) -> &Targets {
+        self.targets.get()
+    }
+
+    /// Who may sign a role of the root.
+    pub fn signers<T>(&self, role: &str) -> Option<Signers<'_, T>> {
+        let keys = self.root.get().roles.get(role)?;
+        Some(Signers::new(&self.root.get().keys, keys.clone()))
+    }
+
+    /// Keys and role of the root, for those who only count.
+    pub(crate) fn root_keys(&self) -> &Root {
+        self.root.get()
+    }
+
+    /// A target of the top-level role by its path.
+    pub fn top_target(&self, path: &str) -> Option<&TargetEntry> {
+        self.targets.get().targets.get(path)
+    }
+}
+
+/// Reads the persisted root: it is trusted because it is ours, and must still be signed by its own threshold.
+fn trusted_root(bytes: &[u8]) -> Result<Verified<Root>, TufError> {
+    let claimed: Claimed<Root> = parse(bytes, "root").map_err(|_| damaged("root"))?;
+    let (keys, role) = (claimed.claims().keys.clone(), role_of(claimed.claims(), "root")?);
+    claimed
+        .verify(&Signers::new(&keys, role))
+        .map_err(|source| signatures("root", source))
+}
+
+pub(crate) fn accept_targets(
+    bytes: &[u8],
+    role: &str,
+    entry: &MetaEntry,
+    signers: &Signers<'_, Targets>,
+    now: UnixSeconds,
+) -> Result<Verified<Targets>, TufError> {
+    if !fits(bytes, entry.length, &entry.hashes) {
+        return Err(TufError::WrongBytes { role: role.into() });
+    }
+    let claimed: Claimed<Targets> = parse(bytes, role)?;
+    let new = claimed
+        .verify(signers)
+        .map_err(|source| signatures(role, source))?;
+    exact(new.get(), role, entry.version)?;
+    unexpired(new.get(), role, now)?;
+    Ok(new)
+}
+
+/// Whether stored bytes are the file a parent lists: by hash, else by version.
+pub(crate) fn is_listed(bytes: &[u8], entry: &MetaEntry) -> bool {
+    fits(bytes, entry.length, &entry.hashes)
+        && Claimed::<Targets>::parse(bytes).is_ok_and(|claimed| claimed.claims().version() == entry.version)
+}
+
+pub(crate) fn listed<'a>(snapshot: &'a Snapshot, role: &str) -> Result<&'a MetaEntry, TufError> {
+    snapshot
+        .meta
+        .get(&format!("{role}.json"))
+        .ok_or_else(|| TufError::Unlisted { role: role.into() })
+}
+
+fn role_of(root: &Root, role: &str) -> Result<RoleKeys, TufError> {
+    root.roles
+        .get(role)
+        .cloned()
+        .ok_or_else(|| TufError::Unlisted { role: role.into() })
+}
+
+/// Whether a role's keys or threshold differ between two roots.
+fn rotated(old: &Root, new: &Root, role: &str) -> bool {
+    let of = |root: &Root| {
+        let keys = root.roles.get(role)?;
+        let mut listed: Vec<String> = keys
+            .keyids
+            .iter()
+            .map(|id| format!("{id} {:?}", root.keys.get(id).map(|key| &key.keyval)))
+            .collect();
+        listed.sort();
+        Some((keys.threshold, listed))
+    };
+    of(old) != of(new)
+}
+
+pub(crate) fn bytes(answer: Answer, path: &str, limit: ByteCount) -> Result<Vec<u8>, TufError> {
+    match answer {
+        Answer::Bytes(bytes) => within(bytes, path, limit),
+        Answer::Absent | Answer::Failed => Err(TufError::Unavailable { path: path.into() }),
+        Answer::Stored => Err(TufError::Driver),
+    }
+}
+
+fn within(bytes: Vec<u8>, path: &str, limit: ByteCount) -> Result<Vec<u8>, TufError> {
+    if u64::try_from(bytes.len()).is_ok_and(|length| length <= limit.get()) {
+        return Ok(bytes);
+    }
+    Err(TufError::TooLong {
+        path: path.into(),
+        limit,
+    })
+}
+
+fn parse<T: Metadata>(bytes: &[u8], role: &str) -> Result<Claimed<T>, TufError> {
+    Claimed::parse(bytes).map_err(|source| TufError::Malformed {
+        role: role.into(),
+        source,
+    })
+}
+
+fn signatures(role: &str, source: TooFewSignatures) -> TufError {
+    TufError::Signatures {
+        role: role.into(),
+        source,
+    }
+}
+
+fn damaged(role: &str) -> TufError {
+    TufError::Damaged { role: role.into() }
+}
+
+fn exact(metadata: &impl Metadata, role: &str, wanted: u64) -> Result<(), TufError> {
+    let offered = metadata.version();
+    if offered == wanted {
+        Ok(())
+    } else {
+        Err(TufError::WrongVersion {
+            role: role.into(),
+            wanted,
+            offered,
+        })
+    }
+}
+
+fn unexpired(metadata: &impl Metadata, role: &str, now: UnixSeconds) -> Result<(), TufError> {
+    let expired = metadata.expires();
+    if now < expired {
+        Ok(())
+    } else {
+        Err(TufError::Expired {
+            role: role.into(),
+            expired,
+            now,
+        })
+    }
+}
