@@ -1,0 +1,248 @@
+//! HTTP/1.1 to the platform over any stream the caller has connected. Opens no socket.
+
+use crate::tls::refusal;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use redan_protocol::{ByteCount, Code};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::TlsConnector;
+
+/// Longest wait for a handshake, for the head of an answer, and for the next piece of a body.
+pub const STEP_WITHIN: Duration = Duration::from_secs(20);
+
+/// Why a request was not answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ClientError {
+    /// The server is not this fleet's control server, or refused our certificate.
+    #[error("the handshake was refused: {0}")]
+    Refused(Code),
+    /// TLS or HTTP failed, or the connection ended.
+    #[error("the connection to the control server failed")]
+    Connection,
+    /// Too slow.
+    #[error("the control server did not answer in time")]
+    Timeout,
+    /// An answer over the limit.
+    #[error("the answer is longer than {0}")]
+    TooLarge(ByteCount),
+    /// A request that cannot be written: a bug of ours.
+    #[error("the request cannot be written")]
+    Request,
+}
+
+impl ClientError {
+    /// The code of the failure.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Refused(Code::ForeignCertificate | Code::CertificateProfile) => Code::ForeignServer,
+            Self::Refused(code) => *code,
+            Self::Connection | Self::Timeout => Code::Unreachable,
+            Self::TooLarge(_) => Code::TooLarge,
+            Self::Request => Code::Internal,
+        }
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// Header fields.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Bytes,
+}
+
+/// An answer whose body is taken piece by piece.
+#[derive(Debug)]
+pub struct Download {
+    /// HTTP status.
+    pub status: u16,
+    /// Header fields.
+    pub headers: HeaderMap,
+    body: Incoming,
+}
+
+impl Download {
+    /// The next piece; `None` at the end.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            let frame = within(self.body.frame()).await?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(_)) => return Err(ClientError::Connection),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One kept-alive connection.
+#[derive(Debug)]
+pub struct Connection {
+    host: HeaderValue,
+    send: SendRequest<Full<Bytes>>,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Connection {
+    /// TLS, then HTTP, over a connected stream. `host` is the name of both, `control.<fleet>` or `enrol.<fleet>`.
+    pub async fn open<S>(stream: S, config: Arc<ClientConfig>, host: &str) -> Result<Self, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| ClientError::Request)?;
+        let tls = within(TlsConnector::from(config).connect(name, stream)).await?;
+        let tls =
+            tls.map_err(|error| refusal(&error).map_or(ClientError::Connection, ClientError::Refused))?;
+        let (send, connection) = within(handshake(Io(tls)))
+            .await?
+            .map_err(|_| ClientError::Connection)?;
+        let driver = tokio::spawn(async move {
+            // Its error reaches whoever waits for an answer.
+            drop(connection.await);
+        });
+        let host = HeaderValue::from_str(host).map_err(|_| ClientError::Request)?;
+        Ok(Self { host, send, driver })
+    }
+
+    /// One request, whole answer, at most `limit` bytes of it.
+    pub async fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+        limit: ByteCount,
+    ) -> Result<Response, ClientError> {
+        let Download {
+            status,
+            headers,
+            body,
+        } = self.send(method, path, headers, body).await?;
+        let mut download = Download {
+            status,
+            headers: HeaderMap::new(),
+            body,
+        };
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = download.chunk().await? {
+            whole.extend_from_slice(&chunk);
+            if u64::try_from(whole.len()).map_or(true, |length| length > limit.get()) {
+                return Err(ClientError::TooLarge(limit));
+            }
+        }
+        Ok(Response {
+            status,
+            headers,
+            body: whole.freeze(),
+        })
+    }
+
+    /// `GET`, body piece by piece.
+    pub async fn download(&mut self, path: &str, headers: &[(&str, &str)]) -> Result<Download, ClientError> {
+        self.send("GET", path, headers, Bytes::new()).await
+    }
+
+    async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Download, ClientError> {
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| ClientError::Request)?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().map_err(|_| ClientError::Request)?;
+        request.headers_mut().insert(header::HOST, self.host.clone());
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ClientError::Request)?;
+            let value = HeaderValue::from_str(value).map_err(|_| ClientError::Request)?;
+            request.headers_mut().insert(name, value);
+        }
+        within(self.send.ready())
+            .await?
+            .map_err(|_| ClientError::Connection)?;
+        let answer = within(self.send.send_request(request))
+            .await?
+            .map_err(|_| ClientError::Connection)?;
+        let (parts, body) = answer.into_parts();
+        Ok(Download {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body,
+        })
+    }
+}
+
+async fn within<F: Future>(step: F) -> Result<F::Output, ClientError> {
+    tokio::time::timeout(STEP_WITHIN, step)
+        .await
+        .map_err(|_| ClientError::Timeout)
+}
+
+/// A tokio stream as hyper wants it, without the adapter crate that would bring sockets along.
+struct Io<T>(T);
+
+impl<T: AsyncRead + Unpin> hyper::rt::Read for Io<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut out: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        // Through a buffer on the stack: handing out hyper's own memory needs `unsafe`.
+        let mut buffer = [0; 16 * 1024];
+        let room = out.remaining().min(buffer.len());
+        let Some(part) = buffer.get_mut(..room) else {
+            return Poll::Ready(Ok(()));
+        };
+        let mut read = ReadBuf::new(part);
+        match Pin::new(&mut self.0).poll_read(cx, &mut read) {
+            Poll::Ready(Ok(())) => {
+                out.put_slice(read.filled());
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> hyper::rt::Write for Io<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,150 @@
+//! What can be wrong with an identity.
+
+use redan_protocol::{Code, FleetId, NameError, SpiffeId, UnixSeconds};
+
+/// Why a key, a certificate or a request is not taken.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum IdentityError {
+    /// The certificate breaks a line of the fleet's profile.
+    #[error("the certificate does not follow the fleet's profile: {0}")]
+    Profile(#[from] ProfileFault),
+    /// The chain does not end in this fleet's root.
+    #[error("the certificate's chain does not end in the root of fleet {fleet}")]
+    Foreign {
+        /// The fleet whose root it should end in.
+        fleet: FleetId,
+    },
+    /// The trust domain is another fleet's.
+    #[error("{found} is not of fleet {fleet}")]
+    WrongFleet {
+        /// The fleet whose root signed it.
+        fleet: FleetId,
+        /// Whom it names.
+        found: SpiffeId,
+    },
+    /// Not valid now.
+    #[error("the certificate is valid from {from} to {to}, it is {now}")]
+    NotNow {
+        /// First second.
+        from: UnixSeconds,
+        /// Last second.
+        to: UnixSeconds,
+        /// Now.
+        now: UnixSeconds,
+    },
+    /// Bytes that are not what they should be.
+    #[error("{what} does not parse")]
+    Malformed {
+        /// What it should be.
+        what: &'static str,
+    },
+    /// A certificate request whose signature or key is wrong.
+    #[error("the certificate request is not signed by its own P-256 key")]
+    Csr,
+    /// A key file others can read.
+    #[error("{path} can be read by others (mode {mode:o})")]
+    KeyMode {
+        /// The file.
+        path: String,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A file that cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system says.
+        source: FileFault,
+    },
+    /// The cryptographic library refused: a bug or a broken machine.
+    #[error("the cryptographic library failed while {doing}")]
+    Crypto {
+        /// What it was doing.
+        doing: &'static str,
+    },
+}
+
+/// A system error that compares.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{}", std::io::Error::from_raw_os_error(*.0))]
+pub struct FileFault(pub i32);
+
+impl From<&std::io::Error> for FileFault {
+    fn from(error: &std::io::Error) -> Self {
+        Self(error.raw_os_error().unwrap_or(0))
+    }
+}
+
+/// Which line of the profile (20-identity).
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ProfileFault {
+    /// Leaf and one issuer, no more, no less.
+    #[error("the chain is not a leaf and one issuer")]
+    ChainLength,
+    /// Not X.509 version 3.
+    #[error("it is not version 3")]
+    Version,
+    /// Basic constraints.
+    #[error("basic constraints are missing or wrong")]
+    BasicConstraints,
+    /// Key usage.
+    #[error("key usage is not exactly what the profile says")]
+    KeyUsage,
+    /// Extended key usage.
+    #[error("extended key usage is not exactly what the profile says")]
+    ExtendedKeyUsage,
+    /// Not exactly one URI name.
+    #[error("it has not exactly one URI name")]
+    UriCount,
+    /// The URI name is no SPIFFE ID of the wanted kind.
+    #[error("its URI name is not a SPIFFE ID of the wanted kind")]
+    Uri,
+    /// The DNS names are not those of the SPIFFE ID.
+    #[error("its DNS names are not those of its SPIFFE ID")]
+    DnsNames,
+    /// Names of another kind.
+    #[error("it has names of a kind the profile does not know")]
+    OtherNames,
+    /// The key's algorithm.
+    #[error("its key is not of an allowed algorithm")]
+    KeyAlgorithm,
+    /// Longer valid than allowed, or not at all.
+    #[error("its lifetime is not within the profile")]
+    Lifetime,
+    /// Serial number.
+    #[error("its serial number has not 8 to 20 bytes")]
+    Serial,
+    /// An extension the profile does not know.
+    #[error("it has an extension the profile does not know")]
+    UnknownExtension,
+}
+
+impl IdentityError {
+    /// The code of the refusal.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Profile(_) | Self::Malformed { .. } => Code::CertificateProfile,
+            Self::Foreign { .. } | Self::WrongFleet { .. } => Code::ForeignCertificate,
+            Self::NotNow { .. } => Code::CertificateExpired,
+            Self::Csr => Code::CsrInvalid,
+            Self::KeyMode { .. } | Self::File { .. } => Code::DiskFailed,
+            Self::Crypto { .. } => Code::Internal,
+        }
+    }
+
+    /// What to do.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::KeyMode { .. } => "make the file readable by its owner alone: chmod 600",
+            Self::File { .. } => "check that the file exists and may be read or written",
+            other => other.code().remedy(),
+        }
+    }
+}
+
+impl From<NameError> for IdentityError {
+    fn from(_: NameError) -> Self {
+        Self::Profile(ProfileFault::Uri)
+    }
+}
