@@ -86,6 +86,22 @@ fn covers(origin: &Origin, https: bool, host: &str, port: u16) -> bool {
     origin.https == https && origin.port == port && host_fits
 }
 
+/// What two origins have in common: the narrower one, since one of two overlapping origins always holds the other.
+pub fn common(a: &Origin, b: &Origin) -> Option<Origin> {
+    let within = |wide: &Origin, narrow: &Origin| match narrow.host.strip_prefix("*.") {
+        // Only a wildcard holds a wildcard: that of the same parent, or of one further up.
+        Some(parent) => {
+            wide == narrow || (wide.host.starts_with("*.") && covers(wide, narrow.https, parent, narrow.port))
+        }
+        None => covers(wide, narrow.https, &narrow.host, narrow.port),
+    };
+    if within(a, b) {
+        Some(b.clone())
+    } else {
+        within(b, a).then(|| a.clone())
+    }
+}
+
 /// Whether a rule admits a connection: one `allow` of each layer, no `deny` of any. `host` as [`parse_authority`] gave it.
 pub fn admits_connection(rule: &HttpRule, https: bool, host: &str, port: u16) -> bool {
     !rule.allow.is_empty()
@@ -110,7 +126,7 @@ pub fn admits(rule: &HttpRule, method: &str, https: bool, host: &str, port: u16,
 /// of `/`, `.` or `%`, or a backslash matches nothing: the upstream could read it otherwise.
 pub fn path_matches(pattern: &str, path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    if !plain_path(path) {
+    if !is_path(path) {
         return false;
     }
     let (pattern, below) = pattern
@@ -127,15 +143,26 @@ pub fn path_matches(pattern: &str, path: &str) -> bool {
     }
 }
 
-fn plain_path(path: &str) -> bool {
+/// Whether a path has one reading: absolute, without dot segments, empty inner segments or escapes that could become them.
+pub fn is_path(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
+    // Path parameters are cut by some servers before dot segments are resolved: `..;x` is `..` to them.
+    let dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
     path.starts_with('/')
         && !path.contains('\\')
+        && !path.chars().any(char::is_control)
         && !["%2e", "%2f", "%5c", "%25", "%00"]
             .iter()
             .any(|escape| lower.contains(escape))
         && !path.contains("//")
-        && !path.split('/').any(|segment| segment == "." || segment == "..")
+        && !path.split('/').any(dots)
+}
+
+/// Whether a text is a pattern for [`path_matches`].
+pub fn is_path_pattern(pattern: &str) -> bool {
+    let path = pattern.strip_suffix("/...").unwrap_or(pattern);
+    (path.is_empty() && pattern == "/...")
+        || (is_path(path) && !path.contains(['?', '#']) && !path.contains("..."))
 }
 
 /// `*` matches any run of characters inside the segment.

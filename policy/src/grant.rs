@@ -3,6 +3,7 @@
 use redan_protocol::{ByteCount, ComponentName, Digest, Millis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Everything a workload may do on this device. What is not in here is not linked.
 ///
@@ -108,6 +109,17 @@ pub struct Origin {
     pub host: String,
     /// Port; the scheme's own when the document named none.
     pub port: u16,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.https { "https" } else { "http" };
+        if self.host.contains(':') {
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{scheme}://{}:{}", self.host, self.port)
+        }
+    }
 }
 
 /// A rate: an amount for a span.

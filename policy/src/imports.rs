@@ -129,10 +129,24 @@ impl NotAdmitted {
             Self::Export { .. } => Code::MissingExport,
         }
     }
+
+    /// The section that would grant it, or the export that is missing.
+    pub const fn subject(&self) -> &'static str {
+        match self {
+            Self::Import { capability, .. } => capability.section(),
+            Self::Unknown { .. } => Capability::NotOffered.section(),
+            Self::Export { interface } => interface,
+        }
+    }
 }
 
-/// Holds a component's imports and exports against what it was granted.
-pub fn admit(imports: &[String], exports: &[String], grant: &EffectiveGrant) -> Result<(), NotAdmitted> {
+/// Holds a component's imports and exports against what it was granted. The error is made of what may leave the process:
+/// a code, and the section or export that is missing; no name the component chose.
+pub fn admit(
+    imports: &[String],
+    exports: &[String],
+    grant: &EffectiveGrant,
+) -> Result<(), (Code, &'static str)> {
     let stub = |section: &str| grant.denied_optional.iter().any(|denied| denied == section);
     check(imports, exports, grant.world, |capability| {
         let granted = match capability {
@@ -145,6 +159,7 @@ pub fn admit(imports: &[String], exports: &[String], grant: &EffectiveGrant) -> 
         // An optional capability that did not survive is bound to a stub that refuses.
         granted || stub(capability.section())
     })
+    .map_err(|refused| (refused.code(), refused.subject()))
 }
 
 /// Holds a component's imports and exports against its own ask, before anything is signed.
@@ -221,7 +236,7 @@ mod tests {
             (
                 "wasi:http/outgoing-handler@0.2.3",
                 Capability::NetHttp,
-                "[[net.http]]\nid = \"a\"\n",
+                "[[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\nmethods = [\"GET\"]\n",
             ),
             (
                 "wasi:keyvalue/store@0.2.0-draft2",

@@ -20,8 +20,10 @@ pub mod grant;
 pub mod imports;
 pub mod intersect;
 pub mod parse;
+pub mod place;
 pub mod schema;
 pub mod units;
+mod wellformed;
 
 pub use explain::{Explanation, explain};
 pub use grant::EffectiveGrant;

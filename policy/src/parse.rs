@@ -1,6 +1,8 @@
 //! Reading documents, with file, line and a suggestion in every error.
 
+use crate::place::{Source, line_of};
 use crate::schema::{Document, Kind};
+use crate::wellformed;
 use redan_protocol::{ComponentName, Digest, ReleaseCounter, UnixSeconds};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -23,8 +25,20 @@ pub enum PolicyError {
         /// The known key nearest to an unknown one.
         suggestion: Option<String>,
     },
+    /// A key that this kind does not have, or a value that is not what the key takes.
+    #[error("{file}:{line}: `{key}` {what}")]
+    Key {
+        /// The file.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// The key, with its section.
+        key: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// A document of another kind.
-    #[error("{file}: this document is of kind {found:?}; here a document of kind {wanted:?} is read")]
+    #[error("{file}: this document is of kind \"{found}\"; here a document of kind \"{wanted}\" is read")]
     WrongKind {
         /// The file.
         file: String,
@@ -57,43 +71,13 @@ impl PolicyError {
     /// What to do.
     pub const fn remedy(&self) -> &'static str {
         match self {
-            Self::Syntax { .. } => "correct the named line; docs/policy.md lists every key",
+            Self::Syntax { .. } | Self::Key { .. } => {
+                "correct the named line; docs/policy.md lists every key"
+            }
             Self::WrongKind { .. } => "name the file of the right kind, or correct its `kind`",
             Self::Missing { .. } => "add the named line",
             Self::TooLarge { .. } => "make the document smaller",
         }
-    }
-}
-
-/// The text of a document and its name, kept so that explanations can name lines.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Source {
-    /// The file as the caller named it.
-    pub file: String,
-    /// Its text.
-    pub text: String,
-}
-
-impl Source {
-    /// `file:line` of the `nth` occurrence of a section header, and of a key in it when one is named and found.
-    pub fn place(&self, section: &str, nth: usize, key: Option<&str>) -> Option<String> {
-        let heads = [format!("[{section}]"), format!("[[{section}]]")];
-        let mut lines = self.text.lines().enumerate();
-        let (at, _) = lines
-            .by_ref()
-            .filter(|(_, line)| heads.iter().any(|h| line.trim_start().starts_with(h)))
-            .nth(nth)?;
-        let within = key.and_then(|key| {
-            lines
-                .take_while(|(_, line)| !line.trim_start().starts_with('['))
-                .find(|(_, line)| line.split('=').next().is_some_and(|name| name.trim() == key))
-                .map(|(at, _)| at)
-        });
-        Some(format!(
-            "{}:{}",
-            self.file,
-            within.unwrap_or(at).saturating_add(1)
-        ))
     }
 }
 
@@ -256,9 +240,7 @@ fn parse(file: &str, text: &str, wanted: Kind) -> Result<Document, PolicyError> 
     }
     let document: Document = toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
-        let line = text
-            .get(..start)
-            .map_or(1, |before| before.matches('\n').count().saturating_add(1));
+        let line = line_of(text, start);
         let what = error.message().replace('\n', " ");
         PolicyError::Syntax {
             file: file.to_owned(),
@@ -274,6 +256,18 @@ fn parse(file: &str, text: &str, wanted: Kind) -> Result<Document, PolicyError> 
             wanted,
         });
     }
+    wellformed::check(&document).map_err(|flaw| PolicyError::Key {
+        file: file.to_owned(),
+        line: source(file, text)
+            .line(flaw.section, flaw.nth, Some(flaw.key))
+            .unwrap_or(1),
+        key: [flaw.section, flaw.key]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("."),
+        what: flaw.what,
+    })?;
     Ok(document)
 }
 
@@ -377,17 +371,5 @@ mod tests {
                 length
             }
         );
-    }
-
-    #[test]
-    fn places_name_the_line_of_the_key() {
-        let source = Source {
-            file: "a".into(),
-            text: "[x]\na = 1\n[[y]]\nb = 1\n[[y]]\nb = 2\n".into(),
-        };
-        assert_eq!(source.place("x", 0, Some("a")).as_deref(), Some("a:2"));
-        assert_eq!(source.place("y", 1, Some("b")).as_deref(), Some("a:6"));
-        assert_eq!(source.place("y", 1, Some("c")).as_deref(), Some("a:5"));
-        assert_eq!(source.place("z", 0, None), None);
     }
 }

@@ -1,0 +1,124 @@
+//! Amounts: the lower of two, and what holds when nobody names one.
+
+use crate::grant::{HealthContract, Limits, NetBudget, Rate, Upgrade};
+use crate::schema::{BudgetSection, Document};
+use crate::units::{PerSpan, Size, Span};
+use redan_protocol::{ByteCount, Millis};
+use std::cmp::Ordering;
+
+/// The budget of one section.
+pub(super) fn budget(section: BudgetSection) -> NetBudget {
+    NetBudget {
+        bytes_out: section.bytes_out.map(|r| r.0),
+        requests: section.requests.map(|r| r.0),
+        concurrent: section.concurrent,
+    }
+}
+
+/// A budget that exceeds neither of two.
+pub(super) fn tighter_budget(a: NetBudget, b: NetBudget) -> NetBudget {
+    NetBudget {
+        bytes_out: tighter(a.bytes_out, b.bytes_out),
+        requests: tighter(a.requests, b.requests),
+        concurrent: a.concurrent.into_iter().chain(b.concurrent).min(),
+    }
+}
+
+/// A rate that exceeds neither of two: no larger burst, no faster in the long run. `120/min` and `600/h` come to 120 in
+/// twelve minutes: the slower one alone would admit a burst of 600.
+pub(super) fn tighter(a: Option<Rate>, b: Option<Rate>) -> Option<Rate> {
+    let (Some(a), Some(b)) = (a, b) else {
+        return a.or(b);
+    };
+    let amount = a.amount.min(b.amount);
+    let cross = |x: Rate, y: Rate| u128::from(x.amount).saturating_mul(u128::from(y.per.get()));
+    let slow = match cross(a, b).cmp(&cross(b, a)) {
+        Ordering::Less => a,
+        Ordering::Equal if a.per >= b.per => a,
+        Ordering::Equal | Ordering::Greater => b,
+    };
+    let per = u128::from(amount)
+        .saturating_mul(u128::from(slow.per.get()))
+        .checked_div(u128::from(slow.amount).max(1))
+        .unwrap_or_default();
+    // Rounded up to a whole millisecond, so never faster.
+    let exact = per.saturating_mul(u128::from(slow.amount))
+        == u128::from(amount).saturating_mul(u128::from(slow.per.get()));
+    let per = if exact { per } else { per.saturating_add(1) };
+    let per = if amount == 0 {
+        slow.per.get()
+    } else {
+        u64::try_from(per).unwrap_or(u64::MAX)
+    };
+    Some(Rate {
+        amount,
+        per: Millis::new(per),
+    })
+}
+
+pub(super) fn min_of<T: Ord>(values: impl Iterator<Item = Option<T>>, default: T) -> T {
+    values.flatten().min().unwrap_or(default)
+}
+
+pub(super) fn min_span(values: [Option<Span>; 3], default: Millis) -> Millis {
+    min_of(values.into_iter().map(|v| v.map(|s| s.0)), default)
+}
+
+pub(super) fn min_size(values: [Option<Size>; 3], default: ByteCount) -> ByteCount {
+    min_of(values.into_iter().map(|v| v.map(|s| s.0)), default)
+}
+
+pub(super) fn min_rate(values: [Option<PerSpan>; 3]) -> Option<Rate> {
+    values.into_iter().map(|v| v.map(|r| r.0)).fold(None, tighter)
+}
+
+pub(super) fn limits(layers: [&Document; 3]) -> Limits {
+    let l = layers.map(|document| document.limits);
+    let count = |values: [Option<u32>; 3], default| min_of(values.into_iter(), default);
+    Limits {
+        memory_total: min_size(l.map(|l| l.memory_total), ByteCount::mib(64)),
+        table_elements: count(l.map(|l| l.table_elements), 20_000),
+        instances_max: count(l.map(|l| l.instances_max), 20),
+        concurrency: count(l.map(|l| l.concurrency), 16),
+        cpu_per_call: min_span(l.map(|l| l.cpu.per_call), Millis::new(500)),
+        wall_call: min_span(l.map(|l| l.wall.call), Millis::seconds(10)),
+        wall_start: min_span(l.map(|l| l.wall.start), Millis::seconds(2)),
+        wasm_stack: min_size(l.map(|l| l.wasm_stack), ByteCount::kib(512)),
+        handles: count(l.map(|l| l.handles), 2_000),
+        hostcall_bytes: min_size(l.map(|l| l.hostcall_bytes), ByteCount::mib(1)),
+        body_request: min_size(l.map(|l| l.body.request), ByteCount::mib(1)),
+        body_response: min_size(l.map(|l| l.body.response), ByteCount::mib(1)),
+        header_bytes: min_size(l.map(|l| l.body.header_bytes), ByteCount::kib(16)),
+    }
+}
+
+pub(super) fn health(layers: [&Document; 3]) -> HealthContract {
+    let h = layers.map(|document| document.health);
+    HealthContract {
+        interval: min_span(h.map(|h| h.interval), Millis::seconds(10)),
+        timeout: min_span(h.map(|h| h.timeout), Millis::seconds(1)),
+        fail_after: min_of(h.map(|h| h.fail_after).into_iter(), 3).max(1),
+        // The longest trial anybody wants: a shorter one would be the wider grant.
+        probation: h
+            .into_iter()
+            .filter_map(|h| h.probation.map(|s| s.0))
+            .max()
+            .unwrap_or(Millis::seconds(120)),
+        max_error_permille: min_of(h.map(|h| h.max_error_rate.map(|s| s.0)).into_iter(), 50),
+        max_restarts: min_of(h.map(|h| h.max_restarts).into_iter(), 3),
+    }
+}
+
+/// How a new version takes over.
+pub(super) fn upgrade(layers: [&Document; 3]) -> Upgrade {
+    // Reuse is a declaration of the publisher that calls are independent: nobody else can make it.
+    let calls = layers
+        .iter()
+        .map(|d| d.upgrade.reuse.calls.unwrap_or(1))
+        .min()
+        .unwrap_or(1);
+    Upgrade {
+        drain: min_span(layers.map(|d| d.upgrade.drain), Millis::seconds(10)),
+        reuse_calls: calls.max(1),
+    }
+}

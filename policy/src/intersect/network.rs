@@ -1,0 +1,124 @@
+//! Where a workload may connect to.
+//!
+//! A layer's sections count when their origins meet those that are left. Of several, origins add up and everything else
+//! must hold together: so no method, path or budget of one section leaks to the origins of another.
+
+use super::amounts::{budget, tighter_budget};
+use super::{Layer, Work};
+use crate::egress::common;
+use crate::grant::{HttpRule, Origin};
+use crate::schema::NetHttpSection;
+use std::collections::BTreeSet;
+
+impl Work<'_> {
+    pub(super) fn net_http(&mut self) -> Vec<HttpRule> {
+        let mut granted = Vec::new();
+        for wanted in &self.ask.document.net.http {
+            let [fleet, device] = self.above().map(|(_, document)| document.net.http.as_slice());
+            let layers = [
+                (Layer::Ask, std::slice::from_ref(wanted)),
+                (Layer::Fleet, fleet),
+                (Layer::Device, device),
+            ];
+            match rule(wanted, layers) {
+                Ok(rule) => granted.push(rule),
+                Err(Refused { by, denied }) => {
+                    let line = if denied {
+                        "take the origins asked for out of `deny`".to_owned()
+                    } else {
+                        section_text(wanted)
+                    };
+                    self.drop("net.http", &wanted.id, by, line, wanted.required);
+                }
+            }
+        }
+        granted
+    }
+}
+
+/// The layer that leaves nothing of a rule.
+struct Refused {
+    by: Layer,
+    /// By its `deny`; else nothing there allows it.
+    denied: bool,
+}
+
+/// The rule that is left of one of the ask, or the layer that leaves nothing of it.
+fn rule(wanted: &NetHttpSection, layers: [(Layer, &[NetHttpSection]); 3]) -> Result<HttpRule, Refused> {
+    // First the origins that all layers have in common: only sections about those have a say in the rest, in whichever
+    // order the layers come.
+    let mut left = origins(wanted);
+    let mut deny = BTreeSet::new();
+    for (layer, sections) in layers {
+        let allow: BTreeSet<Origin> = sections.iter().flat_map(origins).collect();
+        deny.extend(
+            sections
+                .iter()
+                .flat_map(|section| &section.deny)
+                .map(|origin| origin.0.clone()),
+        );
+        let denied = |origin: &Origin| deny.iter().any(|d| common(d, origin).as_ref() == Some(origin));
+        left = left
+            .iter()
+            .flat_map(|a| allow.iter().filter_map(|b| common(a, b)))
+            .collect();
+        let allowed = !left.is_empty();
+        left.retain(|origin| !denied(origin));
+        if left.is_empty() {
+            return Err(Refused {
+                by: layer,
+                denied: allowed,
+            });
+        }
+    }
+    let mut rule = HttpRule {
+        id: wanted.id.clone(),
+        allow: Vec::new(),
+        deny: deny.into_iter().collect(),
+        methods: wanted.methods.iter().flatten().cloned().collect(),
+        paths: Vec::new(),
+        private_addresses: true,
+        budget: budget(wanted.budget),
+    };
+    for (layer, sections) in layers {
+        let meeting: Vec<&NetHttpSection> = sections.iter().filter(|s| meets(s, &left)).collect();
+        let allow: BTreeSet<Origin> = meeting.iter().flat_map(|section| origins(section)).collect();
+        rule.allow.push(allow.into_iter().collect());
+        for section in meeting {
+            if let Some(methods) = &section.methods {
+                rule.methods.retain(|method| methods.contains(method));
+            }
+            rule.paths.extend(section.paths.clone());
+            rule.private_addresses &= section.private_addresses;
+            rule.budget = tighter_budget(rule.budget, budget(section.budget));
+        }
+        if rule.methods.is_empty() {
+            return Err(Refused {
+                by: layer,
+                denied: false,
+            });
+        }
+    }
+    Ok(rule)
+}
+
+/// Whether a section has a say about any of the origins.
+pub(crate) fn meets(section: &NetHttpSection, left: &BTreeSet<Origin>) -> bool {
+    let own = origins(section);
+    left.iter().any(|a| own.iter().any(|b| common(a, b).is_some()))
+}
+
+/// The origins a section allows.
+pub(crate) fn origins(section: &NetHttpSection) -> BTreeSet<Origin> {
+    section.allow.iter().map(|origin| origin.0.clone()).collect()
+}
+
+/// The section as another document would have to write it.
+fn section_text(wanted: &NetHttpSection) -> String {
+    let origins: Vec<String> = wanted.allow.iter().map(|origin| origin.0.to_string()).collect();
+    let methods: Vec<&String> = wanted.methods.iter().flatten().collect();
+    format!(
+        "add: [[net.http]] id = {:?}, allow = {origins:?}, methods = {methods:?}",
+        wanted.id
+    )
+}

@@ -1,0 +1,12 @@
+//! Policy as its users meet it: documents in, grant or refusal out.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+mod cases;
+mod documents;
+mod properties;
+mod texts;
