@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod amounts;
+pub mod audit;
 pub mod code;
 pub mod digest;
 pub mod ids;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::fmt;
 
 /// Deepest nesting read. Metadata of TUF 1.0 needs 8.
-pub const DEPTH_MAX: usize = 64;
+pub(crate) const DEPTH_MAX: usize = 64;
 
 /// Parses strictly; the error says nothing but that it is not such JSON.
 pub(crate) fn parse(bytes: &[u8]) -> Option<Value> {

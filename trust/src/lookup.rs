@@ -73,7 +73,8 @@ pub struct Lookup<'a> {
     stack: Vec<Visit>,
     fetching: Option<Visit>,
     storing: bool,
-    found: Option<Option<Target>>,
+    /// The search is over, with this.
+    found: Option<LookupStep>,
 }
 
 impl Repository {
@@ -119,7 +120,7 @@ impl Lookup<'_> {
     fn next(&mut self) -> Result<LookupStep, TufError> {
         loop {
             if let Some(found) = &self.found {
-                return Ok(found.clone().map_or(LookupStep::NotFound, LookupStep::Found));
+                return Ok(found.clone());
             }
             let Some(visit) = self.stack.pop() else {
                 return Ok(LookupStep::NotFound);
@@ -185,7 +186,7 @@ impl Lookup<'_> {
     /// Looks into a role, then puts those it delegates the path to on the stack, first one on top.
     fn enter(&mut self, role: Verified<Targets>, chain: Vec<String>) {
         if let Some(entry) = role.get().targets.get(&self.path) {
-            self.found = Some(Some(Target {
+            self.found = Some(LookupStep::Found(Target {
                 path: self.path.clone(),
                 entry: entry.clone(),
                 roles: chain,

@@ -75,6 +75,7 @@ impl TrustRecord {
     }
 
     /// The bytes of one copy.
+    #[allow(clippy::missing_panics_doc, reason = "see expect")]
     pub fn encode(&self) -> Vec<u8> {
         let sha256 = Digest::of(&self.canonical());
         #[expect(

@@ -1,2 +1,108 @@
 //! Building and signing TUF metadata.
+//!
+//! What it is: the makers' side. Ceremony and command line sign the release repository, the control server its timestamp and the
+//! director repository of each device. `tough` and `redan-trust` read back everything that is built here, in tests.
+//!
+//! Whom it believes: the caller, who holds the keys.
+//!
+//! Invariants: `expires` is in whole seconds; no role names one public key twice; no file is signed twice by one key.
+//!
+//! Absent on purpose: verification (that is `redan-trust`'s), network, any key that is not handed in.
+//!
+//! Start reading at [`metadata`].
 #![forbid(unsafe_code)]
+
+pub mod component;
+pub mod director;
+pub mod key;
+pub mod metadata;
+
+pub use director::{Directed, DirectorExpiry, DirectorFiles, DirectorKeys, director};
+pub use key::{PublicKey, SigningKey};
+pub use metadata::{Delegation, Profile, RootSpec, Signers};
+
+use redan_protocol::Code;
+use std::path::Path;
+
+/// Why nothing was built or signed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PublishError {
+    /// A date beyond the calendar.
+    #[error("the expiry date cannot be written")]
+    Date,
+    /// A threshold its keys cannot meet, or a public key twice.
+    #[error("{keys} different keys cannot meet a threshold of {threshold}")]
+    Threshold {
+        /// Different keys.
+        keys: usize,
+        /// Wanted.
+        threshold: u32,
+    },
+    /// No key, or one twice.
+    #[error("a file is signed by at least one key, and by each once")]
+    Keys,
+    /// A key file others can read.
+    #[error("{path} can be read by others (mode {mode:o})")]
+    KeyMode {
+        /// The file.
+        path: String,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Not a key file.
+    #[error("{path} is not a key file of this version")]
+    Key {
+        /// The file.
+        path: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("{path}: {what}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system says.
+        what: String,
+    },
+    /// A component that is not admitted.
+    #[error("{what}")]
+    Component {
+        /// Which rule.
+        code: Code,
+        /// What is wrong.
+        what: String,
+    },
+    /// The cryptographic library refused: a bug or a broken machine.
+    #[error("the cryptographic library failed")]
+    Crypto,
+}
+
+impl PublishError {
+    pub(crate) fn file(path: &Path, error: &std::io::Error) -> Self {
+        Self::File {
+            path: path.display().to_string(),
+            what: error.to_string(),
+        }
+    }
+
+    /// The code of the refusal.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Component { code, .. } => *code,
+            Self::Date | Self::Threshold { .. } | Self::Keys | Self::Key { .. } => Code::BadRequest,
+            Self::KeyMode { .. } | Self::File { .. } => Code::DiskFailed,
+            Self::Crypto => Code::Internal,
+        }
+    }
+
+    /// What to do.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Threshold { .. } => "name more keys, or a lower threshold",
+            Self::Keys => "name each key once with --key",
+            Self::KeyMode { .. } => "make the file readable by its owner alone: chmod 600",
+            Self::Key { .. } => "name a file made by redan-ceremony",
+            Self::File { .. } => "check that the file exists and may be read or written",
+            other => other.code().remedy(),
+        }
+    }
+}

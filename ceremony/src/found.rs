@@ -1,0 +1,326 @@
+//! Founding a fleet: keys, roots, CA, first metadata. Everything or nothing is written.
+
+use crate::error::CeremonyError;
+use redan_identity::key::write_private;
+use redan_identity::{FleetCa, IssuerKind, KeyFile, pem};
+use redan_protocol::{
+    ComponentName, Digest, FleetId, OperatorName, PublisherName, Seconds, SpiffeId, UnixSeconds,
+};
+use redan_publish::metadata::{root, sign, snapshot, targets};
+use redan_publish::{Profile, PublicKey, RootSpec, Signers, SigningKey};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Lifetimes of 10-trust's table.
+const YEAR: Seconds = Seconds::new(365 * 86_400);
+const HALF_YEAR: Seconds = Seconds::new(180 * 86_400);
+const QUARTER: Seconds = Seconds::new(90 * 86_400);
+
+/// What to found.
+#[derive(Clone, Debug)]
+pub struct Founding {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// For real or not.
+    pub profile: Profile,
+    /// Publishers; components must be theirs.
+    pub publishers: Vec<PublisherName>,
+    /// Components to delegate from the start.
+    pub components: Vec<ComponentName>,
+    /// Keys and threshold of every offline role.
+    pub holders: u32,
+    /// How many of them must sign.
+    pub threshold: u32,
+    /// Now.
+    pub now: UnixSeconds,
+}
+
+/// The folders of a fleet.
+struct Folders {
+    offline: PathBuf,
+    online: PathBuf,
+    public: PathBuf,
+    operators: PathBuf,
+}
+
+/// The keys of one role: the private halves for its holders, and how they sign.
+struct Role {
+    keys: Vec<SigningKey>,
+    threshold: u32,
+}
+
+impl Role {
+    fn make(purpose: &str, holders: u32, threshold: u32) -> Result<Self, CeremonyError> {
+        let keys: Result<_, _> = (1..=holders)
+            .map(|n| SigningKey::generate(&format!("{purpose}-{n}")))
+            .collect();
+        Ok(Self {
+            keys: keys?,
+            threshold,
+        })
+    }
+
+    fn online(purpose: &str) -> Result<Self, CeremonyError> {
+        Ok(Self {
+            keys: vec![SigningKey::generate(purpose)?],
+            threshold: 1,
+        })
+    }
+
+    fn signers(&self) -> Signers {
+        let keys: Vec<PublicKey> = self.keys.iter().map(SigningKey::public).collect();
+        Signers {
+            keys,
+            threshold: self.threshold,
+        }
+    }
+
+    fn all(&self) -> Vec<&SigningKey> {
+        self.keys.iter().collect()
+    }
+
+    fn save(&self, folder: &Path) -> Result<(), CeremonyError> {
+        for key in &self.keys {
+            key.save(&folder.join(format!("{}.key.json", key.purpose())))?;
+        }
+        Ok(())
+    }
+}
+
+/// The release repository's offline roles and its online timestamp.
+struct Release {
+    root: Role,
+    targets: Role,
+    plan: Role,
+    policy: Role,
+    snapshot: Role,
+    timestamp: Role,
+    components: Vec<(ComponentName, Role)>,
+}
+
+/// Founds a fleet in `out`, which must not exist.
+pub fn found(founding: &Founding, out: &Path) -> Result<(), CeremonyError> {
+    for component in &founding.components {
+        if !founding.publishers.contains(component.publisher()) {
+            return Err(CeremonyError::Publisher {
+                component: component.clone(),
+            });
+        }
+    }
+    if out.exists() {
+        return Err(CeremonyError::Exists {
+            path: out.display().to_string(),
+        });
+    }
+    let mut half = out.as_os_str().to_owned();
+    half.push(".unfinished");
+    let half = PathBuf::from(half);
+    if half.exists() {
+        std::fs::remove_dir_all(&half).map_err(|error| CeremonyError::file(&half, &error))?;
+    }
+    let written = write(founding, &half);
+    if let Err(error) = written {
+        // Nothing half-applied: what was written so far goes with the error.
+        drop(std::fs::remove_dir_all(&half));
+        return Err(error);
+    }
+    std::fs::rename(&half, out).map_err(|error| CeremonyError::file(out, &error))
+}
+
+fn write(founding: &Founding, out: &Path) -> Result<(), CeremonyError> {
+    let folders = Folders {
+        offline: out.join("offline"),
+        online: out.join("online"),
+        public: out.join("public"),
+        operators: out.join("operators"),
+    };
+    for folder in [
+        &folders.offline,
+        &folders.online,
+        &folders.public.join("release"),
+        &folders.public.join("director"),
+        &folders.operators,
+    ] {
+        std::fs::create_dir_all(folder).map_err(|error| CeremonyError::file(folder, &error))?;
+    }
+    let ca = certificates(founding, &folders)?;
+    release(founding, ca, &folders)?;
+    director(founding, ca, &folders)?;
+    let fleet = json!({
+        "schema": "redan.fleet/1",
+        "fleet": founding.fleet,
+        "profile": founding.profile,
+        "ca_sha256": ca,
+        "founded": founding.now,
+    });
+    put(&folders.public.join("fleet.json"), fleet.to_string().as_bytes())
+}
+
+/// The fleet CA, its issuers, the server's first certificate, the first administrator's.
+fn certificates(founding: &Founding, folders: &Folders) -> Result<Digest, CeremonyError> {
+    let (fleet, now) = (&founding.fleet, founding.now);
+    let ca = FleetCa::found(fleet.clone(), now)?;
+    let anchor = ca.anchor()?;
+    write_private(&folders.offline.join("fleet-ca.key.pem"), ca.key_pem().as_bytes())?;
+    put(
+        &folders.public.join("ca.pem"),
+        pem::write_chain(&[anchor.root().clone()]).as_bytes(),
+    )?;
+
+    let devices = ca.issuer(IssuerKind::Device, now)?;
+    bundle(
+        &folders.online.join("device-issuer.pem"),
+        devices.key(),
+        &[devices.certificate().clone()],
+    )?;
+    let servers = ca.issuer(IssuerKind::Server, now)?;
+    bundle(
+        &folders.offline.join("server-issuer.pem"),
+        servers.key(),
+        &[servers.certificate().clone()],
+    )?;
+    let operators = ca.issuer(IssuerKind::Operator, now)?;
+    bundle(
+        &folders.offline.join("operator-issuer.pem"),
+        operators.key(),
+        &[operators.certificate().clone()],
+    )?;
+
+    let key = KeyFile::generate()?;
+    let chain = servers.issue_for(&SpiffeId::Control(fleet.clone()), &key, now)?;
+    bundle(&folders.online.join("server.pem"), &key, &chain)?;
+    let key = KeyFile::generate()?;
+    let admin = SpiffeId::Operator(
+        fleet.clone(),
+        OperatorName::parse("admin").map_err(|_| CeremonyError::Bug)?,
+    );
+    let chain = operators.issue_for(&admin, &key, now)?;
+    bundle(&folders.operators.join("admin.pem"), &key, &chain)?;
+    Ok(anchor.sha256())
+}
+
+fn release(founding: &Founding, ca: Digest, folders: &Folders) -> Result<(), CeremonyError> {
+    let offline = |purpose: &str| Role::make(purpose, founding.holders, founding.threshold);
+    let components: Result<Vec<_>, CeremonyError> = founding
+        .components
+        .iter()
+        .map(|name| Ok((name.clone(), offline(&name.role())?)))
+        .collect();
+    let keys = Release {
+        root: offline("release.root")?,
+        targets: offline("release.targets")?,
+        plan: offline("release.plan")?,
+        policy: offline("release.policy")?,
+        // People, threshold one of several (10-trust).
+        snapshot: Role::make("release.snapshot", founding.holders, 1)?,
+        timestamp: Role::online("release.timestamp")?,
+        components: components?,
+    };
+    let now = founding.now;
+    let spec = RootSpec {
+        version: 1,
+        expires: now.after(YEAR),
+        fleet: founding.fleet.clone(),
+        profile: founding.profile,
+        ca_sha256: ca,
+        roles: BTreeMap::from([
+            ("root", keys.root.signers()),
+            ("targets", keys.targets.signers()),
+            ("snapshot", keys.snapshot.signers()),
+            ("timestamp", keys.timestamp.signers()),
+        ]),
+    };
+    let folder = folders.public.join("release");
+    put(
+        &folder.join("1.root.json"),
+        &sign(&root(&spec)?, &keys.root.all())?,
+    )?;
+
+    let mut delegations = vec![
+        crate::delegate::documents("plan", "plans/*", keys.plan.signers()),
+        crate::delegate::documents("policy", "policy/*", keys.policy.signers()),
+    ];
+    let component = |(name, role): &(ComponentName, Role)| crate::delegate::component(name, role.signers());
+    delegations.extend(keys.components.iter().map(component));
+    let nothing = BTreeMap::new();
+    let top = sign(
+        &targets(1, now.after(YEAR), &nothing, &delegations)?,
+        &keys.targets.all(),
+    )?;
+    let mut files = BTreeMap::from([("targets.json".to_owned(), (1, top))]);
+    let mut roles: Vec<(String, &Role, Seconds)> = vec![
+        ("plan".into(), &keys.plan, QUARTER),
+        ("policy".into(), &keys.policy, YEAR),
+    ];
+    roles.extend(
+        keys.components
+            .iter()
+            .map(|(name, role)| (name.role(), role, HALF_YEAR)),
+    );
+    for (name, role, life) in roles {
+        let empty = sign(&targets(1, now.after(life), &nothing, &[])?, &role.all())?;
+        files.insert(format!("{name}.json"), (1, empty));
+    }
+    for (name, (_, bytes)) in &files {
+        put(&folder.join(format!("1.{name}")), bytes)?;
+    }
+    let signer = keys.snapshot.keys.first().ok_or(CeremonyError::Bug)?;
+    put(
+        &folder.join("1.snapshot.json"),
+        &sign(&snapshot(1, now.after(QUARTER), &files)?, &[signer])?,
+    )?;
+
+    for role in [
+        &keys.root,
+        &keys.targets,
+        &keys.plan,
+        &keys.policy,
+        &keys.snapshot,
+    ] {
+        role.save(&folders.offline)?;
+    }
+    for (_, role) in &keys.components {
+        role.save(&folders.offline)?;
+    }
+    keys.timestamp.save(&folders.online)
+}
+
+fn director(founding: &Founding, ca: Digest, folders: &Folders) -> Result<(), CeremonyError> {
+    let keys = Role::make("director.root", founding.holders, founding.threshold)?;
+    let online = [
+        ("targets", Role::online("director.targets")?),
+        ("snapshot", Role::online("director.snapshot")?),
+        ("timestamp", Role::online("director.timestamp")?),
+    ];
+    let mut roles = BTreeMap::from([("root", keys.signers())]);
+    for (name, role) in &online {
+        roles.insert(name, role.signers());
+        role.save(&folders.online)?;
+    }
+    let spec = RootSpec {
+        version: 1,
+        expires: founding.now.after(YEAR),
+        fleet: founding.fleet.clone(),
+        profile: founding.profile,
+        ca_sha256: ca,
+        roles,
+    };
+    put(
+        &folders.public.join("director").join("1.root.json"),
+        &sign(&root(&spec)?, &keys.all())?,
+    )?;
+    keys.save(&folders.offline)
+}
+
+fn bundle(
+    path: &Path,
+    key: &KeyFile,
+    chain: &[rustls_pki_types::CertificateDer<'static>],
+) -> Result<(), CeremonyError> {
+    Ok(write_private(path, pem::write_bundle(key, chain).as_bytes())?)
+}
+
+pub(crate) fn put(path: &Path, bytes: &[u8]) -> Result<(), CeremonyError> {
+    std::fs::write(path, bytes).map_err(|error| CeremonyError::file(path, &error))
+}
