@@ -1,7 +1,7 @@
 //! Policy `redan.policy/1`: schema, intersection, effective grants and explanations.
 //!
 //! What it is: three documents of one schema (the publisher's ask, the fleet policy, the device ceiling), read strictly, and
-//! [`intersect`], which makes of them the one [`EffectiveGrant`] a workload runs under.
+//! [`intersect()`], which makes of them the one [`EffectiveGrant`] a workload runs under.
 //!
 //! Whom it believes: nobody. Who signed a document is for `redan-trust` to say, before it is read here.
 //!

@@ -9,4 +9,5 @@
 mod cases;
 mod documents;
 mod properties;
+mod schema;
 mod texts;
