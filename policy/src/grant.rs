@@ -7,7 +7,7 @@ use std::fmt;
 
 /// Everything a workload may do on this device. What is not in here is not linked.
 ///
-/// Made only by [`crate::intersect`]. The agent computes it; executor, broker and compiler receive its canonical JSON
+/// Made only by [`crate::intersect()`]. The agent computes it; executor, broker and compiler receive its canonical JSON
 /// over their socketpair and read it with [`EffectiveGrant::from_canonical_json`].
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
