@@ -76,6 +76,16 @@ impl<T> Claimed<T> {
         &self.value
     }
 
+    /// What it says, believed by nobody: for makers of metadata, who read what they will offer, never for a device.
+    pub fn peek(&self) -> &T {
+        &self.value
+    }
+
+    /// The same, taken out.
+    pub fn into_peeked(self) -> T {
+        self.value
+    }
+
     /// Believes it if enough of its signers signed.
     pub fn verify(self, by: &Signers<'_, T>) -> Result<Verified<T>, TooFewSignatures> {
         threshold(

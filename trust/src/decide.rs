@@ -7,7 +7,7 @@ use crate::metadata::TargetEntry;
 use crate::plan::{Plan, PlannedMember};
 use crate::refusal::Refusal;
 use crate::release_set::{MEMBERS_MAX, Member, RINGS_MAX, ReleaseSet, bucket};
-use crate::workflow::Repository;
+use crate::repository::Repository;
 use redan_policy::grant::World;
 use redan_policy::{DeviceCeiling, FleetPolicy, intersect, parse_ask, parse_fleet};
 use redan_protocol::wire::{Nonce, Statement};

@@ -17,6 +17,7 @@ pub mod claimed;
 pub mod clock;
 pub mod custom;
 pub mod decide;
+pub mod error;
 mod json;
 pub mod lookup;
 pub mod metadata;
@@ -24,6 +25,7 @@ pub mod plan;
 pub mod record;
 pub mod refusal;
 pub mod release_set;
+pub mod repository;
 pub mod statement;
 pub mod workflow;
 
@@ -32,9 +34,11 @@ pub use clock::ProvenTime;
 pub use decide::{
     DeviceFacts, Directive, Document, Offered, POLICY_PATH, TrustState, decide, directive, plan_path,
 };
+pub use error::TufError;
 pub use lookup::{Lookup, LookupStep, Target};
 pub use plan::{Plan, PlannedMember};
 pub use record::{TrustRecord, newest_valid};
 pub use refusal::Refusal;
+pub use repository::Repository;
 pub use statement::verify_statement;
-pub use workflow::{Answer, Refresh, Repository, Step, Trusted, TufError};
+pub use workflow::{Answer, Refresh, Step, Trusted};

@@ -4,12 +4,14 @@
 //! a whole repository.
 
 use crate::claimed::{Signers, Verified};
-use crate::metadata::{DelegatedRole, RoleKeys, TargetEntry, Targets, file_name, limits};
-use crate::workflow::{Answer, Repository, Step, TufError, accept_targets, bytes, is_listed, listed};
+use crate::error::TufError;
+use crate::metadata::{DelegatedRole, RoleKeys, TargetEntry, Targets, file_name, file_stem, limits};
+use crate::repository::Repository;
+use crate::workflow::{Answer, Step, accept_targets, bytes, listed, reuse};
 use redan_protocol::{ByteCount, Digest};
 use std::collections::BTreeSet;
 
-/// Most roles visited for one target (§5.6.7.1 leaves the number to us).
+/// Most delegated roles visited for one target (§5.6.7.1 leaves the number to us).
 pub const ROLES_MAX: usize = 32;
 
 /// A target, and through whom it is trusted.
@@ -106,7 +108,7 @@ impl Lookup<'_> {
         } else if let Some(visit) = self.fetching.take() {
             let path = file_name(&visit.role.name, None);
             let bytes = bytes(answer.ok_or(TufError::Driver)?, &path, limits::TARGETS)?;
-            let (role, name) = (self.accept(&bytes, &visit)?, visit.role.name.clone());
+            let (role, name) = (self.accept(&bytes, &visit)?, file_stem(&visit.role.name));
             self.descend(role, &visit);
             self.repository.stored.insert(name.clone(), bytes.clone());
             self.storing = true;
@@ -125,18 +127,13 @@ impl Lookup<'_> {
             let Some(visit) = self.stack.pop() else {
                 return Ok(LookupStep::NotFound);
             };
-            if self.visited.len() >= ROLES_MAX || !self.visited.insert(visit.role.name.clone()) {
+            if self.visited.len() > ROLES_MAX || !self.visited.insert(visit.role.name.clone()) {
                 continue;
             }
             let entry = listed(self.repository.snapshot(), &visit.role.name)?;
-            let stored = self
-                .repository
-                .stored
-                .get(&visit.role.name)
-                .filter(|bytes| is_listed(bytes, entry))
-                .cloned();
-            if let Some(bytes) = stored {
-                let role = self.accept(&bytes, &visit)?;
+            if let Some(bytes) = self.repository.stored.get(&file_stem(&visit.role.name))
+                && let Some(role) = reuse(self.accept(bytes, &visit))?
+            {
                 self.descend(role, &visit);
                 continue;
             }

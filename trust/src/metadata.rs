@@ -25,7 +25,8 @@ pub enum Malformed {
     /// `expires` is not a date.
     #[error("`expires` is not a UTC date and time in whole seconds")]
     Expires,
-    /// A threshold of zero, a key id twice in one role, or a role without keys.
+    /// A threshold of zero, a key id twice in one role, or a delegated role that is named like a role of the root or is trusted
+    /// for paths in two ways or in none.
     #[error("a role's keys and threshold make no sense")]
     Role,
 }
@@ -149,7 +150,7 @@ impl RoleKeys {
         let mut ids = self.keyids.clone();
         ids.sort();
         ids.dedup();
-        if self.threshold == 0 || ids.is_empty() || ids.len() != self.keyids.len() {
+        if self.threshold == 0 || ids.len() != self.keyids.len() {
             return Err(Malformed::Role);
         }
         Ok(())
@@ -189,7 +190,7 @@ impl Metadata for Root {
         self.expires
     }
     fn sane(&self) -> Result<(), Malformed> {
-        for role in ["root", "timestamp", "snapshot", "targets"] {
+        for role in TOP_LEVEL {
             self.roles.get(role).ok_or(Malformed::Role)?.sane()?;
         }
         Ok(())
@@ -288,10 +289,18 @@ impl Metadata for Targets {
                 threshold: role.threshold,
             }
             .sane()?;
+            // A delegated `root` would be stored as the root.
+            let reserved = role.name.is_empty() || TOP_LEVEL.contains(&role.name.as_str());
+            if reserved || role.paths.is_some() == role.path_hash_prefixes.is_some() {
+                return Err(Malformed::Role);
+            }
         }
         Ok(())
     }
 }
+
+/// The roles of a root (TUF 1.0.34 §2.1).
+const TOP_LEVEL: [&str; 4] = ["root", "timestamp", "snapshot", "targets"];
 
 /// One target.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -420,7 +429,16 @@ pub(crate) fn fits(bytes: &[u8], length: Option<u64>, hashes: &BTreeMap<String, 
 
 /// File name of a role: percent-quoted so that it is one path segment.
 pub fn file_name(role: &str, version: Option<u64>) -> String {
-    let mut name = version.map(|version| format!("{version}.")).unwrap_or_default();
+    let stem = file_stem(role);
+    version.map_or_else(
+        || format!("{stem}.json"),
+        |version| format!("{version}.{stem}.json"),
+    )
+}
+
+/// A role's name as one path segment: what a role cannot be named to leave its folder.
+pub(crate) fn file_stem(role: &str) -> String {
+    let mut name = String::new();
     for byte in role.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             name.push(char::from(byte));
@@ -429,7 +447,6 @@ pub fn file_name(role: &str, version: Option<u64>) -> String {
             name.push_str(&hex::encode_upper([byte]));
         }
     }
-    name.push_str(".json");
     name
 }
 

@@ -1,6 +1,6 @@
 //! Why this device does not adopt what it was offered. One variant a rule; the codes are wire format.
 
-use crate::workflow::TufError;
+use crate::error::TufError;
 use redan_policy::PolicyError;
 use redan_policy::grant::World;
 use redan_protocol::{

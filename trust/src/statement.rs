@@ -1,9 +1,10 @@
 //! The director's freshness statement: one more signed document, counted by the one threshold function.
 
 use crate::claimed::{Claimed, Verified};
+use crate::error::TufError;
 use crate::metadata::{Envelope, Malformed};
 use crate::refusal::Refusal;
-use crate::workflow::{Repository, TufError};
+use crate::repository::Repository;
 use redan_protocol::wire::Statement;
 use serde::Deserialize as _;
 

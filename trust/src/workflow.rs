@@ -8,11 +8,12 @@
 //! [`Answer::Absent`] ends the root walk; the walk starts at the persisted root; an unchanged poll stores nothing.
 
 use crate::claimed::{Claimed, Signers, TooFewSignatures, Verified};
-use crate::metadata::{Malformed, TargetEntry};
+use crate::error::TufError;
 use crate::metadata::{
     MetaEntry, Metadata, RoleKeys, Root, Snapshot, Targets, Timestamp, file_name, fits, limits,
 };
-use redan_protocol::{ByteCount, Code, UnixSeconds};
+use crate::repository::Repository;
+use redan_protocol::{ByteCount, UnixSeconds};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Most new roots in one refresh (§5.3.2 leaves the number to us); the next refresh goes on from there.
@@ -27,7 +28,7 @@ pub struct Trusted {
     pub timestamp: Option<Vec<u8>>,
     /// `snapshot.json`
     pub snapshot: Option<Vec<u8>>,
-    /// `targets.json` (role `targets`) and delegated roles.
+    /// `targets.json` (role `targets`) and delegated roles, by the name they were stored under.
     pub targets: BTreeMap<String, Vec<u8>>,
 }
 
@@ -43,7 +44,7 @@ pub enum Step {
     },
     /// Make a role's file durable, replacing the one before, then answer [`Answer::Stored`].
     Store {
-        /// `root`, `timestamp`, `snapshot`, `targets` or a delegated role.
+        /// `root`, `timestamp`, `snapshot`, `targets`, or a delegated role's name, percent-quoted: always one path segment.
         role: String,
         /// The file.
         bytes: Vec<u8>,
@@ -68,124 +69,6 @@ pub enum Answer {
     Failed,
     /// The store or removal is durable.
     Stored,
-}
-
-/// Why a repository is not believed.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum TufError {
-    /// Not signed by its role's threshold.
-    #[error("{role} is not signed by its threshold: {source}")]
-    Signatures {
-        /// The role.
-        role: String,
-        /// The count.
-        source: TooFewSignatures,
-    },
-    /// Not metadata of its type.
-    #[error("{role} is malformed: {source}")]
-    Malformed {
-        /// The role.
-        role: String,
-        /// What is wrong.
-        source: Malformed,
-    },
-    /// An older version than one that was trusted.
-    #[error("{role} went back from version {trusted} to {offered}")]
-    Rollback {
-        /// The role.
-        role: String,
-        /// What was trusted.
-        trusted: u64,
-        /// What is offered.
-        offered: u64,
-    },
-    /// Another version than its parent says, or than was asked for.
-    #[error("{role} has version {offered}, wanted is {wanted}")]
-    WrongVersion {
-        /// The role.
-        role: String,
-        /// What is wanted.
-        wanted: u64,
-        /// What is offered.
-        offered: u64,
-    },
-    /// Other bytes than its parent says.
-    #[error("{role} is not the file its parent names")]
-    WrongBytes {
-        /// The role.
-        role: String,
-    },
-    /// A file the old snapshot listed is gone from the new one.
-    #[error("the snapshot no longer lists {file}")]
-    Dropped {
-        /// The file.
-        file: String,
-    },
-    /// Expired.
-    #[error("{role} expired at {expired}, proven time is {now}")]
-    Expired {
-        /// The role.
-        role: String,
-        /// When.
-        expired: UnixSeconds,
-        /// Now.
-        now: UnixSeconds,
-    },
-    /// The next root could be neither fetched nor shown to be absent.
-    #[error("version {version} of root could not be fetched")]
-    RootUnavailable {
-        /// Which.
-        version: u64,
-    },
-    /// A file that must exist could not be fetched.
-    #[error("{path} could not be fetched")]
-    Unavailable {
-        /// Which.
-        path: String,
-    },
-    /// Longer than allowed.
-    #[error("{path} is longer than {limit}")]
-    TooLong {
-        /// Which.
-        path: String,
-        /// How long it may be.
-        limit: ByteCount,
-    },
-    /// A stored file is not what was stored.
-    #[error("the stored {role} is damaged")]
-    Damaged {
-        /// The role.
-        role: String,
-    },
-    /// A role has to be listed by its parent and is not.
-    #[error("no parent lists {role}")]
-    Unlisted {
-        /// The role.
-        role: String,
-    },
-    /// The driver answered something else than it was asked: a bug of ours.
-    #[error("the driver's answer does not fit the step")]
-    Driver,
-}
-
-impl TufError {
-    /// The code of the refusal.
-    pub const fn code(&self) -> Code {
-        match self {
-            Self::Signatures { .. } => Code::ThresholdNotMet,
-            Self::Malformed { .. }
-            | Self::WrongVersion { .. }
-            | Self::WrongBytes { .. }
-            | Self::TooLong { .. }
-            | Self::Unlisted { .. } => Code::MetadataInvalid,
-            Self::Rollback { .. } | Self::Dropped { .. } => Code::MetadataRollback,
-            Self::Expired { .. } => Code::MetadataExpired,
-            Self::RootUnavailable { .. } => Code::RootUnavailable,
-            Self::Unavailable { .. } => Code::Unreachable,
-            Self::Damaged { .. } => Code::StateLost,
-            Self::Driver => Code::Internal,
-        }
-    }
 }
 
 /// Where a refresh stands.
@@ -305,8 +188,10 @@ impl Refresh {
                 Ok(Some(self.fetch(file_name("snapshot", version), limit)))
             }
             At::Targets => {
-                if let Some(targets) = self.stored("targets") {
-                    self.targets = Some(self.accept_targets(&targets)?);
+                if let Some(bytes) = self.stored_targets.get("targets")
+                    && let Some(targets) = reuse(self.accept_targets(bytes))?
+                {
+                    self.targets = Some(targets);
                     self.at = At::Done;
                     return Ok(None);
                 }
@@ -367,7 +252,8 @@ impl Refresh {
         let bytes = match answer {
             Answer::Absent => return self.root_walk_ended(),
             Answer::Bytes(bytes) => within(bytes, "root.json", limits::ROOT)?,
-            Answer::Failed | Answer::Stored => return Err(TufError::RootUnavailable { version: wanted }),
+            Answer::Failed => return Err(TufError::RootUnavailable { version: wanted }),
+            Answer::Stored => return Err(TufError::Driver),
         };
         let claimed: Claimed<Root> = parse(&bytes, "root")?;
         let (keys, role) = {
@@ -386,6 +272,7 @@ impl Refresh {
                 offered,
             });
         }
+        same_fleet(self.root.get(), next.get())?;
         // §5.3.11, recovery from fast-forward: files of rotated keys go first, so that a power cut between the two steps
         // leaves the old root without them rather than the new root with them.
         if rotated(self.root.get(), next.get(), "timestamp")
@@ -453,7 +340,7 @@ impl Refresh {
             unchanged = offered == trusted;
             let of =
                 |timestamp: &Verified<Timestamp>| timestamp.get().snapshot().map_or(0, |entry| entry.version);
-            if of(&new) < of(old) {
+            if !unchanged && of(&new) < of(old) {
                 return Err(TufError::Rollback {
                     role: "snapshot".into(),
                     trusted: of(old),
@@ -533,13 +420,6 @@ impl Refresh {
         accept_targets(bytes, "targets", entry, &self.signers("targets")?, self.now)
     }
 
-    /// A stored file, if it is the one the snapshot names.
-    fn stored(&self, role: &str) -> Option<Vec<u8>> {
-        let bytes = self.stored_targets.get(role)?;
-        let entry = listed(self.snapshot_ref().ok()?, role).ok()?;
-        is_listed(bytes, entry).then(|| bytes.clone())
-    }
-
     fn signers<T>(&self, role: &str) -> Result<Signers<'_, T>, TufError> {
         Ok(Signers::new(
             &self.root.get().keys,
@@ -556,66 +436,6 @@ impl Refresh {
 
     fn snapshot_ref(&self) -> Result<&Snapshot, TufError> {
         self.snapshot.as_ref().map(Verified::get).ok_or(TufError::Driver)
-    }
-}
-
-/// A repository whose metadata is verified, as of one moment.
-#[derive(Clone, Debug)]
-pub struct Repository {
-    pub(crate) now: UnixSeconds,
-    pub(crate) root: Verified<Root>,
-    root_bytes: Vec<u8>,
-    pub(crate) timestamp: Verified<Timestamp>,
-    pub(crate) snapshot: Verified<Snapshot>,
-    pub(crate) targets: Verified<Targets>,
-    pub(crate) stored: BTreeMap<String, Vec<u8>>,
-}
-
-impl Repository {
-    /// The root.
-    pub fn root(&self) -> &Root {
-        self.root.get()
-    }
-
-    /// The root's bytes.
-    pub fn root_bytes(&self) -> &[u8] {
-        &self.root_bytes
-    }
-
-    /// Version of the timestamp.
-    pub fn timestamp_version(&self) -> u64 {
-        self.timestamp.get().version()
-    }
-
-    /// Version of the snapshot.
-    pub fn snapshot_version(&self) -> u64 {
-        self.snapshot.get().version()
-    }
-
-    /// The snapshot.
-    pub fn snapshot(&self) -> &Snapshot {
-        self.snapshot.get()
-    }
-
-    /// The top-level targets role.
-    pub fn targets(&self) -> &Targets {
-        self.targets.get()
-    }
-
-    /// Who may sign a role of the root.
-    pub fn signers<T>(&self, role: &str) -> Option<Signers<'_, T>> {
-        let keys = self.root.get().roles.get(role)?;
-        Some(Signers::new(&self.root.get().keys, keys.clone()))
-    }
-
-    /// Keys and role of the root, for those who only count.
-    pub(crate) fn root_keys(&self) -> &Root {
-        self.root.get()
-    }
-
-    /// A target of the top-level role by its path.
-    pub fn top_target(&self, path: &str) -> Option<&TargetEntry> {
-        self.targets.get().targets.get(path)
     }
 }
 
@@ -647,10 +467,16 @@ pub(crate) fn accept_targets(
     Ok(new)
 }
 
-/// Whether stored bytes are the file a parent lists: by hash, else by version.
-pub(crate) fn is_listed(bytes: &[u8], entry: &MetaEntry) -> bool {
-    fits(bytes, entry.length, &entry.hashes)
-        && Claimed::<Targets>::parse(bytes).is_ok_and(|claimed| claimed.claims().version() == entry.version)
+/// A stored targets file is a copy of what the snapshot lists by version. If it is another file now, or signed by keys that
+/// were replaced, the copy on the server is asked for; if it has expired, so has that one.
+pub(crate) fn reuse(
+    read: Result<Verified<Targets>, TufError>,
+) -> Result<Option<Verified<Targets>>, TufError> {
+    match read {
+        Ok(targets) => Ok(Some(targets)),
+        Err(error @ (TufError::Expired { .. } | TufError::Unlisted { .. } | TufError::Driver)) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 pub(crate) fn listed<'a>(snapshot: &'a Snapshot, role: &str) -> Result<&'a MetaEntry, TufError> {
@@ -665,6 +491,15 @@ fn role_of(root: &Root, role: &str) -> Result<RoleKeys, TufError> {
         .get(role)
         .cloned()
         .ok_or_else(|| TufError::Unlisted { role: role.into() })
+}
+
+/// A root says once for all whose it is: a development fleet never becomes a production fleet, nor another one.
+fn same_fleet(old: &Root, new: &Root) -> Result<(), TufError> {
+    if old.fleet == new.fleet && old.profile == new.profile {
+        Ok(())
+    } else {
+        Err(TufError::OtherFleet)
+    }
 }
 
 /// Whether a role's keys or threshold differ between two roots.
