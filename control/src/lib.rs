@@ -1,2 +1,28 @@
 //! The control server: mutual TLS, EST, storage, operator interface.
+//!
+//! What it is: delivers what others signed, chooses among it for each device, and writes down what devices say.
+//!
+//! Whom it believes: identities out of verified handshakes, per request; release metadata only after walking it as a device would.
+//! Nobody has to believe it: devices verify everything again.
+//!
+//! Invariants: no acceptance without audit, in one transaction; the fleet is chosen by the name of the connection and judged by that
+//! fleet's one anchor; offline-signed bytes are served unchanged.
+//!
+//! Absent on purpose: keys of root, targets, snapshot or components; plain HTTP; any way to change a fleet's roots over the network.
+//!
+//! Start reading at [`server`].
 #![forbid(unsafe_code)]
+
+pub mod artifacts;
+pub mod checkin;
+pub mod config;
+pub mod director;
+pub mod error;
+pub mod est;
+pub mod fleet;
+pub mod metrics;
+pub mod operator;
+pub mod register;
+pub mod release;
+pub mod server;
+pub mod store;

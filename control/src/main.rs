@@ -1,4 +1,131 @@
-//! The control server: mutual TLS, EST, storage, operator interface.
+//! `redan-control`: the control server.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use clap::{Parser, Subcommand};
+use redan_control::config::Config;
+use redan_control::error::ServerError;
+use redan_control::register;
+use redan_control::server::Server;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Deliver signed components to fleets of devices over mutual TLS.
+#[derive(Parser)]
+#[command(name = "redan-control", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Control,
+}
+
+#[derive(Subcommand)]
+enum Control {
+    /// Fleets of this server; changed on its own host, never over the network.
+    #[command(subcommand)]
+    Fleet(FleetCommand),
+    /// Serve until SIGTERM or SIGINT.
+    Serve {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum FleetCommand {
+    /// Register a fleet founded with redan-ceremony.
+    Add {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// The ceremony's online/ folder: the only keys this server holds.
+        #[arg(long)]
+        online: PathBuf,
+        /// The ceremony's public/ folder.
+        #[arg(long)]
+        public: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("REDAN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,redan_control=info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return fail(
+                &format!("no threads: {error}"),
+                "internal",
+                "free memory or raise limits",
+                3,
+            );
+        }
+    };
+    let outcome = match Arguments::parse().command {
+        Control::Fleet(FleetCommand::Add {
+            config,
+            online,
+            public,
+        }) => runtime.block_on(async {
+            let fleet = register::add(&Config::load(&config)?, &online, &public).await?;
+            say(&format!("redan-control: registered fleet {fleet}"));
+            Ok(())
+        }),
+        Control::Serve { config } => runtime.block_on(async { serve(Config::load(&config)?).await }),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(
+            &error.to_string(),
+            error.code().name(),
+            error.remedy(),
+            error.exit(),
+        ),
+    }
+}
+
+async fn serve(config: Config) -> Result<(), ServerError> {
+    let address = config.listen;
+    let refused = |error: std::io::Error| ServerError::Listen {
+        address,
+        what: error.to_string(),
+    };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let server = Server::open(config).await?;
+    let bound = listener.local_addr().map_err(refused)?;
+    let (stop, stopped) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Nobody listening any more means that the server has stopped already.
+        let _ = stop.send(true);
+        // A second signal ends the process at once.
+        drop((terminate, interrupt));
+    });
+    say(&format!("redan-control: listening on {bound}"));
+    server.serve(listener, stopped).await
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout();
+    // A closed standard output does not stop a server.
+    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
+}
+
+fn fail(what: &str, because: &str, remedy: &str, exit: u8) -> ExitCode {
+    let text = format!("error: {what}\nbecause: {because}\ntry: {remedy}\n");
+    drop(std::io::stderr().write_all(text.as_bytes()));
+    ExitCode::from(exit)
+}

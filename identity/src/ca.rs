@@ -77,6 +77,12 @@ pub struct Issuer {
     key: KeyFile,
 }
 
+impl std::fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Issuer({:?} of {})", self.kind, self.anchor.fleet())
+    }
+}
+
 impl FleetCa {
     /// Founds a fleet's root.
     pub fn found(fleet: FleetId, now: UnixSeconds) -> Result<Self, IdentityError> {

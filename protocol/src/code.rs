@@ -177,6 +177,8 @@ codes! {
     InstanceLimit = 115, "instance-limit", "use fewer instances, or ask for more";
     /// Random bytes over the per-call limit.
     RandomLimit = 116, "random-limit", "ask for fewer random bytes at once";
+    /// The job ended and said that it failed.
+    JobFailed = 117, "job-failed", "see the workload owner's log on the device";
 
     // 120–129: egress
     /// No rule of the grant admits the destination.

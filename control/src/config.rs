@@ -1,0 +1,49 @@
+//! `control.toml`. An unknown key is an error: a mistyped limit must not silently be no limit.
+
+use crate::error::ServerError;
+use redan_protocol::Seconds;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// How the server is set up.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder of databases, keys and artifacts.
+    pub state: PathBuf,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// How long devices wait between check-ins.
+    #[serde(default = "interval")]
+    pub checkin_interval_seconds: Seconds,
+    /// Most connections at once.
+    #[serde(default = "connections")]
+    pub connections_max: usize,
+}
+
+fn interval() -> Seconds {
+    Seconds::new(60)
+}
+
+fn connections() -> usize {
+    10_000
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self, ServerError> {
+        let fault = |what: String| ServerError::Config {
+            path: path.display().to_string(),
+            what,
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+        toml::from_str(&text).map_err(|error| {
+            let line = error
+                .span()
+                .and_then(|span| text.get(..span.start))
+                .map_or(1, |before| before.matches('\n').count().saturating_add(1));
+            fault(format!("line {line}: {}", error.message()))
+        })
+    }
+}

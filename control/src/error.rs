@@ -1,0 +1,222 @@
+//! Errors of the server: problem documents for requests (RFC 9457), plain words for whoever starts it.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use redan_identity::IdentityError;
+use redan_protocol::Code;
+use redan_protocol::wire::Problem;
+use redan_publish::PublishError;
+use std::path::Path;
+
+/// Why a request is refused. The code says which rule; the detail is for operators only.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refused {
+    /// Which rule.
+    pub code: Code,
+    /// More, for operators.
+    pub detail: Option<String>,
+}
+
+impl Refused {
+    /// A refusal that says no more than its code.
+    pub fn plain(code: Code) -> Self {
+        Self { code, detail: None }
+    }
+
+    /// A refusal that explains itself to an operator.
+    pub fn because(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: Some(detail.into()),
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self.code {
+            Code::NotFound | Code::ArtifactMissing => StatusCode::NOT_FOUND,
+            Code::TooLarge | Code::ComponentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Code::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Code::RangeInvalid => StatusCode::RANGE_NOT_SATISFIABLE,
+            Code::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Code::Conflict | Code::WrongState => StatusCode::CONFLICT,
+            Code::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
+            Code::NotAuthorised | Code::CertificateRevoked | Code::NotAdmitted | Code::VoucherInvalid => {
+                StatusCode::FORBIDDEN
+            }
+            Code::Internal | Code::DiskFailed | Code::DiskFull => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let problem = Problem {
+            kind: format!("urn:redan:code:{}", self.code.name()),
+            title: self.code.name().to_owned(),
+            status: status.as_u16(),
+            code: self.code,
+            detail: self.detail,
+            remedy: self.code.remedy().to_owned(),
+        };
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let kind = HeaderValue::from_static("application/problem+json");
+        (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed");
+        Self::plain(Code::Internal)
+    }
+}
+
+impl From<PublishError> for Refused {
+    fn from(error: PublishError) -> Self {
+        Self::because(error.code(), error.to_string())
+    }
+}
+
+impl From<IdentityError> for Refused {
+    fn from(error: IdentityError) -> Self {
+        Self::because(error.code(), error.to_string())
+    }
+}
+
+/// The database or the artifact store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The artifacts.
+    #[error("the artifact store failed: {0}")]
+    Artifacts(#[from] object_store::Error),
+    /// A stored document does not read back.
+    #[error("the stored {kind} {id} does not read back")]
+    Document {
+        /// Its kind.
+        kind: &'static str,
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Why the server does not start, or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration.
+    #[error("{path}: {what}")]
+    Config {
+        /// The file.
+        path: String,
+        /// What is wrong, with the line.
+        what: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("{path}: {what}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system says.
+        what: String,
+    },
+    /// The address.
+    #[error("cannot listen on {address}: {what}")]
+    Listen {
+        /// Which.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        what: String,
+    },
+    /// The fleet is registered already.
+    #[error("fleet {0} is registered already")]
+    FleetExists(String),
+    /// No fleet.
+    #[error("no fleet is registered with this server")]
+    NoFleet,
+    /// A key the server must never hold.
+    #[error("{path} is a key that the root names for {role}; this server must not hold it")]
+    OfflineKey {
+        /// The file.
+        path: String,
+        /// The role.
+        role: String,
+    },
+    /// Keys and metadata.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// Certificates.
+    #[error("{path}: {source}")]
+    Identity {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        source: IdentityError,
+    },
+    /// Metadata that does not verify.
+    #[error("the fleet's metadata does not verify: {0}")]
+    Metadata(#[from] redan_trust::TufError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ServerError {
+    pub(crate) fn file(path: &Path, error: &std::io::Error) -> Self {
+        Self::File {
+            path: path.display().to_string(),
+            what: error.to_string(),
+        }
+    }
+
+    /// The code.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Config { .. } => Code::BadRequest,
+            Self::File { .. } | Self::Store(_) => Code::DiskFailed,
+            Self::Listen { .. } => Code::Unreachable,
+            Self::FleetExists(_) => Code::Conflict,
+            Self::NoFleet => Code::NotFound,
+            Self::OfflineKey { .. } => Code::NotAuthorised,
+            Self::Publish(error) => error.code(),
+            Self::Identity { source, .. } => source.code(),
+            Self::Metadata(error) => error.code(),
+        }
+    }
+
+    /// What to do.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Config { .. } => "correct the named line; docs/control.md lists every key",
+            Self::File { .. } => "check that the file exists and may be read or written",
+            Self::Listen { .. } => {
+                "stop the program that listens there, or name another address with `listen`"
+            }
+            Self::FleetExists(_) => "a fleet is registered once; to start over, name another `state` folder",
+            Self::NoFleet => "register one: redan-control fleet add --config … --online … --public …",
+            Self::OfflineKey { .. } => {
+                "take the key off this machine; if it has been here, replace it in a ceremony"
+            }
+            Self::Publish(error) => error.remedy(),
+            Self::Identity { source, .. } => source.remedy(),
+            Self::Metadata(error) => error.code().remedy(),
+            Self::Store(_) => "check the state folder's disk: space, permissions, health",
+        }
+    }
+
+    /// Exit code (style §5).
+    pub const fn exit(&self) -> u8 {
+        match self {
+            Self::Config { .. } | Self::FleetExists(_) | Self::NoFleet => 2,
+            Self::File { .. }
+            | Self::Listen { .. }
+            | Self::Store(_)
+            | Self::Publish(PublishError::File { .. }) => 3,
+            Self::OfflineKey { .. } | Self::Publish(_) | Self::Identity { .. } | Self::Metadata(_) => 1,
+        }
+    }
+}

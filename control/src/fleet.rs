@@ -1,0 +1,327 @@
+//! One fleet on this server: its keys, its database, its artifacts, and what is known of its devices. Opened for a fleet, so
+//! that rows of two fleets cannot meet.
+
+use crate::artifacts::Artifacts;
+use crate::error::{Refused, ServerError, StoreError};
+use crate::store::{Put, Store};
+use redan_control_core::Rollout;
+use redan_identity::tls::{FleetServer, fleet_server};
+use redan_identity::{FleetAnchor, Issuer, IssuerKind, pem};
+use redan_protocol::audit::{Action, AuditEntry};
+use redan_protocol::report::Report;
+use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, SetId, UnixSeconds};
+use redan_publish::{DirectorFiles, SigningKey};
+use redan_trust::Claimed;
+use redan_trust::metadata::{Metadata as _, Root};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tokio::sync::Mutex;
+
+/// Keys the server holds, and no others.
+#[derive(Debug)]
+pub struct OnlineKeys {
+    /// Release `timestamp`.
+    pub release_timestamp: SigningKey,
+    /// Director `targets`.
+    pub director_targets: SigningKey,
+    /// Director `snapshot`.
+    pub director_snapshot: SigningKey,
+    /// Director `timestamp`, and freshness statements.
+    pub director_timestamp: SigningKey,
+}
+
+/// A device as the server knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceRow {
+    /// Keys it may use: the current one, and after a renewal the next one.
+    pub keys: Vec<Digest>,
+    /// Labels for waves.
+    pub labels: BTreeMap<String, String>,
+    /// Its voucher's last second.
+    pub voucher_expires: UnixSeconds,
+    /// When it enrolled.
+    pub enrolled: Option<UnixSeconds>,
+    /// Revoked.
+    pub revoked: bool,
+    /// When it last checked in.
+    pub last_seen: Option<UnixSeconds>,
+    /// What it said then.
+    pub report: Option<Report>,
+}
+
+/// What a device is directed to, signed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectorRow {
+    /// The set; `None`: nothing.
+    pub set: Option<SetId>,
+    /// The rollout it comes from.
+    pub rollout: u64,
+    /// Version of the release timestamp it was made for: members' signatures may have changed since.
+    pub release: u64,
+    /// Sequence number.
+    pub sequence: DirectionSequence,
+    /// When it was made.
+    pub made: UnixSeconds,
+    /// Version of the files.
+    pub version: u64,
+    /// `targets.json`
+    pub targets: String,
+    /// `snapshot.json`
+    pub snapshot: String,
+    /// `timestamp.json`
+    pub timestamp: String,
+}
+
+impl DirectorRow {
+    pub(crate) fn fill(&mut self, files: DirectorFiles) {
+        let text = |bytes| String::from_utf8(bytes).unwrap_or_default();
+        self.version = files.version;
+        self.targets = text(files.targets);
+        self.snapshot = text(files.snapshot);
+        self.timestamp = text(files.timestamp);
+    }
+}
+
+/// Everything that changes.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Devices.
+    pub devices: BTreeMap<DeviceId, DeviceRow>,
+    /// Director repositories, per device.
+    pub director: BTreeMap<DeviceId, DirectorRow>,
+    /// Rollouts, in the order they were started.
+    pub rollouts: Vec<Rollout>,
+    /// Release metadata by file name, as signed.
+    pub release: BTreeMap<String, Vec<u8>>,
+    /// The newest audit entry.
+    pub last_audit: Option<AuditEntry>,
+}
+
+/// A fleet.
+#[derive(Debug)]
+pub struct Fleet {
+    /// Its name.
+    pub id: FleetId,
+    /// Its one trust anchor.
+    pub anchor: FleetAnchor,
+    /// Its TLS.
+    pub tls: FleetServer,
+    /// Its device issuer.
+    pub issuer: Issuer,
+    /// Its online keys.
+    pub keys: OnlineKeys,
+    /// Its artifacts.
+    pub artifacts: Artifacts,
+    /// `1.root.json` of both repositories, for vouchers and the director.
+    pub release_root: String,
+    /// The director's root.
+    pub director_root: String,
+    store: Store,
+    /// What changes; one writer at a time.
+    pub state: Mutex<State>,
+}
+
+impl Fleet {
+    /// Opens a registered fleet.
+    pub async fn open(folder: &Path, id: FleetId, now: UnixSeconds) -> Result<Self, ServerError> {
+        let online = folder.join("online");
+        let public = folder.join("public");
+        let read =
+            |path: PathBuf| std::fs::read_to_string(&path).map_err(|error| ServerError::file(&path, &error));
+        let identity = |path: &Path| {
+            let path = path.display().to_string();
+            move |source| ServerError::Identity { path, source }
+        };
+        let ca = public.join("ca.pem");
+        let anchor = FleetAnchor::from_pem(id.clone(), &read(ca.clone())?).map_err(identity(&ca))?;
+        let bundle = |name: &str| {
+            let path = online.join(name);
+            let text = redan_identity::Zeroizing::new(read(path.clone())?);
+            pem::read_bundle(&text).map_err(identity(&path))
+        };
+        let (server_key, server_chain) = bundle("server.pem")?;
+        let tls = fleet_server(&anchor, &server_chain, &server_key, now)
+            .map_err(identity(&online.join("server.pem")))?;
+        let (issuer_key, issuer_chain) = bundle("device-issuer.pem")?;
+        let certificate = issuer_chain.into_iter().next().ok_or(ServerError::NoFleet)?;
+        let issuer = Issuer::load(IssuerKind::Device, anchor.clone(), issuer_key, certificate);
+        let key = |name: &str| SigningKey::load(&online.join(format!("{name}.key.json")));
+        let keys = OnlineKeys {
+            release_timestamp: key("release.timestamp")?,
+            director_targets: key("director.targets")?,
+            director_snapshot: key("director.snapshot")?,
+            director_timestamp: key("director.timestamp")?,
+        };
+        let release_root = read(public.join("release/1.root.json"))?;
+        let director_root = read(public.join("director/1.root.json"))?;
+        refuse_offline_keys(&release_root, &keys, &online)?;
+        let artifacts_folder = folder.join("artifacts");
+        std::fs::create_dir_all(&artifacts_folder)
+            .map_err(|error| ServerError::file(&artifacts_folder, &error))?;
+        let artifacts = Artifacts::local(&artifacts_folder)?;
+        let store = Store::open(&folder.join("fleet.sqlite")).await?;
+        let state = load(&store).await?;
+        let fleet = Self {
+            id,
+            anchor,
+            tls,
+            issuer,
+            keys,
+            artifacts,
+            release_root,
+            director_root,
+            store,
+            state: Mutex::new(state),
+        };
+        fleet.first_metadata(&public, now).await?;
+        Ok(fleet)
+    }
+
+    /// The first time: takes the ceremony's metadata over and signs the first timestamp.
+    async fn first_metadata(&self, public: &Path, now: UnixSeconds) -> Result<(), ServerError> {
+        let mut state = self.state.lock().await;
+        if !state.release.is_empty() {
+            return Ok(());
+        }
+        let folder = public.join("release");
+        let mut files = BTreeMap::new();
+        let entries = std::fs::read_dir(&folder).map_err(|error| ServerError::file(&folder, &error))?;
+        for entry in entries {
+            let path = entry.map_err(|error| ServerError::file(&folder, &error))?.path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default()
+                .to_owned();
+            files.insert(
+                name,
+                std::fs::read(&path).map_err(|error| ServerError::file(&path, &error))?,
+            );
+        }
+        let accepted = crate::release::accept(self, &state.release, files, now).map_err(|refused| {
+            let path = folder.display().to_string();
+            ServerError::File {
+                path,
+                what: refused.detail.unwrap_or_else(|| refused.code.to_string()),
+            }
+        })?;
+        let puts = accepted
+            .iter()
+            .map(|(name, bytes)| Put::bytes("release", name, bytes.clone()))
+            .collect();
+        self.commit(
+            &mut state,
+            now,
+            "local",
+            puts,
+            &[(Action::FleetAdded, self.id.to_string())],
+        )
+        .await?;
+        state.release.extend(accepted);
+        Ok(())
+    }
+
+    /// Makes a change durable together with what the audit says of it.
+    pub async fn commit(
+        &self,
+        state: &mut State,
+        now: UnixSeconds,
+        actor: &str,
+        puts: Vec<Put>,
+        actions: &[(Action, String)],
+    ) -> Result<(), StoreError> {
+        let mut entries: Vec<AuditEntry> = Vec::new();
+        for (action, subject) in actions {
+            let last = entries.last().or(state.last_audit.as_ref());
+            entries.push(AuditEntry::following(last, now, actor, *action, subject));
+        }
+        self.store.commit(&puts, &entries).await?;
+        if let Some(last) = entries.pop() {
+            state.last_audit = Some(last);
+        }
+        Ok(())
+    }
+
+    /// The audit log.
+    pub async fn audit(&self, from: u64) -> Result<Vec<AuditEntry>, StoreError> {
+        self.store.audit(from).await
+    }
+
+    /// Whether a key may speak for a device now. Asked for every request, so that a revocation acts on open connections.
+    pub async fn allows(&self, device: &DeviceId, spki: Digest) -> Result<(), Refused> {
+        let state = self.state.lock().await;
+        match state.devices.get(device) {
+            Some(row) if !row.revoked && row.keys.contains(&spki) => Ok(()),
+            _ => Err(Refused::plain(redan_protocol::Code::CertificateRevoked)),
+        }
+    }
+}
+
+async fn load(store: &Store) -> Result<State, ServerError> {
+    let by_device = |id: String, kind| DeviceId::parse(&id).map_err(|_| StoreError::Document { kind, id });
+    let mut state = State {
+        last_audit: store.last_audit().await?,
+        ..State::default()
+    };
+    for (id, row) in store.all::<DeviceRow>("device").await? {
+        state.devices.insert(by_device(id, "device")?, row);
+    }
+    for (id, row) in store.all::<DirectorRow>("director").await? {
+        state.director.insert(by_device(id, "director")?, row);
+    }
+    state.rollouts = store
+        .all::<Rollout>("rollout")
+        .await?
+        .into_iter()
+        .map(|(_, rollout)| rollout)
+        .collect();
+    state.rollouts.sort_by_key(|rollout| rollout.id);
+    state.release = store.all_bytes("release").await?.into_iter().collect();
+    Ok(state)
+}
+
+/// The server never holds a key that the root or targets role of the release repository names (promise 3).
+fn refuse_offline_keys(root: &str, keys: &OnlineKeys, online: &Path) -> Result<(), ServerError> {
+    let claimed =
+        Claimed::<Root>::parse(root.as_bytes()).map_err(|source| redan_trust::TufError::Malformed {
+            role: "root".into(),
+            source,
+        })?;
+    let root = claimed.peek();
+    for role in ["root", "targets", "snapshot"] {
+        let named = root
+            .roles
+            .get(role)
+            .map(|keys| keys.keyids.as_slice())
+            .unwrap_or_default();
+        let publics: Vec<&serde_json::Value> = named
+            .iter()
+            .filter_map(|id| root.keys.get(id)?.keyval.get("public"))
+            .collect();
+        for key in [
+            &keys.release_timestamp,
+            &keys.director_targets,
+            &keys.director_snapshot,
+            &keys.director_timestamp,
+        ] {
+            if publics
+                .iter()
+                .any(|public| public.as_str() == Some(&key.public().public))
+            {
+                let path = online
+                    .join(format!("{}.key.json", key.purpose()))
+                    .display()
+                    .to_string();
+                return Err(ServerError::OfflineKey {
+                    path,
+                    role: role.to_owned(),
+                });
+            }
+        }
+    }
+    debug_assert!(root.version() > 0, "parsed roots have a version");
+    Ok(())
+}

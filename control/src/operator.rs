@@ -1,0 +1,448 @@
+//! What operators ask for. Every write names who (the certificate) and what, in one transaction with its audit entry.
+
+use crate::director::set_document;
+use crate::error::Refused;
+use crate::fleet::{DeviceRow, Fleet, State};
+use crate::release::{FILES_MAX, Files, accept, current_role};
+use crate::store::Put;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use redan_control_core::rollout::WAVES_MAX;
+use redan_control_core::{Input, Rollout, Rules, desired};
+use redan_protocol::audit::{Action, AuditEntry};
+use redan_protocol::wire::{Voucher, VoucherSchema};
+use redan_protocol::{Code, DeviceId, Digest, OperatorName, Permille, Seconds, SetId, SpiffeId, UnixSeconds};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A voucher's life: long enough to carry it to a plant, short enough to be forgotten safely.
+const VOUCHER_LIFE: Seconds = Seconds::new(7 * 86_400);
+
+/// Who asks, of which fleet.
+#[derive(Clone, Copy, Debug)]
+pub struct Operator<'a> {
+    /// The fleet.
+    pub fleet: &'a Fleet,
+    /// The operator, from the certificate.
+    pub name: &'a OperatorName,
+    /// Now.
+    pub now: UnixSeconds,
+}
+
+/// `POST /v1/devices/admit`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admit {
+    device: DeviceId,
+    spki: Digest,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// Where devices reach the server, when that is not where this request did.
+    #[serde(default)]
+    server: Option<String>,
+}
+
+/// `POST /v1/release`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upload {
+    files: BTreeMap<String, String>,
+}
+
+/// `POST /v1/rollouts`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    set: SetId,
+    waves: Vec<WaveSpec>,
+    failure_threshold: u32,
+    soak_seconds: Seconds,
+    deadline_seconds: Seconds,
+}
+
+/// One wave: named devices, or a cumulative share of the fleet, or devices with all of some labels.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaveSpec {
+    name: String,
+    #[serde(default)]
+    devices: Vec<DeviceId>,
+    #[serde(default)]
+    permille: Option<Permille>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+/// Reads a JSON body.
+pub fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Refused> {
+    serde_json::from_slice(body).map_err(|error| Refused::because(Code::BadRequest, error.to_string()))
+}
+
+impl Operator<'_> {
+    fn actor(&self) -> String {
+        SpiffeId::Operator(self.fleet.id.clone(), self.name.clone()).to_string()
+    }
+
+    async fn commit(
+        &self,
+        state: &mut State,
+        puts: Vec<Put>,
+        action: Action,
+        subject: String,
+    ) -> Result<(), Refused> {
+        Ok(self
+            .fleet
+            .commit(state, self.now, &self.actor(), puts, &[(action, subject)])
+            .await?)
+    }
+
+    /// Admits a key under a name; the answer is the voucher to carry to the device.
+    pub async fn admit(&self, request: Admit, server: &str) -> Result<Voucher, Refused> {
+        let mut state = self.fleet.state.lock().await;
+        if let Some((other, _)) = state
+            .devices
+            .iter()
+            .find(|(id, row)| **id != request.device && row.keys.contains(&request.spki))
+        {
+            return Err(Refused::because(
+                Code::Conflict,
+                format!("this key is admitted for {other} already"),
+            ));
+        }
+        if let Some(row) = state.devices.get(&request.device)
+            && !row.revoked
+            && !row.keys.contains(&request.spki)
+        {
+            let detail = format!("{} is admitted with another key; revoke it first", request.device);
+            return Err(Refused::because(Code::Conflict, detail));
+        }
+        let expires = self.now.after(VOUCHER_LIFE);
+        let row = DeviceRow {
+            keys: vec![request.spki],
+            labels: request.labels,
+            voucher_expires: expires,
+            enrolled: None,
+            revoked: false,
+            last_seen: None,
+            report: None,
+        };
+        let put = Put::json("device", request.device.as_str(), &row)?;
+        let subject = format!("{} {}", request.device, request.spki);
+        self.commit(&mut state, vec![put], Action::DeviceAdmitted, subject)
+            .await?;
+        state.devices.insert(request.device.clone(), row);
+        Ok(Voucher {
+            schema: VoucherSchema::V1,
+            fleet: self.fleet.id.clone(),
+            device: request.device,
+            spki: request.spki,
+            ca: redan_identity::pem::write_chain(&[self.fleet.anchor.root().clone()]),
+            release_root: self.fleet.release_root.clone(),
+            director_root: self.fleet.director_root.clone(),
+            server: request.server.unwrap_or_else(|| server.to_owned()),
+            expires,
+        })
+    }
+
+    /// Revokes a device: from the next request on, none is answered.
+    pub async fn revoke(&self, device: &DeviceId) -> Result<Value, Refused> {
+        let mut state = self.fleet.state.lock().await;
+        let mut row = state
+            .devices
+            .get(device)
+            .cloned()
+            .ok_or_else(|| Refused::plain(Code::NotFound))?;
+        row.revoked = true;
+        let put = Put::json("device", device.as_str(), &row)?;
+        self.commit(&mut state, vec![put], Action::DeviceRevoked, device.to_string())
+            .await?;
+        state.devices.insert(device.clone(), row);
+        Ok(json!({"device": device, "revoked": true}))
+    }
+
+    /// All devices, or one.
+    pub async fn devices(&self, only: Option<&DeviceId>) -> Result<Value, Refused> {
+        let state = self.fleet.state.lock().await;
+        let view = |(id, row): (&DeviceId, &DeviceRow)| device_view(id, row, &state);
+        match only {
+            Some(id) => state
+                .devices
+                .get_key_value(id)
+                .map(view)
+                .ok_or_else(|| Refused::plain(Code::NotFound)),
+            None => Ok(state.devices.iter().map(view).collect()),
+        }
+    }
+
+    /// Accepts signed metadata, all or none.
+    pub async fn release(&self, upload: Upload) -> Result<Value, Refused> {
+        if upload.files.len() > FILES_MAX {
+            return Err(Refused::plain(Code::TooLarge));
+        }
+        let mut files = Files::new();
+        for (name, text) in upload.files {
+            let bytes = STANDARD
+                .decode(text)
+                .map_err(|_| Refused::because(Code::BadRequest, format!("{name} is not base64")))?;
+            files.insert(name, bytes);
+        }
+        let mut state = self.fleet.state.lock().await;
+        let accepted = accept(self.fleet, &state.release, files, self.now)?;
+        let mut merged = state.release.clone();
+        merged.extend(accepted.clone());
+        self.artifacts_are_here(&merged, &accepted).await?;
+        let puts = accepted
+            .iter()
+            .map(|(name, bytes)| Put::bytes("release", name, bytes.clone()))
+            .collect();
+        let names: Vec<String> = accepted.keys().cloned().collect();
+        self.commit(&mut state, puts, Action::ReleasePublished, names.join(" "))
+            .await?;
+        state.release = merged;
+        Ok(json!({"accepted": names}))
+    }
+
+    /// Metadata that names bytes nobody can fetch would stop every device at once.
+    async fn artifacts_are_here(&self, files: &Files, accepted: &Files) -> Result<(), Refused> {
+        let roles: BTreeSet<&str> = accepted
+            .keys()
+            .filter_map(|name| {
+                name.trim_end_matches(".json")
+                    .split_once('.')
+                    .map(|(_, role)| role)
+            })
+            .collect();
+        for role in roles
+            .into_iter()
+            .filter(|role| *role != "snapshot" && *role != "root")
+        {
+            let Some((_, targets)) = current_role(files, role) else {
+                continue;
+            };
+            for (path, entry) in &targets.targets {
+                let stored = match entry.sha256() {
+                    Some(digest) => self.fleet.artifacts.length(digest).await?,
+                    None => None,
+                };
+                if stored != Some(entry.length) {
+                    let detail =
+                        format!("{path} is signed but its bytes are not in the store; upload them first");
+                    return Err(Refused::because(Code::ArtifactMissing, detail));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores an artifact.
+    pub async fn put_artifact(&self, digest: Digest, bytes: Bytes) -> Result<Value, Refused> {
+        let length = bytes.len();
+        self.fleet.artifacts.put(digest, bytes).await?;
+        let mut state = self.fleet.state.lock().await;
+        self.commit(&mut state, Vec::new(), Action::ArtifactStored, digest.to_string())
+            .await?;
+        Ok(json!({"sha256": digest, "length": length}))
+    }
+
+    /// Starts a rollout of a published set. Pre-flight refuses what could never succeed.
+    pub async fn start(&self, request: Start) -> Result<Value, Refused> {
+        let mut state = self.fleet.state.lock().await;
+        let preflight = |what: String| Refused::because(Code::PreflightRefused, what);
+        if set_document(self.fleet, &state, &request.set).await?.is_none() {
+            return Err(preflight(format!("release set {} is not published", request.set)));
+        }
+        if request.waves.is_empty() || request.waves.len() > WAVES_MAX {
+            return Err(preflight(format!("a rollout has 1 to {WAVES_MAX} waves")));
+        }
+        let busy = state
+            .rollouts
+            .iter()
+            .find(|r| r.state == redan_control_core::State::Running);
+        if let Some(busy) = busy {
+            let detail = format!(
+                "rollout {} of {} is running; wait for it or abort it",
+                busy.id, busy.set
+            );
+            return Err(Refused::because(Code::Conflict, detail));
+        }
+        let waves = waves(&state, request.waves)?;
+        let id = state.rollouts.last().map_or(1, |last| last.id.saturating_add(1));
+        let rules = Rules {
+            failure_threshold: request.failure_threshold,
+            soak: request.soak_seconds,
+            deadline: request.deadline_seconds,
+        };
+        let rollout = Rollout::start(id, request.set.clone(), waves, rules, self.now);
+        let put = Put::json("rollout", id.to_string(), &rollout)?;
+        self.commit(
+            &mut state,
+            vec![put],
+            Action::RolloutStarted,
+            format!("rollout {id} {}", request.set),
+        )
+        .await?;
+        let view = rollout_view(&rollout);
+        state.rollouts.push(rollout);
+        Ok(view)
+    }
+
+    /// Rollouts, or one.
+    pub async fn rollouts(&self, only: Option<u64>) -> Result<Value, Refused> {
+        let state = self.fleet.state.lock().await;
+        match only {
+            Some(id) => {
+                let found = state.rollouts.iter().find(|rollout| rollout.id == id);
+                found
+                    .map(rollout_view)
+                    .ok_or_else(|| Refused::plain(Code::NotFound))
+            }
+            None => Ok(state.rollouts.iter().map(rollout_view).collect()),
+        }
+    }
+
+    /// Pauses, resumes or aborts.
+    pub async fn steer(&self, id: u64, verb: &str) -> Result<Value, Refused> {
+        let (input, action) = match verb {
+            "pause" => (Input::Pause, Action::RolloutPaused),
+            "resume" => (Input::Resume, Action::RolloutResumed),
+            "abort" => (Input::Abort, Action::RolloutAborted),
+            _ => return Err(Refused::plain(Code::NotFound)),
+        };
+        let mut state = self.fleet.state.lock().await;
+        let place = state.rollouts.iter().position(|rollout| rollout.id == id);
+        let mut rollout = place
+            .and_then(|at| state.rollouts.get(at))
+            .cloned()
+            .ok_or_else(|| Refused::plain(Code::NotFound))?;
+        rollout
+            .step(self.now, input)
+            .map_err(|error| Refused::because(Code::WrongState, error.to_string()))?;
+        let put = Put::json("rollout", id.to_string(), &rollout)?;
+        self.commit(&mut state, vec![put], action, format!("rollout {id}"))
+            .await?;
+        let view = rollout_view(&rollout);
+        if let Some(old) = state.rollouts.iter_mut().find(|rollout| rollout.id == id) {
+            *old = rollout;
+        }
+        Ok(view)
+    }
+
+    /// The audit log.
+    pub async fn audit(&self) -> Result<Vec<AuditEntry>, Refused> {
+        Ok(self.fleet.audit(0).await?)
+    }
+}
+
+/// Resolves waves to devices: each device belongs to the first wave that names it.
+fn waves(state: &State, specs: Vec<WaveSpec>) -> Result<Vec<(String, Vec<DeviceId>)>, Refused> {
+    let fleet: Vec<&DeviceId> = state
+        .devices
+        .iter()
+        .filter(|(_, row)| row.enrolled.is_some() && !row.revoked)
+        .map(|(id, _)| id)
+        .collect();
+    let mut taken: BTreeSet<DeviceId> = BTreeSet::new();
+    let mut waves = Vec::new();
+    for spec in specs {
+        let mut members = Vec::new();
+        for id in &spec.devices {
+            if !fleet.contains(&id) {
+                return Err(Refused::because(
+                    Code::PreflightRefused,
+                    format!("{id} is not an enrolled device"),
+                ));
+            }
+            members.push(id.clone());
+        }
+        if let Some(share) = spec.permille {
+            let count = fleet
+                .len()
+                .saturating_mul(usize::from(share.get()))
+                .div_ceil(1000);
+            members.extend(fleet.iter().take(count).map(|id| (*id).clone()));
+        }
+        if !spec.labels.is_empty() {
+            let has = |row: &DeviceRow| {
+                spec.labels
+                    .iter()
+                    .all(|(name, value)| row.labels.get(name) == Some(value))
+            };
+            members.extend(
+                state
+                    .devices
+                    .iter()
+                    .filter(|(id, row)| fleet.contains(id) && has(row))
+                    .map(|(id, _)| id.clone()),
+            );
+        }
+        members.retain(|id| taken.insert(id.clone()));
+        waves.push((spec.name, members));
+    }
+    if taken.is_empty() {
+        return Err(Refused::because(
+            Code::PreflightRefused,
+            "no device belongs to any wave",
+        ));
+    }
+    Ok(waves)
+}
+
+fn device_view(id: &DeviceId, row: &DeviceRow, state: &State) -> Value {
+    let report = row.report.as_ref();
+    let slots: Vec<Value> = report
+        .into_iter()
+        .flat_map(|report| &report.slots)
+        .map(|slot| {
+            let [major, minor, patch] = slot.version;
+            json!({
+                "component": slot.component,
+                "version": format!("{major}.{minor}.{patch}"),
+                "counter": slot.counter,
+                "digest": slot.digest,
+                "grant": slot.grant,
+                "health": slot.health,
+                "code": slot.code.map(Code::name),
+            })
+        })
+        .collect();
+    json!({
+        "device": id,
+        "labels": row.labels,
+        "spki": row.keys.first(),
+        "enrolled": row.enrolled,
+        "revoked": row.revoked,
+        "last_seen": row.last_seen,
+        "set": report.and_then(|report| report.set.clone()),
+        "desired_set": desired(&state.rollouts, id),
+        "phase": report.map(|report| report.phase),
+        "refusal": report.and_then(|report| report.refusal).map(Code::name),
+        "rollback": report.and_then(|report| report.rollback).map(Code::name),
+        "isolation": report.map(|report| report.isolation),
+        "slots": slots,
+    })
+}
+
+fn rollout_view(rollout: &Rollout) -> Value {
+    let waves: Vec<Value> = rollout
+        .waves
+        .iter()
+        .map(|wave| {
+            let devices: Vec<Value> = wave
+                .devices
+                .iter()
+                .map(|(device, outcome)| json!({"device": device, "outcome": outcome}))
+                .collect();
+            json!({"name": wave.name, "offered": wave.offered, "held": wave.held, "devices": devices})
+        })
+        .collect();
+    json!({
+        "id": rollout.id,
+        "set": rollout.set,
+        "state": rollout.state,
+        "wave": rollout.wave,
+        "waves": waves,
+        "halted_because": rollout.halted_because.map(Code::name),
+    })
+}

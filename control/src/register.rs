@@ -1,0 +1,72 @@
+//! Registering a fleet with this server, on its own host and never over the network.
+
+use crate::config::Config;
+use crate::error::ServerError;
+use crate::fleet::Fleet;
+use crate::server::now;
+use redan_identity::key::write_private;
+use redan_protocol::FleetId;
+use serde::Deserialize;
+use std::path::Path;
+
+#[derive(Deserialize)]
+struct FleetFile {
+    fleet: FleetId,
+}
+
+/// Copies the online keys and the public metadata of a ceremony, opens the fleet once to prove that everything fits, and only then
+/// gives it its place.
+pub async fn add(config: &Config, online: &Path, public: &Path) -> Result<FleetId, ServerError> {
+    let named = public.join("fleet.json");
+    let text = std::fs::read(&named).map_err(|error| ServerError::file(&named, &error))?;
+    let FleetFile { fleet } = serde_json::from_slice(&text).map_err(|error| ServerError::Config {
+        path: named.display().to_string(),
+        what: error.to_string(),
+    })?;
+    let fleets = config.state.join("fleets");
+    let place = fleets.join(fleet.as_str());
+    if place.exists() {
+        return Err(ServerError::FleetExists(fleet.to_string()));
+    }
+    // No fleet's name begins with a dot.
+    let half = fleets.join(format!(".{fleet}.unfinished"));
+    if half.exists() {
+        std::fs::remove_dir_all(&half).map_err(|error| ServerError::file(&half, &error))?;
+    }
+    std::fs::create_dir_all(&half).map_err(|error| ServerError::file(&half, &error))?;
+    let added = async {
+        copy(online, &half.join("online"), true)?;
+        copy(public, &half.join("public"), false)?;
+        Fleet::open(&half, fleet.clone(), now()).await.map(drop)
+    };
+    if let Err(error) = added.await {
+        drop(std::fs::remove_dir_all(&half));
+        return Err(error);
+    }
+    std::fs::rename(&half, &place).map_err(|error| ServerError::file(&place, &error))?;
+    Ok(fleet)
+}
+
+fn copy(from: &Path, to: &Path, private: bool) -> Result<(), ServerError> {
+    std::fs::create_dir_all(to).map_err(|error| ServerError::file(to, &error))?;
+    for entry in std::fs::read_dir(from).map_err(|error| ServerError::file(from, &error))? {
+        let path = entry.map_err(|error| ServerError::file(from, &error))?.path();
+        let Some(name) = path.file_name() else { continue };
+        let target = to.join(name);
+        if path.is_dir() {
+            copy(&path, &target, private)?;
+            continue;
+        }
+        let bytes = std::fs::read(&path).map_err(|error| ServerError::file(&path, &error))?;
+        if private {
+            let fault = |source| ServerError::Identity {
+                path: target.display().to_string(),
+                source,
+            };
+            write_private(&target, &bytes).map_err(fault)?;
+        } else {
+            std::fs::write(&target, &bytes).map_err(|error| ServerError::file(&target, &error))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! The release repository as this server keeps it: signed by others, served byte for byte; only the timestamp is its own.
+
+use crate::error::Refused;
+use crate::fleet::{Fleet, State};
+use redan_protocol::{Code, Seconds, UnixSeconds};
+use redan_publish::metadata::{sign, timestamp};
+use redan_trust::lookup::LookupStep;
+use redan_trust::metadata::{Metadata as _, Snapshot, Targets, file_name};
+use redan_trust::{Answer, Claimed, Refresh, Repository, Step, Trusted};
+use std::collections::BTreeMap;
+
+/// Release timestamps live 48 hours (10-trust), and are made anew after a quarter of that.
+const TIMESTAMP_LIFE: Seconds = Seconds::new(48 * 3600);
+/// Age at which a timestamp is made anew.
+const TIMESTAMP_RENEW: Seconds = Seconds::new(12 * 3600);
+/// Most files in one upload.
+pub const FILES_MAX: usize = 64;
+
+/// Metadata by file name.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// Verifies an upload as a device would, from the pinned root, with the timestamp this server would sign for it. Gives all files
+/// to store, the new timestamp among them; nothing was changed yet.
+pub fn accept(fleet: &Fleet, present: &Files, uploaded: Files, now: UnixSeconds) -> Result<Files, Refused> {
+    for name in uploaded.keys() {
+        let plain = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-%".contains(&b));
+        if !plain || name.strip_suffix(".json").is_none() || name == "timestamp.json" || name.contains("..") {
+            return Err(Refused::because(
+                Code::BadRequest,
+                format!("{name:?} is not a metadata file to upload"),
+            ));
+        }
+        if let Some(old) = present.get(name)
+            && Some(old) != uploaded.get(name)
+        {
+            let detail = format!("{name} exists with other bytes; sign a higher version");
+            return Err(Refused::because(Code::Conflict, detail));
+        }
+    }
+    let newest = |files: &Files| -> Option<(u64, Vec<u8>)> {
+        let snapshots = files.iter().filter_map(|(name, bytes)| {
+            let version = name.strip_suffix(".snapshot.json")?.parse::<u64>().ok()?;
+            Some((version, bytes.clone()))
+        });
+        snapshots.max_by_key(|(version, _)| *version)
+    };
+    let mut files = present.clone();
+    files.extend(uploaded.clone());
+    let (version, snapshot) = newest(&files).ok_or_else(|| {
+        Refused::because(
+            Code::BadRequest,
+            "the upload has no snapshot and there is none yet",
+        )
+    })?;
+    if newest(present).is_some_and(|(old, _)| old >= version) {
+        let detail = "the upload has no newer snapshot; fetch the present metadata and sign again";
+        return Err(Refused::because(Code::Conflict, detail));
+    }
+    let bytes = next_timestamp(fleet, present, (version, &snapshot), now)?;
+    files.insert("timestamp.json".into(), bytes.clone());
+    verify(fleet, present, &files, &uploaded, now)?;
+    let mut accepted = uploaded;
+    accepted.insert("timestamp.json".into(), bytes);
+    Ok(accepted)
+}
+
+/// A timestamp that is due to be made anew.
+pub fn renewed(fleet: &Fleet, state: &State, now: UnixSeconds) -> Option<Result<Vec<u8>, Refused>> {
+    let bytes = state.release.get("timestamp.json")?;
+    let old = Claimed::<redan_trust::metadata::Timestamp>::parse(bytes).ok()?;
+    let left = old.peek().expires().get().saturating_sub(now.get());
+    if left > TIMESTAMP_LIFE.get().saturating_sub(TIMESTAMP_RENEW.get()) {
+        return None;
+    }
+    let version = old.peek().snapshot()?.version;
+    let snapshot = state.release.get(&file_name("snapshot", Some(version)))?;
+    Some(next_timestamp(fleet, &state.release, (version, snapshot), now))
+}
+
+fn next_timestamp(
+    fleet: &Fleet,
+    present: &Files,
+    snapshot: (u64, &[u8]),
+    now: UnixSeconds,
+) -> Result<Vec<u8>, Refused> {
+    let version = timestamp_version(present).saturating_add(1);
+    let signed = timestamp(version, now.after(TIMESTAMP_LIFE), snapshot)?;
+    Ok(sign(&signed, &[&fleet.keys.release_timestamp])?)
+}
+
+/// Version of the timestamp that is served; 0 before the first.
+pub fn timestamp_version(files: &Files) -> u64 {
+    let parsed = files
+        .get("timestamp.json")
+        .map(|bytes| Claimed::<redan_trust::metadata::Timestamp>::parse(bytes));
+    parsed
+        .and_then(Result::ok)
+        .map_or(0, |claimed| claimed.peek().version())
+}
+
+/// The newest version of a role's file that the served snapshot lists.
+pub fn current_role(files: &Files, role: &str) -> Option<(u64, Targets)> {
+    let timestamp = Claimed::<redan_trust::metadata::Timestamp>::parse(files.get("timestamp.json")?).ok()?;
+    let version = timestamp.peek().snapshot()?.version;
+    let snapshot = Claimed::<Snapshot>::parse(files.get(&file_name("snapshot", Some(version)))?).ok()?;
+    let version = snapshot.peek().meta.get(&format!("{role}.json"))?.version;
+    let targets = Claimed::<Targets>::parse(files.get(&file_name(role, Some(version)))?).ok()?;
+    Some((version, targets.into_peeked()))
+}
+
+/// Walks the whole repository over the files at hand: roots, timestamp, snapshot, targets, and every delegated role that was
+/// uploaded, through the very lookups devices make.
+fn verify(
+    fleet: &Fleet,
+    present: &Files,
+    files: &Files,
+    uploaded: &Files,
+    now: UnixSeconds,
+) -> Result<(), Refused> {
+    let refuse = |error: redan_trust::TufError| Refused::because(error.code(), error.to_string());
+    let old_snapshot = present
+        .get("timestamp.json")
+        .and_then(|bytes| Claimed::<redan_trust::metadata::Timestamp>::parse(bytes).ok())
+        .and_then(|claimed| Some(claimed.peek().snapshot()?.version))
+        .and_then(|version| present.get(&file_name("snapshot", Some(version))).cloned());
+    let trusted = Trusted {
+        root: fleet.release_root.clone().into_bytes(),
+        timestamp: present.get("timestamp.json").cloned(),
+        snapshot: old_snapshot,
+        targets: BTreeMap::new(),
+    };
+    let mut refresh = Refresh::new(trusted, now).map_err(refuse)?;
+    let mut answer = None;
+    loop {
+        match refresh.step(answer.take()).map_err(refuse)? {
+            Step::Fetch { path, .. } => answer = Some(found(files, &path)),
+            Step::Store { .. } | Step::Remove { .. } => answer = Some(Answer::Stored),
+            Step::Done => break,
+        }
+    }
+    let mut repository = refresh.finish().map_err(refuse)?;
+    let listed: Vec<String> = repository.snapshot().meta.keys().cloned().collect();
+    for file in listed {
+        let role = file.trim_end_matches(".json");
+        if role == "targets" {
+            continue;
+        }
+        let Some((version, targets)) = current_role(files, role) else {
+            return Err(Refused::because(
+                Code::MetadataInvalid,
+                format!("{file} is listed but was not uploaded"),
+            ));
+        };
+        if uploaded.contains_key(&file_name(role, Some(version))) {
+            for path in targets.targets.keys() {
+                look_up(&mut repository, files, path, role)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn look_up(repository: &mut Repository, files: &Files, path: &str, role: &str) -> Result<(), Refused> {
+    let refuse = |error: redan_trust::TufError| Refused::because(error.code(), error.to_string());
+    let mut lookup = repository.lookup(path);
+    let mut answer = None;
+    loop {
+        match lookup.step(answer.take()).map_err(refuse)? {
+            LookupStep::Do(Step::Fetch { path, .. }) => answer = Some(found(files, &path)),
+            LookupStep::Do(_) => answer = Some(Answer::Stored),
+            LookupStep::Found(target) if target.roles.last().is_some_and(|last| last == role) => {
+                return Ok(());
+            }
+            LookupStep::Found(_) | LookupStep::NotFound => {
+                let detail = format!("{path} is listed by role {role}, which is not trusted for it");
+                return Err(Refused::because(Code::NotReleased, detail));
+            }
+        }
+    }
+}
+
+fn found(files: &Files, path: &str) -> Answer {
+    files
+        .get(path)
+        .map_or(Answer::Absent, |bytes| Answer::Bytes(bytes.clone()))
+}
