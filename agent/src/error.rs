@@ -30,9 +30,67 @@ pub enum AgentError {
         /// The folder.
         state: PathBuf,
     },
-    /// Not written yet.
-    #[error("this part of the agent is not there yet")]
-    Unfinished,
+    /// The device ceiling does not read.
+    #[error("the device ceiling is not valid: {0}")]
+    Ceiling(redan_policy::PolicyError),
+    /// The voucher is not for this device, or not whole.
+    #[error("the voucher cannot be used: {0}")]
+    Voucher(&'static str),
+    /// A key or certificate.
+    #[error(transparent)]
+    Identity(#[from] redan_identity::IdentityError),
+    /// The control server could not be talked to.
+    #[error("the control server {server} could not be reached")]
+    Server {
+        /// Where it should be.
+        server: String,
+        /// Why.
+        code: Code,
+    },
+    /// The control server said no.
+    #[error("the control server answered with status {status}")]
+    Answer {
+        /// The HTTP status.
+        status: u16,
+        /// The code in its answer, if it gave one.
+        code: Code,
+    },
+    /// The state folder has no identity yet.
+    #[error("the device in {} is not enrolled", state.display())]
+    NotEnrolled {
+        /// The folder.
+        state: PathBuf,
+    },
+    /// No agent answers on the admin socket.
+    #[error("no agent runs on {}", state.display())]
+    NotRunning {
+        /// The folder.
+        state: PathBuf,
+    },
+    /// A listening address of the ceiling cannot be had.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// A sibling process does not talk as it should.
+    #[error("the channel to the {with} broke")]
+    Channel {
+        /// Which process.
+        with: &'static str,
+        /// How.
+        source: redan_channel::ChannelError,
+    },
+    /// The kernel refused something a process always gets.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The system's word.
+        source: std::io::Error,
+    },
 }
 
 impl AgentError {
@@ -51,7 +109,13 @@ impl AgentError {
             Self::File { .. } => Code::DiskFailed,
             Self::Config { .. } => Code::PolicyInvalid,
             Self::Locked { .. } => Code::Conflict,
-            Self::Unfinished => Code::Internal,
+            Self::Ceiling(_) => Code::PolicyInvalid,
+            Self::Voucher(_) | Self::NotEnrolled { .. } => Code::VoucherInvalid,
+            Self::Identity(error) => error.code(),
+            Self::Server { code, .. } | Self::Answer { code, .. } => *code,
+            Self::NotRunning { .. } => Code::Unreachable,
+            Self::Listen { .. } => Code::Conflict,
+            Self::Channel { .. } | Self::System { .. } => Code::Internal,
         }
     }
 
@@ -60,7 +124,19 @@ impl AgentError {
         match self {
             Self::Locked { .. } => "stop the other agent, or give this one a state folder of its own",
             Self::Config { .. } => "correct the named line",
-            Self::File { .. } | Self::Unfinished => self.code().remedy(),
+            Self::Ceiling(error) => error.remedy(),
+            Self::NotEnrolled { .. } => {
+                "run `redan-device init`, have the device admitted, then `redan-device enrol`"
+            }
+            Self::NotRunning { .. } => "start it with `redan-device run`",
+            Self::Listen { .. } => "free the address, or name another one in the ceiling's [listen]",
+            Self::File { .. }
+            | Self::Voucher(_)
+            | Self::Identity(_)
+            | Self::Server { .. }
+            | Self::Answer { .. }
+            | Self::Channel { .. }
+            | Self::System { .. } => self.code().remedy(),
         }
     }
 }

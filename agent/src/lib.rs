@@ -12,63 +12,37 @@
 //!
 //! Absent on purpose: wasmtime, guest bytes, an `if` about policy or trust.
 //!
-//! Start reading at [`mod@run`], then `checkin`.
+//! Start reading at [`mod@run`], then `main_loop` and `session`.
 #![forbid(unsafe_code)]
 
+mod admin;
+mod broker;
+mod clock;
 mod config;
-#[allow(dead_code, reason = "the main loop calls it")]
 mod disk;
+mod effects;
+mod enrol;
 mod error;
-#[allow(dead_code, reason = "the main loop calls it")]
+mod executor;
 mod fetch;
-#[allow(dead_code, reason = "the main loop calls it")]
 mod journal;
-#[allow(dead_code, reason = "the main loop calls it")]
+mod link;
 mod lock;
-#[allow(dead_code, reason = "the main loop calls it")]
+mod main_loop;
+mod native;
 mod pair;
-#[allow(dead_code, reason = "the main loop calls it")]
+mod refresh;
+mod run;
 mod seal;
+mod session;
 mod status;
+mod store;
+mod supervisor;
+mod trust;
 
+pub use admin::status;
 pub use config::Config;
+pub use enrol::{enrol, init};
 pub use error::AgentError;
+pub use run::run;
 pub use status::{SlotStatus, Status};
-
-use redan_protocol::wire::AdmissionRequest;
-use redan_protocol::{DeviceId, SpiffeId};
-use std::os::fd::OwnedFd;
-use std::path::Path;
-
-/// Makes the device's key, once, and says what an operator must admit. Doing it twice gives the same answer.
-pub fn init(state: &Path, device: &DeviceId) -> Result<AdmissionRequest, AgentError> {
-    let _ = (state, device);
-    Err(AgentError::Unfinished)
-}
-
-/// Enrols with the control server named in the voucher (or `server`), over mutual TLS with the device's own key.
-///
-/// Everything is pinned from the voucher before the first byte is sent. Enrolling twice is harmless.
-pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<SpiffeId, AgentError> {
-    let _ = (state, voucher, server);
-    Err(AgentError::Unfinished)
-}
-
-/// Asks the running agent of this state folder, over its admin socket, how it is.
-pub fn status(state: &Path) -> Result<Status, AgentError> {
-    let _ = state;
-    Err(AgentError::Unfinished)
-}
-
-/// Runs the agent until SIGTERM, SIGINT, or the supervisor is gone. Builds its own async runtime: call it from plain `main`.
-///
-/// `ready` is called once, when what was committed is starting and the admin socket listens.
-pub fn run(
-    config: &Config,
-    supervisor: OwnedFd,
-    broker: OwnedFd,
-    ready: impl FnOnce(&SpiffeId),
-) -> Result<(), AgentError> {
-    let _ = (config, supervisor, broker, ready);
-    Err(AgentError::Unfinished)
-}

@@ -1,0 +1,111 @@
+//! What the core says, done in order.
+
+use crate::disk::RealDisk;
+use crate::executor::{Command, Executor};
+use crate::fetch::Blobs;
+use crate::main_loop::{Agent, Event};
+use crate::session::fetch;
+use redan_agent_core::{Effect, Input, MemberRecord};
+use redan_protocol::ipc::{SlotId, ToExecutor, WorkloadKind};
+use redan_protocol::{ComponentName, PublisherName};
+use std::collections::VecDeque;
+
+impl Agent {
+    /// Gives the machine an input and performs what follows, until it waits.
+    pub(crate) fn feed(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            self.wake = None;
+            let effects = self.machine.step(self.clock.now(), input);
+            self.perform(effects, &mut inputs);
+        }
+    }
+
+    /// Performs effects; answers that are known at once go to `inputs`.
+    pub(crate) fn perform(&mut self, effects: Vec<Effect>, inputs: &mut VecDeque<Input>) {
+        for effect in effects {
+            match effect {
+                Effect::Journal(record) => {
+                    let seq = record.seq;
+                    inputs.push_back(match self.journal.write(&RealDisk, &self.key, &record) {
+                        Ok(()) => Input::Journaled(seq),
+                        Err(code) => Input::JournalFailed(seq, code),
+                    });
+                }
+                Effect::Fetch { digest, length } => {
+                    let (link, events) = (self.link.clone(), self.around.events.clone());
+                    let blobs: Blobs = self.around.native.blobs.clone();
+                    tokio::task::spawn_local(async move {
+                        let input = match fetch(link, blobs, digest, length).await {
+                            Ok(()) => Input::Fetched(digest),
+                            Err(code) => Input::FetchFailed(digest, code),
+                        };
+                        drop(events.send(Event::Input(input)));
+                    });
+                }
+                Effect::Load { slot, member } => self.load(slot, member, inputs),
+                Effect::Probe { slot, component } => self.tell(&component, slot, ToExecutor::Probe { slot }),
+                Effect::Activate { slot, component } => {
+                    self.tell(&component, slot, ToExecutor::Activate { slot });
+                }
+                Effect::Deactivate { component } => self.deactivate(component),
+                Effect::Unload {
+                    slot,
+                    component,
+                    drain,
+                } => self.tell(&component, slot, ToExecutor::Unload { slot, drain }),
+                Effect::Settled => {
+                    if let Some(trust) = &mut self.trust {
+                        trust.settle(&self.machine);
+                    }
+                    self.soon();
+                }
+                Effect::Wake(at) => self.wake = Some(at),
+            }
+        }
+    }
+
+    fn load(&mut self, slot: SlotId, member: Box<MemberRecord>, inputs: &mut VecDeque<Input>) {
+        let component = member.component().clone();
+        let publisher = component.publisher().clone();
+        let listener = match (member.kind(), self.listeners.get(&component)) {
+            (WorkloadKind::Service, Some((_, listener))) => match listener.try_clone() {
+                Ok(listener) => Some(listener),
+                Err(_) => {
+                    inputs.push_back(Input::Failed(slot, redan_protocol::Code::Internal));
+                    return;
+                }
+            },
+            (WorkloadKind::Service, None) | (WorkloadKind::Job, _) => None,
+        };
+        self.owners.insert(slot, publisher.clone());
+        let rules = self.rules.add(&component, slot, member.grant().net_http.clone());
+        self.around.broker.tell(rules);
+        let around = self.around.clone();
+        let executor = self
+            .executors
+            .entry(publisher.clone())
+            .or_insert_with(|| Executor::start(publisher, around));
+        executor.tell(Command::Load {
+            slot,
+            member,
+            listener,
+        });
+    }
+
+    fn tell(&mut self, component: &ComponentName, slot: SlotId, message: ToExecutor) {
+        match self.executors.get(component.publisher()) {
+            Some(executor) => executor.tell(Command::Tell(Some(slot), message)),
+            None => {
+                let publisher: PublisherName = component.publisher().clone();
+                tracing::debug!(%publisher, "no executor to tell");
+            }
+        }
+    }
+
+    fn deactivate(&mut self, component: ComponentName) {
+        if let Some(executor) = self.executors.get(component.publisher()) {
+            executor.tell(Command::Tell(None, ToExecutor::Deactivate { component }));
+        }
+    }
+}

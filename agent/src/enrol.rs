@@ -1,0 +1,158 @@
+//! Becoming a device: a key of its own, a voucher carried by hand, a certificate from the fleet (20-identity).
+
+use crate::AgentError;
+use crate::clock::wall;
+use crate::disk::RealDisk;
+use crate::link::Link;
+use crate::lock::StateLock;
+use crate::pair::{Found, Pair};
+use crate::store::{Identity, Store, parse_voucher};
+use bytes::Bytes;
+use redan_identity::{FleetAnchor, est, pem, tls};
+use redan_protocol::wire::{AdmissionRequest, EST_ENROLL, Problem, VOUCHER_LEN_MAX, Voucher, enrol_host};
+use redan_protocol::{ByteCount, Code, DeviceId, SpiffeId, UnixSeconds};
+use redan_trust::{Refresh, TrustRecord, Trusted};
+use std::path::Path;
+
+/// Largest answer to an enrolment, bytes: a leaf and its issuer in PKCS#7, base64.
+const ANSWER_LEN_MAX: ByteCount = ByteCount::kib(64);
+
+/// Makes the device's key, once, and says what an operator must admit. Doing it twice gives the same answer.
+pub fn init(state: &Path, device: &DeviceId) -> Result<AdmissionRequest, AgentError> {
+    let store = Store::create(state)?;
+    let _lock = StateLock::take(state)?;
+    store.seal_key()?;
+    Ok(AdmissionRequest {
+        device: device.clone(),
+        spki: store.key()?.spki_sha256(),
+    })
+}
+
+/// Enrols with the control server named in the voucher (or `server`), over mutual TLS with the device's own key.
+///
+/// Everything is pinned from the voucher before the first byte is sent. Enrolling twice is harmless.
+pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<SpiffeId, AgentError> {
+    let failed = |source| AgentError::file("read", voucher, source);
+    let length = std::fs::metadata(voucher).map_err(failed)?.len();
+    if length > VOUCHER_LEN_MAX.get() {
+        return Err(AgentError::Voucher("it is too long"));
+    }
+    let text = std::fs::read_to_string(voucher).map_err(failed)?;
+    let voucher = parse_voucher(&text)?;
+    let store = Store::create(state)?;
+    let _lock = StateLock::take(state)?;
+    let key = store.key()?;
+    store.seal_key()?;
+    let now = wall();
+    if voucher.spki != key.spki_sha256() {
+        return Err(AgentError::Voucher("it is for another key"));
+    }
+    check_root(&voucher, &voucher.release_root)?;
+    check_root(&voucher, &voucher.director_root)?;
+    let anchor = FleetAnchor::from_pem(voucher.fleet.clone(), &voucher.ca)?;
+    if let Some(own) = store.identity()? {
+        if own.voucher.fleet != voucher.fleet || own.voucher.device != voucher.device {
+            return Err(AgentError::Voucher("this device is enrolled under another name"));
+        }
+        if own.voucher.ca == voucher.ca && found_record(&store)? {
+            return Ok(own.id);
+        }
+    }
+    if now >= voucher.expires {
+        return Err(AgentError::Voucher("it has expired"));
+    }
+    let link = Link {
+        server: server.unwrap_or(&voucher.server).to_owned(),
+        host: enrol_host(&voucher.fleet),
+        config: tls::enrolment_client(&anchor, &key, UnixSeconds::default())?,
+    };
+    let chain = ask(&link, est::csr(&key)?)?;
+    let chain = est::decode_certs_only(&chain)?;
+    let identity = Identity::prove(voucher, key, chain)?;
+    record(&store, &identity)?;
+    store.keep("identity/chain.pem", pem::write_chain(&identity.chain).as_bytes())?;
+    store.keep("identity/voucher.json", text.as_bytes())?;
+    Ok(identity.id)
+}
+
+/// The pinned root must be one of this fleet, or no metadata ever could be.
+fn check_root(voucher: &Voucher, root: &str) -> Result<(), AgentError> {
+    let trusted = Trusted {
+        root: root.as_bytes().to_vec(),
+        ..Trusted::default()
+    };
+    Refresh::new(trusted, UnixSeconds::default())
+        .map_err(|_| AgentError::Voucher("a root in it is not valid"))?;
+    let value: serde_json::Value =
+        serde_json::from_str(root).map_err(|_| AgentError::Voucher("a root in it is not valid"))?;
+    let fleet = value.pointer("/signed/fleet").and_then(serde_json::Value::as_str);
+    if fleet == Some(voucher.fleet.as_str()) {
+        return Ok(());
+    }
+    Err(AgentError::Voucher("a root in it is of another fleet"))
+}
+
+fn found_record(store: &Store) -> Result<bool, AgentError> {
+    let folder = store.at("trust");
+    let (_, found) = open_pair(&folder)?;
+    Ok(found != Found::Nothing)
+}
+
+fn open_pair(folder: &Path) -> Result<(Pair, Found), AgentError> {
+    let generation = |bytes: &[u8]| TrustRecord::decode(bytes).map(|record| record.generation);
+    Pair::load(&RealDisk, folder, generation).map_err(|source| AgentError::file("read", folder, source))
+}
+
+/// The first trust record. One that is there stays: it knows more than the voucher.
+fn record(store: &Store, identity: &Identity) -> Result<(), AgentError> {
+    let folder = store.at("trust");
+    let (mut pair, found) = open_pair(&folder)?;
+    if found != Found::Nothing {
+        return Ok(());
+    }
+    let voucher = &identity.voucher;
+    let record = TrustRecord::enrolled(
+        voucher.fleet.clone(),
+        identity.id.clone(),
+        voucher.release_root.clone(),
+        voucher.director_root.clone(),
+    );
+    pair.store(&RealDisk, &record.encode())
+        .map_err(|source| AgentError::file("write", &folder, source))
+}
+
+fn ask(link: &Link, csr: String) -> Result<String, AgentError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::System {
+            what: "start the reactor",
+            source,
+        })?;
+    let unreachable = |code| AgentError::Server {
+        server: link.server.clone(),
+        code,
+    };
+    let response = runtime.block_on(async {
+        let mut connection = link.open().await.map_err(unreachable)?;
+        let headers = [
+            ("content-type", est::PKCS10),
+            ("content-transfer-encoding", "base64"),
+        ];
+        connection
+            .request("POST", EST_ENROLL, &headers, Bytes::from(csr), ANSWER_LEN_MAX)
+            .await
+            .map_err(|error| unreachable(error.code()))
+    })?;
+    if response.status != 200 {
+        let code = serde_json::from_slice::<Problem>(&response.body).map(|problem| problem.code);
+        return Err(AgentError::Answer {
+            status: response.status,
+            code: code.unwrap_or(Code::Unreachable),
+        });
+    }
+    String::from_utf8(response.body.to_vec()).map_err(|_| AgentError::Answer {
+        status: response.status,
+        code: Code::Unreachable,
+    })
+}

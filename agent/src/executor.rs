@@ -1,0 +1,221 @@
+//! One publisher's executor as the agent sees it: started when first needed, told what to do in order, believed about
+//! health and nothing else.
+
+use crate::broker::Broker;
+use crate::main_loop::Event;
+use crate::native::Native;
+use crate::supervisor::Started;
+use redan_agent_core::{Input, MemberRecord};
+use redan_channel::AsyncChannel;
+use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, ToSupervisor, WorkloadKind};
+use redan_protocol::report::Isolation;
+use redan_protocol::{Code, Digest, PublisherName};
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Longest time from the start of an executor to its first message: engine and pool on the slowest machine, times ten.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// What the main loop wants done.
+pub(crate) enum Command {
+    Load {
+        slot: SlotId,
+        member: Box<MemberRecord>,
+        listener: Option<TcpListener>,
+    },
+    Tell(Option<SlotId>, ToExecutor),
+}
+
+impl Command {
+    /// The slot that fails when the command cannot be given.
+    fn slot(&self) -> Option<SlotId> {
+        match self {
+            Self::Load { slot, .. } => Some(*slot),
+            Self::Tell(slot, _) => *slot,
+        }
+    }
+}
+
+/// What an executor needs from its surroundings.
+#[derive(Clone)]
+pub(crate) struct Around {
+    pub(crate) native: Native,
+    pub(crate) broker: Broker,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+}
+
+/// A publisher's executor. Dropping it stops the talking, not the process: the supervisor owns that.
+pub(crate) struct Executor(mpsc::UnboundedSender<Command>);
+
+impl Executor {
+    pub(crate) fn start(publisher: PublisherName, around: Around) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        tokio::task::spawn_local(serve(publisher, around, receiver));
+        Self(sender)
+    }
+
+    pub(crate) fn tell(&self, command: Command) {
+        // A receiver that is gone has said so by an event; the machine loads anew.
+        drop(self.0.send(command));
+    }
+}
+
+struct Running {
+    channel: Rc<AsyncChannel>,
+    engine: Digest,
+}
+
+async fn serve(publisher: PublisherName, around: Around, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let tell = |input| drop(around.events.send(Event::Claim(publisher.clone(), input)));
+    let running = match begin(&publisher, &around).await {
+        Ok(running) => running,
+        Err(code) => {
+            tracing::warn!(%publisher, code = code.name(), "the executor did not start");
+            if code != Code::ExecutorFailed {
+                drop(around.events.send(Event::ExecutorEnded(publisher.clone())));
+            }
+            while let Some(command) = commands.recv().await {
+                if let Some(slot) = command.slot() {
+                    tell(Input::Failed(slot, Code::ExecutorFailed));
+                }
+            }
+            return;
+        }
+    };
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                None => return,
+                Some(Command::Load { slot, member, listener }) => {
+                    let load = load(Rc::clone(&running.channel), running.engine, around.native.clone(), slot, member, listener);
+                    let (events, publisher) = (around.events.clone(), publisher.clone());
+                    tokio::task::spawn_local(async move {
+                        if let Err(code) = load.await {
+                            tracing::warn!(slot = slot.0, code = code.name(), "not loaded");
+                            drop(events.send(Event::Claim(publisher, Input::Failed(slot, code))));
+                        }
+                    });
+                }
+                Some(Command::Tell(slot, message)) => {
+                    if running.channel.send(&message, &[]).await.is_err()
+                        && let Some(slot) = slot
+                    {
+                        tell(Input::Failed(slot, Code::ExecutorFailed));
+                    }
+                }
+            },
+            received = running.channel.recv::<FromExecutor>() => match received {
+                Ok(received) => {
+                    if let Some(input) = claim(received.message) {
+                        tell(input);
+                    }
+                }
+                // The supervisor says that it ended; until then commands fail.
+                Err(_) => break,
+            },
+        }
+    }
+    while let Some(command) = commands.recv().await {
+        if let Some(slot) = command.slot() {
+            tell(Input::Failed(slot, Code::ExecutorFailed));
+        }
+    }
+}
+
+/// Starts the process and waits for its first message. One that never says it is stopped, and the supervisor will tell.
+async fn begin(publisher: &PublisherName, around: &Around) -> Result<Running, Code> {
+    let request = ToSupervisor::StartExecutor {
+        publisher: publisher.clone(),
+    };
+    // Not started at all: the supervisor will not say that it ended.
+    let started = around.native.supervisor.ask(request).await.map_err(|code| {
+        if code == Code::ExecutorFailed {
+            Code::Internal
+        } else {
+            code
+        }
+    })?;
+    let met = meet(publisher, around, started).await;
+    if met.is_err() {
+        let publisher = publisher.clone();
+        around
+            .native
+            .supervisor
+            .tell(ToSupervisor::StopExecutor { publisher });
+    }
+    met
+}
+
+async fn meet(publisher: &PublisherName, around: &Around, started: Started) -> Result<Running, Code> {
+    let failed = |_| Code::ExecutorFailed;
+    let mut descriptors = started.descriptors.into_iter();
+    let (Some(own), Some(far)) = (descriptors.next(), descriptors.next()) else {
+        return Err(Code::ExecutorFailed);
+    };
+    around.broker.attach(publisher.clone(), far);
+    let channel = Rc::new(AsyncChannel::new(own).map_err(failed)?);
+    let first = tokio::time::timeout(READY_WITHIN, channel.recv::<FromExecutor>())
+        .await
+        .map_err(|_| Code::ExecutorFailed)?
+        .map_err(failed)?;
+    let FromExecutor::Ready { engine, isolation } = first.message else {
+        return Err(Code::ExecutorFailed);
+    };
+    let isolation = either(started.isolation, isolation);
+    drop(around.events.send(Event::Isolated(publisher.clone(), isolation)));
+    Ok(Running { channel, engine })
+}
+
+/// What the supervisor put around the process and what the process put around itself.
+fn either(around: Isolation, inside: Isolation) -> Isolation {
+    Isolation {
+        processes: around.processes || inside.processes,
+        users: around.users || inside.users,
+        landlock: around.landlock || inside.landlock,
+        seccomp: around.seccomp || inside.seccomp,
+        no_new_privs: around.no_new_privs || inside.no_new_privs,
+    }
+}
+
+async fn load(
+    channel: Rc<AsyncChannel>,
+    engine: Digest,
+    native: Native,
+    slot: SlotId,
+    member: Box<MemberRecord>,
+    listener: Option<TcpListener>,
+) -> Result<(), Code> {
+    if member.kind() == WorkloadKind::Service && listener.is_none() {
+        return Err(Code::CapabilityDenied);
+    }
+    let code = native.code(&member, engine).await?;
+    let message = ToExecutor::Load {
+        slot,
+        component: member.component().clone(),
+        digest: member.digest(),
+        kind: member.kind(),
+        grant: member.grant().canonical_json(),
+    };
+    let beside = [Some(code.as_fd()), listener.as_ref().map(TcpListener::as_fd)];
+    let beside: Vec<_> = beside.into_iter().flatten().collect();
+    channel
+        .send(&message, &beside)
+        .await
+        .map_err(|_| Code::ExecutorFailed)
+}
+
+/// What an executor says, as a claim the machine weighs.
+fn claim(message: FromExecutor) -> Option<Input> {
+    Some(match message {
+        FromExecutor::Ready { .. } => return None,
+        FromExecutor::Loaded { slot } => Input::Loaded(slot),
+        FromExecutor::Failed { slot, code } => Input::Failed(slot, code),
+        FromExecutor::Probed { slot, health, code } => Input::Probed { slot, health, code },
+        FromExecutor::Activated { slot } => Input::Activated(slot),
+        FromExecutor::Unloaded { slot } => Input::Unloaded(slot),
+        FromExecutor::Signals { slot, signals } => Input::Signals { slot, signals },
+    })
+}

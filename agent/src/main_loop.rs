@@ -1,0 +1,425 @@
+//! The main loop: waits for an event, asks the core, performs what it says. Owns everything that changes.
+
+use crate::broker::Rules;
+use crate::clock::Clock;
+use crate::executor::{Around, Executor};
+use crate::journal::Journal;
+use crate::link::Link;
+use crate::refresh::{Files, Which};
+use crate::seal::SealKey;
+use crate::session::{Decided, Reached, Session, Verdict};
+use crate::status::{SlotStatus, Status};
+use crate::store::random;
+use crate::trust::Trust;
+use redan_agent_core::{Input, Machine, Mono};
+use redan_policy::DeviceCeiling;
+use redan_protocol::ipc::{SlotId, ToBroker};
+use redan_protocol::report::{Health, Isolation, Phase, REPORT_SLOTS_MAX, Report, SlotReport};
+use redan_protocol::wire::Nonce;
+use redan_protocol::{
+    Code, ComponentName, DirectionSequence, PublisherName, Seconds, SetId, SpiffeId, UnixSeconds, Version64,
+};
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// First wait after a failed check-in; doubles.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest such wait, so that a fleet that lost its server finds it again within minutes.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+/// Shortest time between two check-ins, however much happens.
+const SPACING: Duration = Duration::from_millis(250);
+
+/// What happened.
+pub(crate) enum Event {
+    Input(Input),
+    /// An executor says something about a slot, which must be one of its own.
+    Claim(PublisherName, Input),
+    ExecutorEnded(PublisherName),
+    Isolated(PublisherName, Isolation),
+    Root {
+        which: Which,
+        bytes: Vec<u8>,
+        done: oneshot::Sender<Result<(), Code>>,
+    },
+    Reached(Box<Result<Reached, Code>>),
+    Forbid(Vec<SocketAddr>),
+    Status(oneshot::Sender<Status>),
+    SupervisorGone,
+}
+
+/// What the control server was last told that it should learn quickly.
+type News = (Option<SetId>, Option<Code>, Option<Code>, Phase);
+
+/// The running agent.
+pub(crate) struct Agent {
+    pub(crate) id: SpiffeId,
+    pub(crate) since: UnixSeconds,
+    pub(crate) link: Link,
+    pub(crate) clock: Clock,
+    pub(crate) machine: Machine,
+    pub(crate) journal: Journal,
+    pub(crate) key: Rc<SealKey>,
+    pub(crate) trust: Option<Trust>,
+    pub(crate) ceiling: DeviceCeiling,
+    pub(crate) listeners: BTreeMap<ComponentName, (SocketAddr, TcpListener)>,
+    pub(crate) executors: BTreeMap<PublisherName, Executor>,
+    pub(crate) owners: BTreeMap<SlotId, PublisherName>,
+    pub(crate) around: Around,
+    pub(crate) rules: Rules,
+    pub(crate) isolation: BTreeMap<PublisherName, Isolation>,
+    pub(crate) release: Files,
+    pub(crate) director: Files,
+    pub(crate) reports: crate::run::Reports,
+    pub(crate) versions: (Version64, Version64),
+    pub(crate) settled: bool,
+    pub(crate) running: bool,
+    pub(crate) failures: u32,
+    pub(crate) offline: Option<Code>,
+    pub(crate) forbidden: Vec<SocketAddr>,
+    pub(crate) told: Option<News>,
+    pub(crate) last: Instant,
+    pub(crate) next: Instant,
+    pub(crate) wake: Option<Mono>,
+}
+
+impl Agent {
+    /// Until the supervisor is gone. What ends the agent otherwise drops this future.
+    pub(crate) async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
+        loop {
+            self.check_in_if_due();
+            let wake = self.wake.map(|at| self.clock.instant(at).into());
+            let check_in = Some(self.next).filter(|_| !self.running);
+            let until = wake.into_iter().chain(check_in).min();
+            tokio::select! {
+                event = events.recv() => match event {
+                    None | Some(Event::SupervisorGone) => return,
+                    Some(event) => self.take(event),
+                },
+                () = sleep(until) => {}
+            }
+            if self.wake.is_some_and(|at| self.clock.now() >= at) {
+                self.wake = None;
+                self.feed(Input::Tick);
+            }
+            if self.told.as_ref().is_some_and(|told| *told != self.news()) {
+                self.soon();
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Input(input) => self.feed(input),
+            Event::Claim(publisher, input) => {
+                if slot_of(&input).is_some_and(|slot| self.owners.get(&slot) == Some(&publisher)) {
+                    if let Input::Unloaded(slot) = &input {
+                        self.forget(*slot);
+                    }
+                    self.feed(input);
+                } else {
+                    tracing::warn!(%publisher, "an executor speaks of a slot that is not its own");
+                }
+            }
+            Event::ExecutorEnded(publisher) => self.ended(publisher),
+            Event::Isolated(publisher, isolation) => {
+                self.isolation.insert(publisher, isolation);
+            }
+            Event::Root { which, bytes, done } => {
+                let stored = self.trust.as_mut().map(|trust| trust.root(which, bytes));
+                // The session may have been dropped.
+                done.send(stored.unwrap_or(Err(Code::StateLost))).ok();
+            }
+            Event::Reached(reached) => self.reached(*reached),
+            Event::Forbid(addresses) => {
+                if self.forbidden != addresses {
+                    self.forbidden.clone_from(&addresses);
+                    self.around.broker.tell(ToBroker::Forbid { addresses });
+                }
+            }
+            Event::Status(asked) => drop(asked.send(self.status())),
+            Event::SupervisorGone => {}
+        }
+    }
+
+    fn ended(&mut self, publisher: PublisherName) {
+        self.executors.remove(&publisher);
+        self.isolation.remove(&publisher);
+        let gone: Vec<SlotId> = self
+            .owners
+            .iter()
+            .filter(|(_, owner)| **owner == publisher)
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in gone {
+            self.forget(slot);
+        }
+        self.feed(Input::ExecutorEnded(publisher));
+    }
+
+    fn forget(&mut self, slot: SlotId) {
+        self.owners.remove(&slot);
+        if let Some(message) = self.rules.remove(slot) {
+            self.around.broker.tell(message);
+        }
+    }
+
+    /// The next check-in at once, but not faster than the spacing.
+    pub(crate) fn soon(&mut self) {
+        let earliest = self.last.checked_add(SPACING).unwrap_or(self.last);
+        self.next = self.next.min(earliest);
+    }
+
+    fn check_in_if_due(&mut self) {
+        if self.running || Instant::now() < self.next {
+            return;
+        }
+        let Ok(nonce) = random() else {
+            self.later(RETRY_MAX);
+            return;
+        };
+        self.told = Some(self.news());
+        let record = self.trust.as_ref().map(Trust::record);
+        let now = self.since.after(self.clock.elapsed());
+        let view = self.machine.view();
+        let settled = self.settled && view.refusal.is_none() && view.phase != Phase::Offered;
+        let session = Session {
+            link: self.link.clone(),
+            id: self.id.clone(),
+            nonce: Nonce(nonce),
+            now: record.as_ref().map_or(now, |record| record.proven.max(now)),
+            plan_known: self
+                .trust
+                .as_ref()
+                .map_or_else(Seconds::default, Trust::plan_known),
+            record,
+            settled: settled.then_some(self.versions),
+            report: self.report(),
+            ceiling: self.ceiling.clone(),
+            release: self.release.clone(),
+            director: self.director.clone(),
+            events: self.around.events.clone(),
+        };
+        self.running = true;
+        self.last = Instant::now();
+        let events = self.around.events.clone();
+        let link = self.link.clone();
+        tokio::task::spawn_local(async move {
+            if let Ok(addresses) = link.addresses().await {
+                drop(events.send(Event::Forbid(addresses)));
+            }
+            drop(events.send(Event::Reached(Box::new(session.run().await))));
+        });
+    }
+
+    fn reached(&mut self, reached: Result<Reached, Code>) {
+        self.running = false;
+        match reached {
+            Err(code) => {
+                tracing::info!(code = code.name(), "the check-in failed");
+                self.offline = Some(code);
+                let wait = RETRY_MIN.saturating_mul(1 << self.failures.min(9)).min(RETRY_MAX);
+                self.failures = self.failures.saturating_add(1);
+                self.later(wait);
+            }
+            Ok(Reached { interval, verdict }) => {
+                self.offline = None;
+                self.failures = 0;
+                self.later(Duration::from_secs(interval.get().max(1)));
+                if let Some(decided) = verdict {
+                    self.decided(decided);
+                }
+            }
+        }
+        if let Some(trust) = &mut self.trust {
+            trust.save_if_due();
+        }
+    }
+
+    fn decided(&mut self, decided: Decided) {
+        let moved = self.versions != decided.versions;
+        self.versions = decided.versions;
+        self.settled = false;
+        if let Some(trust) = &mut self.trust {
+            trust.plan(decided.plan);
+        }
+        match decided.verdict {
+            Verdict::Moved => {
+                // Once more at once when something new was stored; else at the next check-in.
+                if moved {
+                    self.soon();
+                }
+            }
+            Verdict::Undirected => {
+                self.settled = true;
+                self.feed(Input::Undirected);
+            }
+            Verdict::Refused(code) => self.feed(Input::Refused {
+                sequence: decided.sequence.unwrap_or_else(DirectionSequence::default),
+                code,
+            }),
+            Verdict::Planned(adopt) => {
+                self.settled = true;
+                if let Some(trust) = &mut self.trust {
+                    trust.adopt(adopt.kept);
+                }
+                if let Some(sequence) = decided.sequence {
+                    self.feed(Input::Offered(sequence));
+                }
+                self.feed(Input::Planned(Box::new(adopt.offer)));
+            }
+        }
+    }
+
+    /// Sets the next check-in: half to the whole of the wait after a failure or a success alike, so that a fleet spreads.
+    fn later(&mut self, wait: Duration) {
+        let [byte] = random::<1>().unwrap_or_default();
+        let jitter = wait
+            .checked_div(1024)
+            .unwrap_or_default()
+            .saturating_mul(u32::from(byte));
+        let wait = wait.saturating_sub(jitter);
+        self.next = self
+            .last
+            .max(Instant::now())
+            .checked_add(wait)
+            .unwrap_or(self.last);
+    }
+
+    fn news(&self) -> News {
+        let view = self.machine.view();
+        (view.set.cloned(), view.rollback, view.refusal, view.phase)
+    }
+
+    /// In force everywhere: the weakest executor counts.
+    fn isolation(&self) -> Isolation {
+        let both = |a: Isolation, b: &Isolation| Isolation {
+            processes: a.processes && b.processes,
+            users: a.users && b.users,
+            landlock: a.landlock && b.landlock,
+            seccomp: a.seccomp && b.seccomp,
+            no_new_privs: a.no_new_privs && b.no_new_privs,
+        };
+        let mut all = self.isolation.values();
+        all.next()
+            .map_or_else(Isolation::default, |first| all.fold(*first, both))
+    }
+
+    fn refusal(&self, refusal: Option<Code>) -> Option<Code> {
+        if self.trust.is_none() {
+            Some(Code::StateLost)
+        } else {
+            refusal
+        }
+    }
+
+    fn report(&mut self) -> Report {
+        let sequence = self.reports.next();
+        let isolation = self.isolation();
+        let view = self.machine.view();
+        let number = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
+        let mut slots: Vec<(SlotId, bool, SlotReport)> = Vec::new();
+        for slot in &view.slots {
+            let version = slot.member.version();
+            slots.push((
+                slot.slot,
+                slot.active,
+                SlotReport {
+                    component: slot.member.component().clone(),
+                    version: [
+                        number(version.major),
+                        number(version.minor),
+                        number(version.patch),
+                    ],
+                    counter: slot.member.counter(),
+                    digest: slot.member.digest(),
+                    grant: slot.member.grant().digest(),
+                    health: slot.health,
+                    code: slot.code,
+                    calls: Default::default(),
+                    failures: Default::default(),
+                },
+            ));
+        }
+        slots.sort_by_key(|(_, active, slot)| (slot.health == Health::Healthy, !active));
+        slots.truncate(REPORT_SLOTS_MAX);
+        let mut report = Report {
+            sequence,
+            runtime: runtime_version(),
+            set: view.set.cloned(),
+            direction: view.direction,
+            phase: view.phase,
+            refusal: self.refusal(view.refusal),
+            rollback: view.rollback,
+            release: self.versions.0,
+            director: self.versions.1,
+            isolation,
+            slots: Vec::new(),
+        };
+        for (id, _, mut slot) in slots {
+            (slot.calls, slot.failures) = self.machine.take_counts(id);
+            report.slots.push(slot);
+        }
+        report
+    }
+
+    fn status(&self) -> Status {
+        let view = self.machine.view();
+        let slots = view.slots.iter().map(|slot| SlotStatus {
+            component: slot.member.component().clone(),
+            version: slot.member.version().clone(),
+            counter: slot.member.counter(),
+            digest: slot.member.digest(),
+            grant: slot.member.grant().digest(),
+            active: slot.active,
+            health: slot.health,
+            code: slot.code,
+            listen: self
+                .listeners
+                .get(slot.member.component())
+                .map(|(address, _)| *address),
+        });
+        Status {
+            id: self.id.clone(),
+            set: view.set.cloned(),
+            phase: view.phase,
+            direction: view.direction,
+            refusal: self.refusal(view.refusal),
+            rollback: view.rollback,
+            release: self.versions.0,
+            director: self.versions.1,
+            isolation: self.isolation(),
+            offline: self.offline,
+            slots: slots.collect(),
+        }
+    }
+}
+
+async fn sleep(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn runtime_version() -> [u32; 3] {
+    let mut parts = env!("CARGO_PKG_VERSION")
+        .split('.')
+        .map(|part| part.parse().unwrap_or(0));
+    std::array::from_fn(|_| parts.next().unwrap_or(0))
+}
+
+fn slot_of(input: &Input) -> Option<SlotId> {
+    match input {
+        Input::Loaded(slot)
+        | Input::Activated(slot)
+        | Input::Unloaded(slot)
+        | Input::Failed(slot, _)
+        | Input::Probed { slot, .. }
+        | Input::Signals { slot, .. } => Some(*slot),
+        _ => None,
+    }
+}

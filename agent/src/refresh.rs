@@ -1,0 +1,182 @@
+//! The driver of `redan-trust`'s TUF workflow: fetches over one connection, makes durable, answers.
+
+use crate::disk::{Disk, RealDisk, replace};
+use crate::fetch::disk_code;
+use crate::main_loop::Event;
+use crate::session::Stopped;
+use bytes::Bytes;
+use redan_identity::client::{ClientError, Connection};
+use redan_protocol::{ByteCount, Code, UnixSeconds};
+use redan_trust::{Answer, LookupStep, Refresh, Refusal, Repository, Step, Target, Trusted};
+use std::path::PathBuf;
+use tokio::sync::{mpsc, oneshot};
+
+/// Largest stored metadata file, bytes: that of targets.
+const FILE_LEN_MAX: ByteCount = ByteCount::mib(8);
+
+/// Which of the two repositories.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Which {
+    Release,
+    Director,
+}
+
+impl Which {
+    fn url(self, file: &str) -> String {
+        match self {
+            Self::Release => format!("/tuf/release/{file}"),
+            Self::Director => format!("/tuf/director/{file}"),
+        }
+    }
+}
+
+/// The stored metadata of one repository, one file for each role. Roots are in the trust record.
+#[derive(Clone, Debug)]
+pub(crate) struct Files(pub(crate) PathBuf);
+
+impl Files {
+    fn path(&self, role: &str) -> PathBuf {
+        self.0.join(redan_trust::metadata::file_name(role, None))
+    }
+
+    /// What is stored, to start a refresh from.
+    pub(crate) fn trusted(&self, root: &str) -> Result<Trusted, Code> {
+        let mut trusted = Trusted {
+            root: root.as_bytes().to_vec(),
+            ..Trusted::default()
+        };
+        let failed = |error: std::io::Error| disk_code(&error);
+        for entry in std::fs::read_dir(&self.0).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let (Some(role), Some("json")) = (
+                path.file_stem().and_then(|stem| stem.to_str()),
+                path.extension().and_then(|extension| extension.to_str()),
+            ) else {
+                continue;
+            };
+            let Some(bytes) = RealDisk.read(&path, FILE_LEN_MAX).map_err(failed)? else {
+                continue;
+            };
+            match unescape(role).as_str() {
+                "timestamp" => trusted.timestamp = Some(bytes),
+                "snapshot" => trusted.snapshot = Some(bytes),
+                role => {
+                    trusted.targets.insert(role.to_owned(), bytes);
+                }
+            }
+        }
+        Ok(trusted)
+    }
+
+    /// The version of the stored timestamp, only to be shown.
+    pub(crate) fn timestamp_version(&self) -> u64 {
+        let bytes = RealDisk
+            .read(&self.path("timestamp"), FILE_LEN_MAX)
+            .ok()
+            .flatten();
+        let value = bytes.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        let version = value.as_ref().and_then(|value| value.pointer("/signed/version"));
+        version.and_then(serde_json::Value::as_u64).unwrap_or(0)
+    }
+
+    fn store(&self, role: &str, bytes: &[u8]) -> Result<(), Code> {
+        replace(&RealDisk, &self.path(role), bytes).map_err(|error| disk_code(&error))
+    }
+
+    fn remove(&self, role: &str) -> Result<(), Code> {
+        RealDisk
+            .remove(&self.path(role))
+            .and_then(|()| RealDisk.sync_folder(&self.0))
+            .map_err(|error| disk_code(&error))
+    }
+}
+
+/// The role a file name was made for.
+fn unescape(name: &str) -> String {
+    let mut parts = name.split('%');
+    let mut role = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (byte, rest) = part.split_at_checked(2).unwrap_or(("", part));
+        role.extend(hex::decode(byte).unwrap_or_default());
+        role.extend(rest.as_bytes());
+    }
+    String::from_utf8_lossy(&role).into_owned()
+}
+
+/// Refreshes one repository. A new root goes into the trust record, which the main loop owns.
+pub(crate) async fn refresh(
+    connection: &mut Connection,
+    files: &Files,
+    which: Which,
+    trusted: Trusted,
+    now: UnixSeconds,
+    events: &mpsc::UnboundedSender<Event>,
+) -> Result<Repository, Code> {
+    let failed = |error: redan_trust::TufError| {
+        tracing::warn!(code = error.code().name(), ?which, "metadata: {error}");
+        error.code()
+    };
+    let mut refresh = Refresh::new(trusted, now).map_err(failed)?;
+    let mut answer = None;
+    loop {
+        answer = match refresh.step(answer.take()).map_err(failed)? {
+            Step::Fetch { path, limit } => Some(get(connection, which, &path, limit).await),
+            Step::Store { role, bytes } if role == "root" => {
+                let (done, stored) = oneshot::channel();
+                let event = Event::Root { which, bytes, done };
+                events.send(event).map_err(|_| Code::Internal)?;
+                stored.await.map_err(|_| Code::Internal)??;
+                Some(Answer::Stored)
+            }
+            Step::Store { role, bytes } => {
+                files.store(&role, &bytes)?;
+                Some(Answer::Stored)
+            }
+            Step::Remove { role } => {
+                files.remove(&role)?;
+                Some(Answer::Stored)
+            }
+            Step::Done => return refresh.finish().map_err(failed),
+        };
+    }
+}
+
+/// Finds one target in the release repository.
+pub(crate) async fn lookup(
+    connection: &mut Connection,
+    files: &Files,
+    release: &mut Repository,
+    path: &str,
+) -> Result<Option<Target>, Stopped> {
+    let mut lookup = release.lookup(path);
+    let mut answer = None;
+    loop {
+        answer = match lookup.step(answer.take()).map_err(Refusal::from)? {
+            LookupStep::Found(target) => return Ok(Some(target)),
+            LookupStep::NotFound => return Ok(None),
+            LookupStep::Do(Step::Fetch { path, limit }) => {
+                Some(get(connection, Which::Release, &path, limit).await)
+            }
+            LookupStep::Do(Step::Store { role, bytes }) => {
+                files.store(&role, &bytes).map_err(Stopped::Network)?;
+                Some(Answer::Stored)
+            }
+            LookupStep::Do(Step::Remove { role }) => {
+                files.remove(&role).map_err(Stopped::Network)?;
+                Some(Answer::Stored)
+            }
+            LookupStep::Do(Step::Done) => return Err(Stopped::Network(Code::Internal)),
+        };
+    }
+}
+
+async fn get(connection: &mut Connection, which: Which, path: &str, limit: ByteCount) -> Answer {
+    let response: Result<_, ClientError> = connection
+        .request("GET", &which.url(path), &[], Bytes::new(), limit)
+        .await;
+    match response {
+        Ok(response) if response.status == 200 => Answer::Bytes(response.body.to_vec()),
+        Ok(response) if response.status == 404 => Answer::Absent,
+        _ => Answer::Failed,
+    }
+}

@@ -1,0 +1,213 @@
+//! Starting and ending: opens the state, starts what was committed without any network, then follows the fleet.
+
+use crate::broker::{Broker, Rules};
+use crate::clock::Clock;
+use crate::disk::RealDisk;
+use crate::executor::Around;
+use crate::fetch::Blobs;
+use crate::journal::{Journal, Start};
+use crate::link::Link;
+use crate::lock::StateLock;
+use crate::main_loop::Agent;
+use crate::native::Native;
+use crate::refresh::Files;
+use crate::store::{Identity, Store};
+use crate::supervisor::Supervisor;
+use crate::trust::Trust;
+use crate::{AgentError, Config, admin};
+use redan_agent_core::{Machine, Record};
+use redan_channel::AsyncChannel;
+use redan_identity::tls;
+use redan_protocol::wire::control_host;
+use redan_protocol::{SpiffeId, UnixSeconds, Version64};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Report numbers reserved with one write: flash wears, and a gap after a restart is no step back.
+const REPORTS_RESERVED: u64 = 1024;
+
+/// Runs the agent until SIGTERM, SIGINT, or the supervisor is gone. Builds its own async runtime: call it from plain `main`.
+///
+/// `ready` is called once, when what was committed is starting and the admin socket listens.
+pub fn run(
+    config: &Config,
+    supervisor: OwnedFd,
+    broker: OwnedFd,
+    ready: impl FnOnce(&SpiffeId),
+) -> Result<(), AgentError> {
+    let system = |what| move |source| AgentError::System { what, source };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the reactor"))?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let mut term = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
+        let mut int = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
+        let ceiling = std::fs::read_to_string(&config.ceiling)
+            .map_err(|source| AgentError::file("read", &config.ceiling, source))?;
+        let ceiling = redan_policy::parse_device(&config.ceiling.display().to_string(), &ceiling)
+            .map_err(AgentError::Ceiling)?;
+        let store = Store::create(&config.state)?;
+        let _lock = StateLock::take(&config.state)?;
+        let identity = store.identity()?.ok_or_else(|| AgentError::NotEnrolled {
+            state: config.state.clone(),
+        })?;
+        let mut listeners = BTreeMap::new();
+        for (component, address) in ceiling.listen() {
+            let failed = |source| AgentError::Listen {
+                address: *address,
+                source,
+            };
+            let listener = TcpListener::bind(address).map_err(failed)?;
+            listener.set_nonblocking(true).map_err(failed)?;
+            let bound = listener.local_addr().map_err(failed)?;
+            listeners.insert(component.clone(), (bound, listener));
+        }
+        let socket = admin::bind(&store.at("admin.sock"))?;
+        let channel = |with, fd| AsyncChannel::new(fd).map_err(|source| AgentError::Channel { with, source });
+        let (events, receiver) = mpsc::unbounded_channel();
+        let key = Rc::new(store.seal_key()?);
+        let around = Around {
+            native: Native {
+                folder: store.at("native"),
+                blobs: Blobs::new(store.at("blobs")),
+                key: Rc::clone(&key),
+                supervisor: Supervisor::start(channel("supervisor", supervisor)?, events.clone()),
+            },
+            broker: Broker::start(channel("broker", broker)?),
+            events: events.clone(),
+        };
+        let id = identity.id.clone();
+        let agent = assemble(config, &store, identity, around, key, ceiling, listeners)?;
+        tokio::task::spawn_local(admin::serve(socket, events));
+        ready(&id);
+        tokio::select! {
+            () = agent.run(receiver) => {}
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        Ok(())
+    })
+}
+
+fn assemble(
+    config: &Config,
+    store: &Store,
+    identity: Identity,
+    around: Around,
+    key: Rc<crate::seal::SealKey>,
+    ceiling: redan_policy::DeviceCeiling,
+    listeners: BTreeMap<redan_protocol::ComponentName, (std::net::SocketAddr, TcpListener)>,
+) -> Result<Agent, AgentError> {
+    let clock = Clock::start();
+    let folder = store.at("journal");
+    let (journal, start) = Journal::open(&RealDisk, &folder, &key)
+        .map_err(|source| AgentError::file("read", &folder, source))?;
+    let record: Record = match start {
+        Start::From(record) => *record,
+        Start::Lost => {
+            tracing::error!("the journal is lost: nothing runs until the fleet directs it again");
+            Record::default()
+        }
+    };
+    let trust = Trust::open(&store.at("trust"), clock)?;
+    if trust.is_none() {
+        tracing::error!("the trust record is lost: what is committed runs on, nothing new is adopted");
+    }
+    let floor = trust.as_ref().map_or_else(UnixSeconds::default, Trust::now);
+    let link = Link {
+        server: config
+            .server
+            .clone()
+            .unwrap_or_else(|| identity.voucher.server.clone()),
+        host: control_host(identity.anchor.fleet()),
+        config: tls::device_client(&identity.anchor, identity.chain, &identity.key, floor)?,
+    };
+    let release = Files(store.at("metadata/release"));
+    let director = Files(store.at("metadata/director"));
+    let (machine, effects) = Machine::boot(record, clock.now());
+    let mut agent = Agent {
+        id: identity.id,
+        since: identity.since,
+        link,
+        clock,
+        machine,
+        journal,
+        key,
+        trust,
+        ceiling,
+        listeners,
+        executors: BTreeMap::new(),
+        owners: BTreeMap::new(),
+        around,
+        rules: Rules::default(),
+        isolation: BTreeMap::new(),
+        versions: (
+            Version64::new(release.timestamp_version()),
+            Version64::new(director.timestamp_version()),
+        ),
+        release,
+        director,
+        reports: Reports::open(store)?,
+        settled: false,
+        running: false,
+        failures: 0,
+        offline: None,
+        forbidden: Vec::new(),
+        told: None,
+        last: Instant::now(),
+        next: Instant::now(),
+        wake: None,
+    };
+    let mut inputs = VecDeque::new();
+    agent.perform(effects, &mut inputs);
+    for input in inputs {
+        agent.feed(input);
+    }
+    Ok(agent)
+}
+
+/// The numbers of the reports: they only grow, also over restarts.
+pub(crate) struct Reports {
+    store: Store,
+    next: u64,
+    reserved: u64,
+}
+
+impl Reports {
+    fn open(store: &Store) -> Result<Self, AgentError> {
+        let path = store.at("metadata/reports");
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            other => other.map_err(|source| AgentError::file("read", &path, source))?,
+        };
+        let next = text.trim().parse().unwrap_or(0);
+        Ok(Self {
+            store: store.clone(),
+            next,
+            reserved: next,
+        })
+    }
+
+    /// The next number.
+    pub(crate) fn next(&mut self) -> u64 {
+        if self.next >= self.reserved {
+            let reserved = self.next.saturating_add(REPORTS_RESERVED);
+            match self
+                .store
+                .keep("metadata/reports", reserved.to_string().as_bytes())
+            {
+                Ok(()) => self.reserved = reserved,
+                Err(error) => tracing::warn!("report numbers were not reserved: {error}"),
+            }
+        }
+        self.next = self.next.saturating_add(1);
+        self.next
+    }
+}

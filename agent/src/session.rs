@@ -1,0 +1,338 @@
+//! One check-in, and what follows from it: refresh, look up, decide. Runs beside the main loop and changes nothing but
+//! stored metadata; the outcome is for the main loop to act on.
+
+use crate::fetch::{Blobs, Partial};
+use crate::link::Link;
+use crate::main_loop::Event;
+use crate::refresh::{Files, Which, lookup, refresh};
+use bytes::Bytes;
+use redan_agent_core::Offer;
+use redan_identity::client::Connection;
+use redan_policy::DeviceCeiling;
+use redan_policy::grant::World;
+use redan_protocol::report::Report;
+use redan_protocol::wire::{CHECKIN, CheckIn, CheckInReply, DOCUMENT_LEN_MAX, Nonce, Statement};
+use redan_protocol::{
+    ByteCount, Code, Digest, DirectionSequence, Seconds, SetId, SpiffeId, UnixSeconds, Version64,
+};
+use redan_trust::{
+    DeviceFacts, Document, Offered, POLICY_PATH, Plan, Refusal, Repository, TrustRecord, TrustState, decide,
+    directive, plan_path, verify_statement,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::mpsc;
+
+/// Largest answer to a check-in, bytes.
+const REPLY_LEN_MAX: ByteCount = ByteCount::kib(16);
+
+/// What a session starts with.
+pub(crate) struct Session {
+    pub(crate) link: Link,
+    pub(crate) id: SpiffeId,
+    pub(crate) nonce: Nonce,
+    pub(crate) report: Report,
+    /// `None`: the state is lost; nothing is adopted.
+    pub(crate) record: Option<TrustRecord>,
+    /// The versions of a settled direction: nothing to do while the server names the same.
+    pub(crate) settled: Option<(Version64, Version64)>,
+    /// How long the plan of the record is known.
+    pub(crate) plan_known: Seconds,
+    pub(crate) now: UnixSeconds,
+    pub(crate) ceiling: DeviceCeiling,
+    pub(crate) release: Files,
+    pub(crate) director: Files,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+}
+
+/// What came out.
+pub(crate) struct Reached {
+    pub(crate) interval: Seconds,
+    /// `None`: nothing new.
+    pub(crate) verdict: Option<Decided>,
+}
+
+/// What was decided, and on which versions.
+pub(crate) struct Decided {
+    pub(crate) versions: (Version64, Version64),
+    /// The direction that was read.
+    pub(crate) sequence: Option<DirectionSequence>,
+    /// The plan whose rings run.
+    pub(crate) plan: Option<Digest>,
+    pub(crate) verdict: Verdict,
+}
+
+/// What to tell the machine.
+pub(crate) enum Verdict {
+    Undirected,
+    Planned(Box<Adopt>),
+    Refused(Code),
+    /// The server moved on while we looked: ask again.
+    Moved,
+}
+
+/// A plan, and what the trust record keeps of it.
+pub(crate) struct Adopt {
+    pub(crate) offer: Offer,
+    pub(crate) kept: Kept,
+}
+
+/// What the trust record learns from a plan.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) set: SetId,
+    pub(crate) rollback_sets: Vec<SetId>,
+    pub(crate) policy_serial: u64,
+    pub(crate) revoked: BTreeSet<Digest>,
+}
+
+impl From<&Plan> for Adopt {
+    fn from(plan: &Plan) -> Self {
+        Self {
+            offer: Offer::from(plan),
+            kept: Kept {
+                set: plan.set().id.clone(),
+                rollback_sets: plan.set().rollback_sets.clone(),
+                policy_serial: plan.policy_serial(),
+                revoked: plan.revoked().clone(),
+            },
+        }
+    }
+}
+
+impl Session {
+    /// Checks in, and follows up. An error means that the server was not reached or not believed at all.
+    pub(crate) async fn run(self) -> Result<Reached, Code> {
+        let mut connection = self.link.open().await?;
+        let check_in = CheckIn {
+            nonce: self.nonce,
+            report: self.report.clone(),
+        };
+        let body = serde_json::to_vec(&check_in).map_err(|_| Code::Internal)?;
+        let headers = [("content-type", "application/json")];
+        let response = connection
+            .request("POST", CHECKIN, &headers, Bytes::from(body), REPLY_LEN_MAX)
+            .await
+            .map_err(|error| error.code())?;
+        if response.status != 200 {
+            return Err(Code::Unreachable);
+        }
+        let reply: CheckInReply =
+            serde_json::from_slice(&response.body).map_err(|_| Code::MetadataInvalid)?;
+        let verdict = match &self.record {
+            Some(record) if !self.nothing_new(&reply) => {
+                Some(self.follow(record, &mut connection, &reply).await?)
+            }
+            _ => None,
+        };
+        Ok(Reached {
+            interval: reply.interval,
+            verdict,
+        })
+    }
+
+    /// Whether an unverified statement names the versions we settled on. A lie only means that we look later or once more:
+    /// what a liar could hold back this way he can hold back by not answering.
+    fn nothing_new(&self, reply: &CheckInReply) -> bool {
+        let claimed = reply.statement.get("signed").cloned();
+        let claimed = claimed.and_then(|signed| serde_json::from_value::<Statement>(signed).ok());
+        claimed.is_some_and(|claimed| self.settled == Some((claimed.release, claimed.director)))
+    }
+
+    async fn follow(
+        &self,
+        record: &TrustRecord,
+        connection: &mut Connection,
+        reply: &CheckInReply,
+    ) -> Result<Decided, Code> {
+        let trusted = self.release.trusted(&record.release_root)?;
+        let release = refresh(
+            connection,
+            &self.release,
+            Which::Release,
+            trusted,
+            self.now,
+            &self.events,
+        )
+        .await;
+        let trusted = self.director.trusted(&record.director_root)?;
+        let director = refresh(
+            connection,
+            &self.director,
+            Which::Director,
+            trusted,
+            self.now,
+            &self.events,
+        )
+        .await;
+        let refused = |code| Decided {
+            versions: (self.report.release, self.report.director),
+            sequence: None,
+            plan: None,
+            verdict: Verdict::Refused(code),
+        };
+        let (mut release, director) = match (release, director) {
+            (Ok(release), Ok(director)) => (release, director),
+            (Err(Code::Unreachable), _) | (_, Err(Code::Unreachable)) => return Err(Code::Unreachable),
+            (Err(code), _) | (_, Err(code)) => return Ok(refused(code)),
+        };
+        let versions = (
+            Version64::new(release.timestamp_version()),
+            Version64::new(director.timestamp_version()),
+        );
+        let mut decided = Decided {
+            versions,
+            ..refused(Code::Internal)
+        };
+        match self
+            .judge(record, connection, reply, &mut release, &director, &mut decided)
+            .await
+        {
+            Ok(Some(plan)) => decided.verdict = Verdict::Planned(Box::new(Adopt::from(&plan))),
+            Ok(None) => decided.verdict = Verdict::Undirected,
+            Err(Stopped::Network(code)) => return Err(code),
+            Err(Stopped::Refused(Refusal::NotFresh)) => decided.verdict = Verdict::Moved,
+            Err(Stopped::Refused(refusal)) => {
+                tracing::info!(code = refusal.code().name(), "refused: {refusal}");
+                decided.verdict = Verdict::Refused(refusal.code());
+            }
+        }
+        Ok(decided)
+    }
+
+    async fn judge(
+        &self,
+        record: &TrustRecord,
+        connection: &mut Connection,
+        reply: &CheckInReply,
+        release: &mut Repository,
+        director: &Repository,
+        decided: &mut Decided,
+    ) -> Result<Option<Plan>, Stopped> {
+        let mut released = BTreeMap::new();
+        let (mut plan, mut policy) = (None, None);
+        let mut plan_known = Seconds::new(0);
+        if let Some(directive) = directive(director, &self.id)? {
+            decided.sequence = Some(directive.direction.sequence);
+            for path in directive.targets.keys() {
+                let target = lookup(connection, &self.release, release, path).await?;
+                released.insert(path.clone(), target);
+            }
+            policy = self.document(connection, release, POLICY_PATH).await?;
+            plan = self
+                .document(connection, release, &plan_path(&directive.direction.set))
+                .await?;
+            decided.plan = plan.as_ref().and_then(|plan| plan.target.sha256());
+            if decided.plan.is_some() && decided.plan == record.plan {
+                plan_known = self.plan_known;
+            }
+        }
+        let statement = verify_statement(director, &reply.statement)?;
+        let state = TrustState {
+            committed: record.committed.clone(),
+            rollback_sets: record.rollback_sets.clone(),
+            sequence: record.sequence,
+            policy_serial: record.policy_serial,
+            denied: record.denied.clone(),
+        };
+        let offered = Offered {
+            director,
+            release,
+            released,
+            plan,
+            policy,
+            statement: Some(statement),
+        };
+        let facts = DeviceFacts {
+            device: self.id.clone(),
+            worlds: vec![World::HttpProxy, World::Command],
+            ceiling: self.ceiling.clone(),
+            installed: BTreeMap::new(),
+            plan_known,
+            now: self.now,
+            nonce: Some(self.nonce),
+        };
+        Ok(decide(&state, &offered, &facts)?)
+    }
+
+    /// A small signed document; `None` when nobody trusted lists it.
+    async fn document(
+        &self,
+        connection: &mut Connection,
+        release: &mut Repository,
+        path: &str,
+    ) -> Result<Option<Document>, Stopped> {
+        let Some(target) = lookup(connection, &self.release, release, path).await? else {
+            return Ok(None);
+        };
+        let Some(digest) = target.sha256() else {
+            return Ok(None);
+        };
+        let limit = ByteCount::new(target.entry.length).min(DOCUMENT_LEN_MAX);
+        let response = connection
+            .request("GET", &format!("/artifacts/{digest}"), &[], Bytes::new(), limit)
+            .await
+            .map_err(|error| Stopped::Network(error.code()))?;
+        match response.status {
+            200 => Ok(Some(Document {
+                target,
+                bytes: response.body.to_vec(),
+            })),
+            404 => Err(Stopped::Network(Code::ArtifactMissing)),
+            _ => Err(Stopped::Network(Code::Unreachable)),
+        }
+    }
+}
+
+/// Why a session ended without a plan.
+pub(crate) enum Stopped {
+    Network(Code),
+    Refused(Refusal),
+}
+
+impl<T: Into<Refusal>> From<T> for Stopped {
+    fn from(refusal: T) -> Self {
+        match refusal.into() {
+            refusal if refusal.code() == Code::Unreachable => Self::Network(Code::Unreachable),
+            refusal => Self::Refused(refusal),
+        }
+    }
+}
+
+/// Gets an artifact onto the disk, going on where an earlier try broke off.
+pub(crate) async fn fetch(link: Link, blobs: Blobs, digest: Digest, length: ByteCount) -> Result<(), Code> {
+    let here = blobs
+        .verified(digest, length)
+        .map_err(|error| crate::fetch::disk_code(&error))?;
+    if here.is_some() {
+        return Ok(());
+    }
+    let mut partial = blobs.resume(digest, length)?;
+    if !partial.complete() {
+        transfer(&link, &mut partial, digest).await?;
+    }
+    partial.finish()
+}
+
+async fn transfer(link: &Link, partial: &mut Partial, digest: Digest) -> Result<(), Code> {
+    let mut connection = link.open().await?;
+    let range = format!("bytes={}-", partial.offset());
+    let headers: &[(&str, &str)] = if partial.offset() == 0 {
+        &[]
+    } else {
+        &[("range", &range)]
+    };
+    let mut download = connection
+        .download(&format!("/artifacts/{digest}"), headers)
+        .await
+        .map_err(|error| error.code())?;
+    match download.status {
+        200 => partial.restart()?,
+        206 => {}
+        404 => return Err(Code::ArtifactMissing),
+        _ => return Err(Code::Unreachable),
+    }
+    while let Some(chunk) = download.chunk().await.map_err(|error| error.code())? {
+        partial.push(&chunk)?;
+    }
+    Ok(())
+}

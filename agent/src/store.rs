@@ -1,0 +1,161 @@
+//! The state folder: where everything is, and the files that make this device this device.
+
+use crate::AgentError;
+use crate::disk::{Disk, RealDisk, replace};
+use crate::seal::{KEY_LEN, SealKey};
+use redan_identity::profile::{check_device_leaf, latest_not_before};
+use redan_identity::{FleetAnchor, KeyFile};
+use redan_protocol::wire::{VOUCHER_LEN_MAX, Voucher};
+use redan_protocol::{ByteCount, SpiffeId, UnixSeconds};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// Largest identity file, bytes: a chain of a few certificates.
+const IDENTITY_LEN_MAX: ByteCount = ByteCount::kib(64);
+
+/// The paths below one state folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Store(PathBuf);
+
+/// Who the device is, proven by its own files.
+pub(crate) struct Identity {
+    pub(crate) voucher: Voucher,
+    pub(crate) anchor: FleetAnchor,
+    pub(crate) key: KeyFile,
+    pub(crate) chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+    pub(crate) id: SpiffeId,
+    /// The newest not-before of the chain: it is that late at least.
+    pub(crate) since: UnixSeconds,
+}
+
+impl Store {
+    /// Makes the folders, for their owner only.
+    pub(crate) fn create(state: &Path) -> Result<Self, AgentError> {
+        let store = Self(state.to_owned());
+        let folders = [
+            "identity",
+            "trust",
+            "metadata/release",
+            "metadata/director",
+            "blobs",
+            "native",
+            "journal",
+            "data",
+        ];
+        for folder in folders.map(|folder| state.join(folder)) {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder)
+                .map_err(|source| AgentError::file("make", &folder, source))?;
+        }
+        Ok(store)
+    }
+
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        self.0.join(path)
+    }
+
+    /// The device's own key; made when there is none.
+    pub(crate) fn key(&self) -> Result<KeyFile, AgentError> {
+        let path = self.at("identity/key.pem");
+        if path.exists() {
+            return Ok(KeyFile::load(&path)?);
+        }
+        let key = KeyFile::generate()?;
+        key.save(&path)?;
+        Ok(key)
+    }
+
+    /// The device-only MAC key; made when there is none.
+    pub(crate) fn seal_key(&self) -> Result<SealKey, AgentError> {
+        let path = self.at("identity/seal.key");
+        let length = ByteCount::new(u64::try_from(KEY_LEN).unwrap_or(0));
+        let read = RealDisk
+            .read(&path, length)
+            .map_err(|source| AgentError::file("read", &path, source))?;
+        let bytes = match read {
+            Some(bytes) => bytes,
+            None => {
+                let fresh: [u8; KEY_LEN] = random()?;
+                self.keep("identity/seal.key", &fresh)?;
+                fresh.to_vec()
+            }
+        };
+        let bytes = <[u8; KEY_LEN]>::try_from(bytes)
+            .map_err(|_| AgentError::file("read", &path, std::io::ErrorKind::InvalidData.into()))?;
+        Ok(SealKey::new(&bytes))
+    }
+
+    /// Reads the identity and proves it once more. `None`: not enrolled.
+    pub(crate) fn identity(&self) -> Result<Option<Identity>, AgentError> {
+        let (Some(voucher), Some(chain)) = (
+            self.text("identity/voucher.json", VOUCHER_LEN_MAX)?,
+            self.text("identity/chain.pem", IDENTITY_LEN_MAX)?,
+        ) else {
+            return Ok(None);
+        };
+        let voucher = parse_voucher(&voucher)?;
+        Identity::prove(voucher, self.key()?, redan_identity::pem::read_chain(&chain)?).map(Some)
+    }
+
+    /// Writes a file so that a power cut leaves the old or the new one.
+    pub(crate) fn keep(&self, path: &str, bytes: &[u8]) -> Result<(), AgentError> {
+        let path = self.at(path);
+        replace(&RealDisk, &path, bytes).map_err(|source| AgentError::file("write", &path, source))
+    }
+
+    fn text(&self, path: &str, limit: ByteCount) -> Result<Option<String>, AgentError> {
+        let path = self.at(path);
+        let failed = |source| AgentError::file("read", &path, source);
+        let Some(bytes) = RealDisk.read(&path, limit).map_err(failed)? else {
+            return Ok(None);
+        };
+        String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| failed(std::io::ErrorKind::InvalidData.into()))
+    }
+}
+
+impl Identity {
+    /// Holds a chain against what the voucher pinned: anchor, name and key.
+    pub(crate) fn prove(
+        voucher: Voucher,
+        key: KeyFile,
+        chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+    ) -> Result<Self, AgentError> {
+        let anchor = FleetAnchor::from_pem(voucher.fleet.clone(), &voucher.ca)?;
+        let since = latest_not_before(&chain);
+        let (fleet, device, spki) = check_device_leaf(&anchor, &chain, since)?;
+        if (&fleet, &device) != (&voucher.fleet, &voucher.device) {
+            return Err(AgentError::Voucher("the certificate names another device"));
+        }
+        if spki != key.spki_sha256() {
+            return Err(AgentError::Voucher("the certificate is for another key"));
+        }
+        let id = SpiffeId::Device(fleet, device);
+        Ok(Self {
+            voucher,
+            anchor,
+            key,
+            chain,
+            id,
+            since,
+        })
+    }
+}
+
+/// Reads a voucher strictly.
+pub(crate) fn parse_voucher(text: &str) -> Result<Voucher, AgentError> {
+    serde_json::from_str(text).map_err(|_| AgentError::Voucher("it is not a redan.voucher/1 document"))
+}
+
+/// Fresh random bytes.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], AgentError> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| AgentError::System {
+        what: "get random numbers",
+        source: std::io::ErrorKind::Other.into(),
+    })?;
+    Ok(bytes)
+}

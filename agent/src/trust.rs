@@ -1,0 +1,155 @@
+//! The trust record while the agent runs: what it must not forget, and the clocks that go on between two writes.
+
+use crate::AgentError;
+use crate::clock::Clock;
+use crate::disk::{Disk, RealDisk};
+use crate::pair::{Found, Pair};
+use crate::refresh::Which;
+use crate::session::Kept;
+use redan_agent_core::Machine;
+use redan_protocol::{Code, Digest, Seconds, UnixSeconds};
+use redan_trust::{ProvenTime, TrustRecord};
+use std::path::Path;
+
+/// Longest monotonic time a power cut may take from the record.
+const SAVE_EVERY: Seconds = Seconds::new(600);
+
+/// The open record.
+pub(crate) struct Trust {
+    pair: Pair,
+    record: TrustRecord,
+    proven: ProvenTime,
+    clock: Clock,
+    saved: Seconds,
+    kept: Option<Kept>,
+    dirty: bool,
+}
+
+impl Trust {
+    /// Opens the record; `None` when both copies are bad or gone: the state is lost and nothing is adopted.
+    pub(crate) fn open(folder: &Path, clock: Clock) -> Result<Option<Self>, AgentError> {
+        let generation = |bytes: &[u8]| TrustRecord::decode(bytes).map(|record| record.generation);
+        let (pair, found) = Pair::load(&RealDisk, folder, generation)
+            .map_err(|source| AgentError::file("read", folder, source))?;
+        let Found::Record(bytes) = found else {
+            return Ok(None);
+        };
+        Ok(TrustRecord::decode(&bytes).map(|record| Self {
+            pair,
+            proven: ProvenTime::new(record.proven, UnixSeconds::default()),
+            record,
+            clock,
+            saved: Seconds::default(),
+            kept: None,
+            dirty: false,
+        }))
+    }
+
+    /// The record as it is now.
+    pub(crate) fn record(&self) -> TrustRecord {
+        TrustRecord {
+            proven: self.now(),
+            plan_known: self.plan_known(),
+            ..self.record.clone()
+        }
+    }
+
+    /// Lower bound of the true time.
+    pub(crate) fn now(&self) -> UnixSeconds {
+        self.proven.after(self.clock.elapsed())
+    }
+
+    /// How long the plan of the record is known.
+    pub(crate) fn plan_known(&self) -> Seconds {
+        let since = self.clock.elapsed().get().saturating_sub(self.saved.get());
+        Seconds::new(self.record.plan_known.get().saturating_add(since))
+    }
+
+    /// A newer root, verified from the one before.
+    pub(crate) fn root(&mut self, which: Which, bytes: Vec<u8>) -> Result<(), Code> {
+        let root = String::from_utf8(bytes).map_err(|_| Code::MetadataInvalid)?;
+        match which {
+            Which::Release => self.record.release_root = root,
+            Which::Director => self.record.director_root = root,
+        }
+        self.save(&RealDisk)
+    }
+
+    /// The plan that was read; its rings begin to run when it is new.
+    pub(crate) fn plan(&mut self, plan: Option<Digest>) {
+        if plan.is_some() && plan != self.record.plan {
+            self.record.plan = plan;
+            self.advance();
+            self.record.plan_known = Seconds::default();
+            self.dirty = true;
+        }
+    }
+
+    /// What a plan that `decide()` said yes to teaches.
+    pub(crate) fn adopt(&mut self, kept: Kept) {
+        let before = self.record.clone();
+        self.record.policy_serial = self.record.policy_serial.max(kept.policy_serial);
+        self.record.revoked.clone_from(&kept.revoked);
+        if self.record.set.as_ref() == Some(&kept.set) {
+            self.record
+                .rollback_sets
+                .extend(kept.rollback_sets.iter().cloned());
+        }
+        self.kept = Some(kept);
+        self.dirty |= self.record != before;
+    }
+
+    /// What is committed and denied, as the machine has it.
+    pub(crate) fn settle(&mut self, machine: &Machine) {
+        let before = self.record.clone();
+        if let Some(set) = machine.committed() {
+            if self.record.set.as_ref() != Some(set.id()) {
+                self.record.rollback_sets = self.record.set.replace(set.id().clone()).into_iter().collect();
+                if let Some(kept) = self.kept.as_ref().filter(|kept| kept.set == *set.id()) {
+                    self.record
+                        .rollback_sets
+                        .extend(kept.rollback_sets.iter().cloned());
+                }
+            }
+            self.record.sequence = self.record.sequence.max(set.sequence());
+            for member in set.members() {
+                let counter = self.record.committed.entry(member.component().clone());
+                let counter = counter.or_insert(member.counter());
+                *counter = (*counter).max(member.counter());
+            }
+        }
+        self.record.denied = machine.denied().iter().map(|denied| denied.digest).collect();
+        self.dirty |= self.record != before;
+        self.save_if_due();
+    }
+
+    /// Writes what changed, and every now and then the clocks.
+    pub(crate) fn save_if_due(&mut self) {
+        let age = self.clock.elapsed().get().saturating_sub(self.saved.get());
+        if (self.dirty || age >= SAVE_EVERY.get())
+            && let Err(code) = self.save(&RealDisk)
+        {
+            tracing::error!(
+                code = code.name(),
+                "the trust record could not be written; trying again"
+            );
+        }
+    }
+
+    fn advance(&mut self) {
+        self.record.proven = self.now();
+        self.record.plan_known = self.plan_known();
+        self.saved = self.clock.elapsed();
+    }
+
+    fn save(&mut self, disk: &impl Disk) -> Result<(), Code> {
+        self.dirty = true;
+        self.advance();
+        self.record.generation = self.record.generation.saturating_add(1);
+        self.pair
+            .store(disk, &self.record.encode())
+            .map_err(|error| crate::fetch::disk_code(&error))?;
+        self.dirty = false;
+        Ok(())
+    }
+}
