@@ -7,7 +7,7 @@ use crate::main_loop::{Agent, Event};
 use crate::session::fetch;
 use redan_agent_core::{Effect, Input, MemberRecord};
 use redan_protocol::ipc::{SlotId, ToExecutor, WorkloadKind};
-use redan_protocol::{ComponentName, PublisherName};
+use redan_protocol::{Code, ComponentName};
 use std::collections::VecDeque;
 
 impl Agent {
@@ -68,15 +68,11 @@ impl Agent {
     fn load(&mut self, slot: SlotId, member: Box<MemberRecord>, inputs: &mut VecDeque<Input>) {
         let component = member.component().clone();
         let publisher = component.publisher().clone();
-        let listener = match (member.kind(), self.listeners.get(&component)) {
-            (WorkloadKind::Service, Some((_, listener))) => match listener.try_clone() {
-                Ok(listener) => Some(listener),
-                Err(_) => {
-                    inputs.push_back(Input::Failed(slot, redan_protocol::Code::Internal));
-                    return;
-                }
-            },
-            (WorkloadKind::Service, None) | (WorkloadKind::Job, _) => None,
+        let own = self.listeners.get(&component);
+        let own = own.filter(|_| member.kind() == WorkloadKind::Service);
+        let Ok(listener) = own.map(|(_, listener)| listener.try_clone()).transpose() else {
+            inputs.push_back(Input::Failed(slot, Code::Internal));
+            return;
         };
         self.owners.insert(slot, publisher.clone());
         let rules = self.rules.add(&component, slot, member.grant().net_http.clone());
@@ -94,12 +90,9 @@ impl Agent {
     }
 
     fn tell(&mut self, component: &ComponentName, slot: SlotId, message: ToExecutor) {
-        match self.executors.get(component.publisher()) {
-            Some(executor) => executor.tell(Command::Tell(Some(slot), message)),
-            None => {
-                let publisher: PublisherName = component.publisher().clone();
-                tracing::debug!(%publisher, "no executor to tell");
-            }
+        // Without an executor the slot is gone already, and the machine was told so.
+        if let Some(executor) = self.executors.get(component.publisher()) {
+            executor.tell(Command::Tell(Some(slot), message));
         }
     }
 

@@ -107,14 +107,12 @@ impl AgentError {
         match self {
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Code::DiskFull,
             Self::File { .. } => Code::DiskFailed,
-            Self::Config { .. } => Code::PolicyInvalid,
-            Self::Locked { .. } => Code::Conflict,
-            Self::Ceiling(_) => Code::PolicyInvalid,
+            Self::Config { .. } | Self::Ceiling(_) => Code::PolicyInvalid,
+            Self::Locked { .. } | Self::Listen { .. } => Code::Conflict,
             Self::Voucher(_) | Self::NotEnrolled { .. } => Code::VoucherInvalid,
             Self::Identity(error) => error.code(),
             Self::Server { code, .. } | Self::Answer { code, .. } => *code,
             Self::NotRunning { .. } => Code::Unreachable,
-            Self::Listen { .. } => Code::Conflict,
             Self::Channel { .. } | Self::System { .. } => Code::Internal,
         }
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Longest time from the start of an executor to its first message: engine and pool on the slowest machine, times ten.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 
 /// What the main loop wants done.
 pub(crate) enum Command {

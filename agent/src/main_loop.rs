@@ -14,11 +14,9 @@ use crate::trust::Trust;
 use redan_agent_core::{Input, Machine, Mono};
 use redan_policy::DeviceCeiling;
 use redan_protocol::ipc::{SlotId, ToBroker};
-use redan_protocol::report::{Health, Isolation, Phase, REPORT_SLOTS_MAX, Report, SlotReport};
+use redan_protocol::report::{Bucket, Health, Isolation, Phase, REPORT_SLOTS_MAX, Report, SlotReport};
 use redan_protocol::wire::Nonce;
-use redan_protocol::{
-    Code, ComponentName, DirectionSequence, PublisherName, Seconds, SetId, SpiffeId, UnixSeconds, Version64,
-};
+use redan_protocol::{Code, ComponentName, PublisherName, Seconds, SetId, SpiffeId, UnixSeconds, Version64};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -29,7 +27,7 @@ use tokio::time::Instant;
 /// First wait after a failed check-in; doubles.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest such wait, so that a fleet that lost its server finds it again within minutes.
-const RETRY_MAX: Duration = Duration::from_secs(300);
+const RETRY_MAX: Duration = Duration::from_mins(5);
 /// Shortest time between two check-ins, however much happens.
 const SPACING: Duration = Duration::from_millis(250);
 
@@ -258,7 +256,7 @@ impl Agent {
                 self.feed(Input::Undirected);
             }
             Verdict::Refused(code) => self.feed(Input::Refused {
-                sequence: decided.sequence.unwrap_or_else(DirectionSequence::default),
+                sequence: decided.sequence.unwrap_or_default(),
                 code,
             }),
             Verdict::Planned(adopt) => {
@@ -339,8 +337,8 @@ impl Agent {
                     grant: slot.member.grant().digest(),
                     health: slot.health,
                     code: slot.code,
-                    calls: Default::default(),
-                    failures: Default::default(),
+                    calls: Bucket::default(),
+                    failures: Bucket::default(),
                 },
             ));
         }

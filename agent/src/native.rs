@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Largest native code, bytes: eight times the largest component.
 const NATIVE_LEN_MAX: ByteCount = ByteCount::mib(512);
 /// Longest compilation: the machine's own deadline for preparing is longer still.
-const COMPILE_WITHIN: Duration = Duration::from_secs(600);
+const COMPILE_WITHIN: Duration = Duration::from_mins(10);
 
 /// Where native code comes from.
 #[derive(Clone)]

@@ -74,13 +74,12 @@ impl Store {
         let read = RealDisk
             .read(&path, length)
             .map_err(|source| AgentError::file("read", &path, source))?;
-        let bytes = match read {
-            Some(bytes) => bytes,
-            None => {
-                let fresh: [u8; KEY_LEN] = random()?;
-                self.keep("identity/seal.key", &fresh)?;
-                fresh.to_vec()
-            }
+        let bytes = if let Some(bytes) = read {
+            bytes
+        } else {
+            let fresh: [u8; KEY_LEN] = random()?;
+            self.keep("identity/seal.key", &fresh)?;
+            fresh.to_vec()
         };
         let bytes = <[u8; KEY_LEN]>::try_from(bytes)
             .map_err(|_| AgentError::file("read", &path, std::io::ErrorKind::InvalidData.into()))?;
