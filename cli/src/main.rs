@@ -1,4 +1,326 @@
-//! Publish components and operate fleets.
+//! `redan`: publish components and operate fleets.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use clap::{Parser, Subcommand};
+use redan::access::{Access, read_text};
+use redan::error::CliError;
+use redan::operate::{self, WaveArgument};
+use redan::{publish, show};
+use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
+use redan_protocol::{ComponentName, DeviceId, ReleaseCounter, Seconds, SetId};
+use redan_trust::release_set::Ring;
+use serde_json::{Value, json};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Publish signed Wasm components and operate fleets of devices.
+#[derive(Parser)]
+#[command(name = "redan", version)]
+struct Arguments {
+    #[command(flatten)]
+    access: Access,
+    /// Answer with JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Hold a component against its ask, without signing anything.
+    Check {
+        /// The component.
+        wasm: PathBuf,
+        /// Its ask.
+        #[arg(long)]
+        ask: PathBuf,
+    },
+    /// Explain what a workload would get: every grant with the line that decided it, every denial with the line to add.
+    Explain {
+        /// The publisher's ask.
+        #[arg(long)]
+        ask: PathBuf,
+        /// The fleet policy.
+        #[arg(long)]
+        fleet: PathBuf,
+        /// The device ceiling.
+        #[arg(long)]
+        device: PathBuf,
+    },
+    /// Sign a component and publish it.
+    Publish {
+        /// The component.
+        wasm: PathBuf,
+        /// Its ask; names component and version.
+        #[arg(long)]
+        ask: PathBuf,
+        /// Release counter; only grows.
+        #[arg(long)]
+        counter: u64,
+        /// Hardware class it was built for; may be given several times; none: any.
+        #[arg(long)]
+        hardware: Vec<String>,
+        /// Key file of the component role or the snapshot role; may be given several times.
+        #[arg(long = "key", required = true)]
+        keys: Vec<PathBuf>,
+    },
+    /// The fleet policy.
+    #[command(subcommand)]
+    Policy(PolicyTask),
+    /// Release sets.
+    #[command(subcommand)]
+    Set(SetTask),
+    /// Devices.
+    #[command(subcommand)]
+    Device(DeviceTask),
+    /// Rollouts.
+    #[command(subcommand)]
+    Rollout(RolloutTask),
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(AuditTask),
+    /// Which fleet the server speaks for.
+    Status,
+    /// The server's metrics (Prometheus text).
+    Metrics,
+}
+
+#[derive(Subcommand)]
+enum PolicyTask {
+    /// Sign and publish it.
+    Publish {
+        /// The policy document.
+        file: PathBuf,
+        /// Key file of the policy role or the snapshot role; may be given several times.
+        #[arg(long = "key", required = true)]
+        keys: Vec<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum SetTask {
+    /// Sign and publish a set of published components.
+    Publish {
+        /// Its name.
+        id: SetId,
+        /// A member, publisher/workload@version; may be given several times.
+        #[arg(long = "member", required = true, value_parser = publish::parse_member)]
+        members: Vec<(ComponentName, semver::Version)>,
+        /// A ring, permille:opens-after; shares grow and end with 1000. None: everyone at once.
+        #[arg(long = "ring", value_parser = publish::parse_ring)]
+        rings: Vec<Ring>,
+        /// A set devices may go back to; may be given several times.
+        #[arg(long = "rollback-set")]
+        rollback_sets: Vec<SetId>,
+        /// Key file of the plan role or the snapshot role; may be given several times.
+        #[arg(long = "key", required = true)]
+        keys: Vec<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+enum DeviceTask {
+    /// Admit a key that a device has made, and write the voucher to carry there.
+    Admit {
+        /// The file `redan-device init` wrote.
+        #[arg(long)]
+        request: PathBuf,
+        /// A label, name=value; may be given several times.
+        #[arg(long = "label", value_parser = label)]
+        labels: Vec<(String, String)>,
+        /// Where to write the voucher.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// All devices: what they run, and why they are not updating.
+    List,
+    /// One device.
+    Show {
+        /// Its id.
+        id: DeviceId,
+    },
+    /// Revoke a device: none of its requests is answered from now on.
+    Revoke {
+        /// Its id.
+        id: DeviceId,
+    },
+}
+
+#[derive(Subcommand)]
+enum RolloutTask {
+    /// Start a rollout of a published set.
+    Start {
+        /// The set.
+        #[arg(long)]
+        set: SetId,
+        /// A wave, name=device,device or name=500permille; in order; may be given several times.
+        #[arg(long = "wave", required = true)]
+        waves: Vec<WaveArgument>,
+        /// So many failures halt it.
+        #[arg(long, default_value_t = 1)]
+        failure_threshold: u32,
+        /// How long a wave is watched before the next.
+        #[arg(long, default_value = "10m", value_parser = span)]
+        soak: Seconds,
+        /// A device that has not committed by then has failed.
+        #[arg(long, default_value = "1h", value_parser = span)]
+        deadline: Seconds,
+    },
+    /// All rollouts.
+    List,
+    /// One rollout.
+    Show {
+        /// Its number.
+        id: u64,
+    },
+    /// Offer nothing new.
+    Pause {
+        /// Its number.
+        id: u64,
+    },
+    /// Go on, taking the failures so far for known.
+    Resume {
+        /// Its number.
+        id: u64,
+    },
+    /// End it; devices that have not committed stay on what they had.
+    Abort {
+        /// Its number.
+        id: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum AuditTask {
+    /// The whole log.
+    List,
+    /// Check the chain here, without believing the server.
+    Verify {
+        /// A head noted before: it must still be in the log.
+        #[arg(long)]
+        head: Option<String>,
+    },
+}
+
+fn span(text: &str) -> Result<Seconds, String> {
+    let millis = redan_policy::units::duration(text).ok_or("a time is written 30s, 10m or 1h")?;
+    Ok(Seconds::new(millis.get() / 1000))
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a label is written name=value")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return fail(
+                &format!("error: no threads: {error}\nbecause: internal\ntry: raise limits\n"),
+                3,
+            );
+        }
+    };
+    match runtime.block_on(run(arguments.command, &arguments.access)) {
+        Ok(answer) => {
+            let text = match (&answer, arguments.json) {
+                (Value::String(text), false) => text.clone(),
+                (answer, true) => answer.to_string(),
+                (answer, false) => show::render(answer),
+            };
+            let mut out = std::io::stdout();
+            // A closed standard output (`| head`) is no error.
+            drop(writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(
+            &format!(
+                "error: {error}\nbecause: {}\ntry: {}\n",
+                error.because(),
+                error.remedy()
+            ),
+            error.exit(),
+        ),
+    }
+}
+
+fn fail(text: &str, exit: u8) -> ExitCode {
+    drop(std::io::stderr().write_all(text.as_bytes()));
+    ExitCode::from(exit)
+}
+
+async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
+    match task {
+        Task::Check { wasm, ask } => {
+            let (bytes, _, parsed, found) = publish::check_files(&wasm, &ask)?;
+            Ok(json!({
+                "component": parsed.name(),
+                "version": parsed.version(),
+                "length": bytes.len(),
+                "imports": found.imports,
+                "exports": found.exports,
+            }))
+        }
+        Task::Explain { ask, fleet, device } => {
+            let named = |path: &PathBuf| path.display().to_string();
+            let ask = parse_ask(&named(&ask), &read_text(&ask)?)?;
+            let fleet = parse_fleet(&named(&fleet), &read_text(&fleet)?)?;
+            let device = parse_device(&named(&device), &read_text(&device)?)?;
+            let explanation = explain(&ask, &fleet, &device);
+            if let Explanation::Denied(denied) = &explanation {
+                drop(std::io::stderr().write_all(format!("{explanation}\n").as_bytes()));
+                return Err(CliError::Denied(denied.code()));
+            }
+            Ok(Value::String(explanation.to_string()))
+        }
+        Task::Publish {
+            wasm,
+            ask,
+            counter,
+            hardware,
+            keys,
+        } => publish::component(access, &wasm, &ask, ReleaseCounter::new(counter), hardware, &keys).await,
+        Task::Policy(PolicyTask::Publish { file, keys }) => publish::policy(access, &file, &keys).await,
+        Task::Set(SetTask::Publish {
+            id,
+            members,
+            rings,
+            rollback_sets,
+            keys,
+        }) => publish::set(access, id, &members, rings, rollback_sets, &keys).await,
+        Task::Device(DeviceTask::Admit { request, labels, out }) => {
+            operate::admit(access, &request, &labels, &out).await
+        }
+        Task::Device(DeviceTask::List) => operate::get(access, "/v1/devices").await,
+        Task::Device(DeviceTask::Show { id }) => operate::get(access, &format!("/v1/devices/{id}")).await,
+        Task::Device(DeviceTask::Revoke { id }) => {
+            operate::post(access, &format!("/v1/devices/{id}/revoke")).await
+        }
+        Task::Rollout(RolloutTask::Start {
+            set,
+            waves,
+            failure_threshold,
+            soak,
+            deadline,
+        }) => operate::start(access, &set, &waves, failure_threshold, soak, deadline).await,
+        Task::Rollout(RolloutTask::List) => operate::get(access, "/v1/rollouts").await,
+        Task::Rollout(RolloutTask::Show { id }) => operate::get(access, &format!("/v1/rollouts/{id}")).await,
+        Task::Rollout(RolloutTask::Pause { id }) => {
+            operate::post(access, &format!("/v1/rollouts/{id}/pause")).await
+        }
+        Task::Rollout(RolloutTask::Resume { id }) => {
+            operate::post(access, &format!("/v1/rollouts/{id}/resume")).await
+        }
+        Task::Rollout(RolloutTask::Abort { id }) => {
+            operate::post(access, &format!("/v1/rollouts/{id}/abort")).await
+        }
+        Task::Audit(AuditTask::List) => operate::get(access, "/v1/audit").await,
+        Task::Audit(AuditTask::Verify { head }) => operate::verify_audit(access, head.as_deref()).await,
+        Task::Status => operate::get(access, "/v1/fleet").await,
+        Task::Metrics => Ok(Value::String(access.connect().await?.text("/metrics").await?)),
+    }
+}

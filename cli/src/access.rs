@@ -1,0 +1,227 @@
+//! Reaching the control server as an operator.
+
+use crate::error::CliError;
+use bytes::Bytes;
+use clap::Args;
+use redan_identity::client::Connection;
+use redan_identity::{FleetAnchor, pem};
+use redan_protocol::wire::control_host;
+use redan_protocol::{ByteCount, FleetId, UnixSeconds};
+use redan_trust::lookup::LookupStep;
+use redan_trust::{Answer, Refresh, Repository, Step, Target, Trusted};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::net::TcpStream;
+
+/// Longest answer.
+const ANSWER_MAX: ByteCount = ByteCount::mib(64);
+
+/// Which fleet, who, and where.
+#[derive(Args, Clone, Debug)]
+pub struct Access {
+    /// The fleet's public/ folder, as the ceremony wrote it: pins the CA and the roots.
+    #[arg(long, global = true, env = "REDAN_FLEET_DIR")]
+    pub fleet_dir: Option<PathBuf>,
+    /// Your operator key and certificate, PEM.
+    #[arg(long, global = true, env = "REDAN_OPERATOR")]
+    pub operator: Option<PathBuf>,
+    /// Where the control server listens, host:port.
+    #[arg(long, global = true, env = "REDAN_SERVER")]
+    pub server: Option<String>,
+}
+
+/// A connection to the fleet's server.
+#[derive(Debug)]
+pub struct Server {
+    connection: Connection,
+    /// The fleet.
+    pub fleet: FleetId,
+    address: String,
+    root: Vec<u8>,
+}
+
+/// The time by this machine's clock.
+pub fn now() -> UnixSeconds {
+    UnixSeconds::new(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+    )
+}
+
+/// Reads a text file.
+pub fn read_text(path: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(path).map_err(|error| CliError::file(path, &error))
+}
+
+fn missing(option: &'static str) -> CliError {
+    CliError::Usage {
+        what: format!("{option} is missing"),
+        remedy: "give --fleet-dir, --operator and --server, or set REDAN_FLEET_DIR, REDAN_OPERATOR and REDAN_SERVER",
+    }
+}
+
+impl Access {
+    /// Connects.
+    pub async fn connect(&self) -> Result<Server, CliError> {
+        let folder = self.fleet_dir.as_ref().ok_or_else(|| missing("--fleet-dir"))?;
+        let operator = self.operator.as_ref().ok_or_else(|| missing("--operator"))?;
+        let address = self.server.clone().ok_or_else(|| missing("--server"))?;
+        let described: Value = serde_json::from_str(&read_text(&folder.join("fleet.json"))?)
+            .map_err(|_| CliError::Answer("the fleet's description"))?;
+        let fleet = described.get("fleet").and_then(Value::as_str).unwrap_or_default();
+        let fleet = FleetId::parse(fleet).map_err(|_| CliError::Answer("the fleet's description"))?;
+        let anchor = FleetAnchor::from_pem(fleet.clone(), &read_text(&folder.join("ca.pem"))?)?;
+        let (key, chain) = pem::read_bundle(&redan_identity::Zeroizing::new(read_text(operator)?))?;
+        let config = redan_identity::tls::device_client(&anchor, chain, &key, now())?;
+        let root = read_text(&folder.join("release/1.root.json"))?.into_bytes();
+        let stream = TcpStream::connect(&address)
+            .await
+            .map_err(|error| CliError::Unreachable {
+                address: address.clone(),
+                what: error.to_string(),
+            })?;
+        let failed = |source| CliError::Connection {
+            address: address.clone(),
+            source,
+        };
+        let connection = Connection::open(stream, config, &control_host(&fleet))
+            .await
+            .map_err(failed)?;
+        Ok(Server {
+            connection,
+            fleet,
+            address,
+            root,
+        })
+    }
+}
+
+impl Server {
+    async fn send(&mut self, method: &str, path: &str, body: Bytes) -> Result<(u16, Bytes), CliError> {
+        let kind = [("content-type", "application/json")];
+        let answer = self
+            .connection
+            .request(method, path, &kind, body, ANSWER_MAX)
+            .await;
+        let answer = answer.map_err(|source| CliError::Connection {
+            address: self.address.clone(),
+            source,
+        })?;
+        Ok((answer.status, answer.body))
+    }
+
+    /// One request with a JSON answer.
+    pub async fn call<T: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<T, CliError> {
+        let (status, body) = self.send(method, path, body.into()).await?;
+        if status != 200 {
+            return Err(problem(&body));
+        }
+        serde_json::from_slice(&body).map_err(|_| CliError::Answer("JSON"))
+    }
+
+    /// The same with a JSON body.
+    pub async fn post(&mut self, path: &str, body: &Value) -> Result<Value, CliError> {
+        self.call("POST", path, body.to_string()).await
+    }
+
+    /// Plain text.
+    pub async fn text(&mut self, path: &str) -> Result<String, CliError> {
+        let (status, body) = self.send("GET", path, Bytes::new()).await?;
+        if status != 200 {
+            return Err(problem(&body));
+        }
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// An artifact's bytes.
+    pub async fn artifact(&mut self, target: &Target) -> Result<Bytes, CliError> {
+        let digest = target.sha256().ok_or(CliError::Answer("a target with SHA-256"))?;
+        let (status, body) = self
+            .send("GET", &format!("/v1/artifacts/{digest}"), Bytes::new())
+            .await?;
+        if status != 200 {
+            return Err(problem(&body));
+        }
+        Ok(body)
+    }
+
+    /// A file of the release repository; `None`: there is none.
+    async fn release_file(&mut self, name: &str) -> Result<Option<Vec<u8>>, CliError> {
+        let (status, body) = self
+            .send("GET", &format!("/v1/release/{name}"), Bytes::new())
+            .await?;
+        match status {
+            200 => Ok(Some(body.to_vec())),
+            404 => Ok(None),
+            _ => Err(problem(&body)),
+        }
+    }
+
+    async fn fetch(&mut self, step: Step) -> Result<Answer, CliError> {
+        Ok(match step {
+            Step::Fetch { path, .. } => self
+                .release_file(&path)
+                .await?
+                .map_or(Answer::Absent, Answer::Bytes),
+            _ => Answer::Stored,
+        })
+    }
+
+    /// The release repository, verified from the pinned root as a device would.
+    pub async fn release(&mut self) -> Result<Repository, CliError> {
+        let trusted = Trusted {
+            root: self.root.clone(),
+            ..Trusted::default()
+        };
+        let mut refresh = Refresh::new(trusted, now())?;
+        let mut answer = None;
+        loop {
+            match refresh.step(answer.take())? {
+                Step::Done => return Ok(refresh.finish()?),
+                step => answer = Some(self.fetch(step).await?),
+            }
+        }
+    }
+
+    /// A target, through its delegations.
+    pub async fn target(&mut self, release: &mut Repository, path: &str) -> Result<Option<Target>, CliError> {
+        let mut lookup = release.lookup(path);
+        let mut answer = None;
+        loop {
+            match lookup.step(answer.take())? {
+                LookupStep::Found(target) => return Ok(Some(target)),
+                LookupStep::NotFound => return Ok(None),
+                LookupStep::Do(step) => answer = Some(self.fetch(step).await?),
+            }
+        }
+    }
+
+    /// The file a role has now, by the verified snapshot.
+    pub async fn role(&mut self, release: &Repository, role: &str) -> Result<(u64, Vec<u8>), CliError> {
+        let unlisted = || {
+            CliError::Metadata(redan_trust::TufError::Unlisted {
+                role: role.to_owned(),
+            })
+        };
+        let version = release
+            .snapshot()
+            .meta
+            .get(&format!("{role}.json"))
+            .ok_or_else(unlisted)?
+            .version;
+        let name = redan_trust::metadata::file_name(role, Some(version));
+        Ok((version, self.release_file(&name).await?.ok_or_else(unlisted)?))
+    }
+}
+
+fn problem(body: &[u8]) -> CliError {
+    serde_json::from_slice(body).map_or(CliError::Answer("a problem document"), CliError::Server)
+}

@@ -1,0 +1,98 @@
+//! Operating a fleet: devices, rollouts, audit.
+
+use crate::access::{Access, read_text};
+use crate::error::CliError;
+use redan_protocol::audit::{AuditEntry, verify_chain};
+use redan_protocol::wire::AdmissionRequest;
+use redan_protocol::{DeviceId, Permille, Seconds, SetId};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// One wave of a rollout: `name=device[,device…]` or `name=500permille`.
+#[derive(Clone, Debug)]
+pub struct WaveArgument(Value);
+
+impl std::str::FromStr for WaveArgument {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "a wave is written name=device,device or name=500permille";
+        let (name, who) = text.split_once('=').ok_or(form)?;
+        if let Some(share) = who.strip_suffix("permille") {
+            let share = share
+                .parse()
+                .ok()
+                .and_then(Permille::new)
+                .ok_or("a share is at most 1000permille")?;
+            return Ok(Self(json!({"name": name, "permille": share})));
+        }
+        let devices: Result<Vec<DeviceId>, _> = who.split(',').map(DeviceId::parse).collect();
+        let devices = devices.map_err(|error| error.to_string())?;
+        Ok(Self(json!({"name": name, "devices": devices})))
+    }
+}
+
+/// Admits a device's key and writes its voucher.
+pub async fn admit(
+    access: &Access,
+    request: &Path,
+    labels: &[(String, String)],
+    out: &Path,
+) -> Result<Value, CliError> {
+    let request: AdmissionRequest =
+        serde_json::from_str(&read_text(request)?).map_err(|_| CliError::Usage {
+            what: format!("{} is not an admission request", request.display()),
+            remedy: "use the file that `redan-device init` wrote",
+        })?;
+    let mut server = access.connect().await?;
+    let labels: serde_json::Map<String, Value> = labels
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone().into()))
+        .collect();
+    let body = json!({"device": request.device, "spki": request.spki, "labels": labels});
+    let voucher = server.post("/v1/devices/admit", &body).await?;
+    std::fs::write(out, voucher.to_string()).map_err(|error| CliError::file(out, &error))?;
+    Ok(json!({"device": request.device, "voucher": out.display().to_string()}))
+}
+
+/// `GET` of anything.
+pub async fn get(access: &Access, path: &str) -> Result<Value, CliError> {
+    access.connect().await?.call("GET", path, "").await
+}
+
+/// `POST` without a body.
+pub async fn post(access: &Access, path: &str) -> Result<Value, CliError> {
+    access.connect().await?.post(path, &json!({})).await
+}
+
+/// Starts a rollout.
+pub async fn start(
+    access: &Access,
+    set: &SetId,
+    waves: &[WaveArgument],
+    failure_threshold: u32,
+    soak: Seconds,
+    deadline: Seconds,
+) -> Result<Value, CliError> {
+    let waves: Vec<&Value> = waves.iter().map(|wave| &wave.0).collect();
+    let body = json!({
+        "set": set,
+        "waves": waves,
+        "failure_threshold": failure_threshold,
+        "soak_seconds": soak,
+        "deadline_seconds": deadline,
+    });
+    access.connect().await?.post("/v1/rollouts", &body).await
+}
+
+/// Fetches the audit log and checks its chain here, not there. `head`: a hash noted before, which must still be in it.
+pub async fn verify_audit(access: &Access, head: Option<&str>) -> Result<Value, CliError> {
+    let entries: Vec<AuditEntry> = access.connect().await?.call("GET", "/v1/audit", "").await?;
+    let newest = verify_chain(&entries)?;
+    if let Some(head) = head
+        && !entries.iter().any(|entry| entry.hash.to_string() == head)
+    {
+        let at = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+        return Err(redan_protocol::audit::AuditFault::Order { at }.into());
+    }
+    Ok(json!({"entries": entries.len(), "head": newest}))
+}
