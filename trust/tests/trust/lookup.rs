@@ -189,7 +189,7 @@ fn a_rogue_delegate_stops_only_its_own_paths() {
         (
             |repo| {
                 repo.targets.get_mut("evil").unwrap()["delegations"] = json!({"keys": {}, "roles": [
-                {"name": "root", "keyids": [], "threshold": 1, "terminating": false, "paths": ["*"]}]})
+                {"name": "root", "keyids": [], "threshold": 1, "terminating": false, "paths": ["*"]}]});
             },
             TufError::Malformed {
                 role: "evil".into(),
@@ -230,7 +230,8 @@ fn a_rogue_delegate_stops_only_its_own_paths() {
 
 #[test]
 fn a_delegated_file_that_the_snapshot_does_not_name_is_refused() {
-    let edits: [(fn(&mut Value), TufError); 3] = [
+    type Edit = fn(&mut Value);
+    let edits: [(Edit, TufError); 3] = [
         (
             |meta| drop(meta.as_object_mut().unwrap().remove("a.json")),
             TufError::Unlisted { role: "a".into() },

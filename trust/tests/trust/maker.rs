@@ -110,6 +110,16 @@ impl Repo {
         repo
     }
 
+    /// The same, of a fleet.
+    pub(crate) fn of_fleet(fleet: &str) -> Self {
+        let mut repo = Self::new();
+        repo.root["fleet"] = json!(fleet);
+        repo.root["profile"] = json!("development");
+        let signed = envelope(&repo.root, &repo.by("root"));
+        repo.serve("1.root.json", &signed);
+        repo
+    }
+
     pub(crate) fn by(&self, role: &str) -> Vec<&Signer> {
         self.signers[role].iter().collect()
     }

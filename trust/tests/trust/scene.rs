@@ -1,0 +1,262 @@
+//! One offer to one device, whole and good, to be spoilt in one place by each test.
+
+use crate::maker::{NOW, Repo, envelope, target};
+use redan_policy::grant::World;
+use redan_policy::parse_device;
+use redan_protocol::wire::{Nonce, Statement, StatementKind};
+use redan_protocol::{
+    Digest, DirectionSequence, FleetId, Permille, ReleaseCounter, Seconds, SpiffeId, UnixSeconds, Version64,
+};
+use redan_trust::custom::{ComponentRecord, Direction, DirectorCustom, ReleaseCustom};
+use redan_trust::release_set::{Member, ReleaseSet, Ring, SetSchema};
+use redan_trust::{
+    DeviceFacts, Document, Offered, POLICY_PATH, Plan, Refusal, TrustState, decide, directive, plan_path,
+    verify_statement,
+};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(crate) const FLEET: &str = "plant.example";
+const NONCE: Nonce = Nonce([7; 16]);
+const ASK: &str = include_str!("../../../policies/ask/thermo.toml");
+const DEVICE: &str = include_str!("../../../policies/device/demo.toml");
+
+/// What is offered, to whom, and what that device knows. Signed and read only by [`Scene::decide`].
+pub(crate) struct Scene {
+    pub(crate) record: ComponentRecord,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) set: ReleaseSet,
+    pub(crate) direction: Direction,
+    /// Fleet policy: serial, floor of acme/thermo, revoked digests, names.
+    pub(crate) serial: u64,
+    pub(crate) floor: u64,
+    pub(crate) revoked: Vec<Digest>,
+    pub(crate) names: &'static str,
+    pub(crate) state: TrustState,
+    pub(crate) facts: DeviceFacts,
+    pub(crate) statement: Option<Statement>,
+    /// Spoils unsigned documents before they are signed.
+    pub(crate) spoil_release: Box<dyn Fn(&mut Repo)>,
+    pub(crate) spoil_director: Box<dyn Fn(&mut Repo)>,
+    /// Spoils what was fetched.
+    pub(crate) spoil_offer: Box<dyn Fn(&mut Offered<'_>)>,
+    /// Fleets that the roots of release and director repository name.
+    pub(crate) roots: [&'static str; 2],
+}
+
+pub(crate) fn device() -> SpiffeId {
+    SpiffeId::parse("spiffe://plant.example/device/press-1").unwrap()
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        let bytes = b"\0asm component".to_vec();
+        let record = ComponentRecord {
+            fleet: fleet(FLEET),
+            component: redan_protocol::ComponentName::parse("acme/thermo").unwrap(),
+            counter: ReleaseCounter::new(5),
+            version: semver::Version::new(1, 0, 0),
+            hardware: vec!["gateway".into()],
+            world: World::HttpProxy,
+            ask: ASK.into(),
+            requires: Vec::new(),
+            conflicts: Vec::new(),
+            state_schema: 1,
+            sbom: None,
+            provenance: None,
+            rebuild: None,
+        };
+        let set = ReleaseSet {
+            schema: SetSchema::V1,
+            fleet: fleet(FLEET),
+            id: redan_protocol::SetId::parse("set-1").unwrap(),
+            members: vec![member(&record, &bytes)],
+            replaces: None,
+            rollback_sets: Vec::new(),
+            rings: vec![Ring {
+                share: Permille::ALL,
+                opens_after: Seconds::new(0),
+                soak: Seconds::new(0),
+            }],
+        };
+        let direction = Direction {
+            device: device(),
+            sequence: DirectionSequence::new(9),
+            set: set.id.clone(),
+            set_digest: Digest::of(b""),
+            not_before: UnixSeconds::new(0),
+            deadline: UnixSeconds::new(0),
+            retry_budget: 3,
+            unblocked: Vec::new(),
+        };
+        Self {
+            record,
+            bytes,
+            set,
+            direction,
+            serial: 4,
+            floor: 5,
+            revoked: Vec::new(),
+            names: "acme/*",
+            state: TrustState::default(),
+            facts: DeviceFacts {
+                device: device(),
+                worlds: vec![World::HttpProxy, World::Command],
+                ceiling: parse_device("ceiling.toml", DEVICE).unwrap(),
+                installed: BTreeMap::new(),
+                plan_known: Seconds::new(0),
+                now: NOW,
+                nonce: Some(NONCE),
+            },
+            statement: Some(Statement {
+                kind: StatementKind::TimeStatement,
+                device: device(),
+                nonce: NONCE,
+                time: NOW,
+                release: Version64::new(1),
+                director: Version64::new(1),
+            }),
+            spoil_release: Box::new(|_| {}),
+            spoil_director: Box::new(|_| {}),
+            spoil_offer: Box::new(|_| {}),
+            roots: [FLEET, FLEET],
+        }
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+
+    /// Path of the one component.
+    pub(crate) fn path(&self) -> String {
+        member(&self.record, &self.bytes).target_path()
+    }
+
+    /// Makes the set's only member what is offered, after `record` was changed.
+    pub(crate) fn resigned(mut self) -> Self {
+        self.set.members = vec![member(&self.record, &self.bytes)];
+        self
+    }
+
+    fn policy(&self) -> String {
+        let revoked: Vec<String> = self
+            .revoked
+            .iter()
+            .map(|digest| format!("\"{digest}\""))
+            .collect();
+        include_str!("../../../policies/fleet/demo.toml")
+            .replace("serial = 1\n", &format!("serial = {}\n", self.serial))
+            .replace("names = [\"acme/*\"]", &format!("names = [\"{}\"]", self.names))
+            + &format!(
+                "\n[floors]\n\"acme/thermo\" = {}\n[revoke]\ndigests = [{}]\n",
+                self.floor,
+                revoked.join(", ")
+            )
+    }
+
+    /// Signs everything, reads it as a device does, and decides.
+    pub(crate) fn decide(&self) -> Result<Option<Plan>, Refusal> {
+        let policy = self.policy().into_bytes();
+        let plan = serde_json::to_vec(&self.set).unwrap();
+        let release = self.release(&plan, &policy);
+        let director = self.director(&plan);
+        let (mut from_release, mut from_director) = (release.device(), director.device());
+        let mut released = from_release.refresh(&release)?;
+        let directed = from_director.refresh(&director)?;
+        let statement = self.statement.clone().map(|statement| {
+            let signed = serde_json::to_value(statement).unwrap();
+            verify_statement(&directed, &envelope(&signed, &director.by("timestamp"))).unwrap()
+        });
+        let mut find = |path: &str| from_release.lookup(&release, &mut released, path);
+        let mut targets = BTreeMap::new();
+        for path in directive(&directed, &self.facts.device)?
+            .into_iter()
+            .flat_map(|directive| directive.targets.into_keys())
+        {
+            targets.insert(path.clone(), find(&path)?);
+        }
+        let mut document = |path: &str, bytes: Vec<u8>| {
+            find(path).map(|target| target.map(|target| Document { target, bytes }))
+        };
+        let plan = document(&plan_path(&self.direction.set), plan)?;
+        let policy = document(POLICY_PATH, policy)?;
+        let mut offered = Offered {
+            director: &directed,
+            release: &released,
+            released: targets,
+            plan,
+            policy,
+            statement,
+        };
+        (self.spoil_offer)(&mut offered);
+        decide(&self.state, &offered, &self.facts)
+    }
+
+    fn release(&self, plan: &[u8], policy: &[u8]) -> Repo {
+        let mut repo = Repo::of_fleet(self.roots[0]);
+        let name = &self.record.component;
+        repo.delegate(
+            "targets",
+            &name.role(),
+            &[&format!("components/{name}/*/*")],
+            true,
+        );
+        repo.delegate("targets", "plan", &["plans/*"], true);
+        repo.delegate("targets", "policy", &["policy/*"], true);
+        let record = self.record.clone();
+        let custom = serde_json::to_value(ReleaseCustom { record }).unwrap();
+        list(&mut repo, &name.role(), &self.path(), &self.bytes, Some(custom));
+        list(&mut repo, "plan", &plan_path(&self.set.id), plan, None);
+        list(&mut repo, "policy", POLICY_PATH, policy, None);
+        (self.spoil_release)(&mut repo);
+        repo.publish();
+        repo
+    }
+
+    fn director(&self, plan: &[u8]) -> Repo {
+        let mut repo = Repo::of_fleet(self.roots[1]);
+        repo.document("targets")["device"] = json!(device());
+        let mut direction = self.direction.clone();
+        if direction.set_digest == Digest::of(b"") {
+            direction.set_digest = Digest::of(plan);
+        }
+        let custom = DirectorCustom {
+            record: self.record.clone(),
+            direction,
+        };
+        let custom = serde_json::to_value(custom).unwrap();
+        list(&mut repo, "targets", &self.path(), &self.bytes, Some(custom));
+        (self.spoil_director)(&mut repo);
+        repo.publish();
+        repo
+    }
+}
+
+pub(crate) fn member(record: &ComponentRecord, bytes: &[u8]) -> Member {
+    Member {
+        component: record.component.clone(),
+        version: record.version.clone(),
+        counter: record.counter,
+        digest: Digest::of(bytes),
+    }
+}
+
+fn list(repo: &mut Repo, role: &str, path: &str, bytes: &[u8], custom: Option<Value>) {
+    let mut entry = target(bytes);
+    if let Some(custom) = custom {
+        entry["custom"] = custom;
+    }
+    repo.document(role)["targets"][path] = entry;
+}
+
+pub(crate) fn fleet(name: &str) -> FleetId {
+    FleetId::parse(name).unwrap()
+}
+
+/// Sets as the trust record keeps them.
+pub(crate) fn sets(names: &[&str]) -> BTreeSet<redan_protocol::SetId> {
+    names
+        .iter()
+        .map(|name| redan_protocol::SetId::parse(name).unwrap())
+        .collect()
+}
