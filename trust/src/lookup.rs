@@ -5,7 +5,7 @@
 
 use crate::claimed::{Signers, Verified};
 use crate::error::TufError;
-use crate::metadata::{DelegatedRole, RoleKeys, TargetEntry, Targets, file_name, file_stem, limits};
+use crate::metadata::{DelegatedRole, RoleKeys, TargetEntry, Targets, file_name, file_stem, fits, limits};
 use crate::repository::Repository;
 use crate::workflow::{Answer, Step, accept_targets, bytes, listed, reuse};
 use redan_protocol::{ByteCount, Digest};
@@ -30,6 +30,11 @@ impl Target {
     /// Its SHA-256, when it is signed.
     pub fn sha256(&self) -> Option<Digest> {
         self.entry.sha256()
+    }
+
+    /// Whether bytes are this target: its length, and every hash of a known kind, of which there must be one.
+    pub fn is(&self, bytes: &[u8]) -> bool {
+        !self.entry.hashes.is_empty() && fits(bytes, Some(self.entry.length), &self.entry.hashes)
     }
 
     /// Its path below a plain TUF target base: `dir/HASH.file` with consistent snapshots (§6.2).

@@ -436,8 +436,8 @@ pub fn file_name(role: &str, version: Option<u64>) -> String {
     )
 }
 
-/// A role's name as one path segment: what a role cannot be named to leave its folder.
-pub(crate) fn file_stem(role: &str) -> String {
+/// A name as one path segment, percent-quoted: no role can be named so that its file leaves its folder.
+pub fn file_stem(role: &str) -> String {
     let mut name = String::new();
     for byte in role.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {

@@ -332,3 +332,21 @@ fn a_target_in_a_folder_is_asked_for_by_hash_in_that_folder() {
         assert_eq!((target.file(true), target.file(false)), (file, path.to_owned()));
     }
 }
+
+#[test]
+fn a_target_without_a_known_hash_is_no_bytes_at_all() {
+    for (hashes, is) in [
+        (json!({}), false),
+        (json!({"md5": "00"}), false),
+        (crate::maker::hashes(b"x", &["sha512"]), true),
+    ] {
+        let mut repo = Repo::new();
+        repo.document("targets")["targets"]["file"] = json!({"length": 1, "hashes": hashes});
+        repo.publish();
+        let mut device = repo.device();
+        let mut repository = device.refresh(&repo).unwrap();
+        let target = device.lookup(&repo, &mut repository, "file").unwrap().unwrap();
+        assert_eq!(target.is(b"x"), is);
+        assert!(!target.is(b"y") && !target.is(b"xx"));
+    }
+}
