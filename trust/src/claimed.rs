@@ -17,6 +17,10 @@ pub struct Claimed<T> {
 /// Signed by its role's threshold (TUF 1.0.34 §5.3.4 and on: a key counts once). Made only by [`Claimed::verify`].
 ///
 /// Says who signed; whether it may be adopted *now* is `decide`'s answer.
+///
+/// ```compile_fail,E0423
+/// let forged = redan_trust::Verified("anything");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Verified<T>(T);
 

@@ -6,9 +6,9 @@ use redan_policy::grant::World;
 use redan_protocol::{
     ComponentName, Digest, DirectionSequence, Permille, ReleaseCounter, Seconds, SpiffeId, UnixSeconds,
 };
-use redan_trust::custom::Requirement;
+use redan_trust::custom::{ASK_LEN_MAX, Requirement};
 use redan_trust::metadata::Malformed;
-use redan_trust::release_set::{Ring, bucket};
+use redan_trust::release_set::{MEMBERS_MAX, RINGS_MAX, Ring, bucket};
 use redan_trust::{Refusal, TufError};
 use serde_json::{Value, json};
 
@@ -182,6 +182,38 @@ fn b_what_differs_between_the_repositories_is_refused() {
 }
 
 #[test]
+fn b_a_target_under_any_but_its_one_name_is_refused() {
+    for name in [
+        "components/acme/thermo/1.0.0/x.wasm",
+        "components/acme/thermo/../x.wasm",
+        "components/acme/thermo/1.0.0/",
+    ] {
+        let rename = move |targets: &mut Value| {
+            let entry = targets.as_object_mut().unwrap().values().next().unwrap().clone();
+            *targets = json!({ name: entry });
+        };
+        let refusal = refused(|scene| {
+            scene.spoil_release = Box::new(move |repo| {
+                rename(&mut repo.document("component.acme.thermo")["targets"]);
+            });
+            scene.spoil_director = Box::new(move |repo| rename(&mut repo.document("targets")["targets"]));
+        });
+        assert_eq!(refusal, Refusal::ReleaseMismatch { path: name.into() });
+    }
+}
+
+#[test]
+fn b_an_ask_one_byte_over_the_limit_is_refused() {
+    let mut scene = Scene::new();
+    let spaces = ASK_LEN_MAX - scene.record.ask.len();
+    scene.record.ask.push_str(&" ".repeat(spaces));
+    assert!(scene.decide().is_ok());
+    scene.record.ask.push(' ');
+    let path = scene.path();
+    assert_eq!(scene.decide(), Err(Refusal::ReleaseMismatch { path }));
+}
+
+#[test]
 fn c_below_the_signed_floor_is_refused() {
     let refusal = refused(|scene| scene.floor = 6);
     let below = Refusal::BelowFloor {
@@ -224,7 +256,13 @@ fn d_a_set_that_is_not_the_directed_one_is_refused() {
         opens_after: Seconds::new(opens),
         soak: Seconds::new(0),
     };
-    let edits: [&dyn Fn(&mut Scene); 8] = [
+    let edits: [&dyn Fn(&mut Scene); 10] = [
+        // MEMBERS_MAX and RINGS_MAX, and one.
+        &|scene| scene.set.members = vec![scene.set.members[0].clone(); MEMBERS_MAX + 1],
+        &|scene| {
+            let shares = 1000 - u16::try_from(RINGS_MAX).unwrap()..=1000;
+            scene.set.rings = shares.map(|share| ring(share, 0)).collect();
+        },
         &|scene| scene.direction.set_digest = Digest::of(b"another"),
         &|scene| scene.set.fleet = fleet("other.example"),
         &|scene| scene.set.members.clear(),
