@@ -1,4 +1,146 @@
-//! The device program: supervisor, agent, executor, broker and compiler in one binary.
+//! `redan-device`: supervisor, agent, executor, broker and compiler in one program.
+//!
+//! What it is: thin. It reads the command line, becomes one kind of process, and says errors as people read them.
+//!
+//! Start reading at [`supervisor`].
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod children;
+mod fault;
+mod supervisor;
+
+use clap::{Parser, Subcommand};
+use fault::Fault;
+use redan_protocol::{DeviceId, PublisherName};
+use serde::Serialize;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Run signed Wasm components on this device.
+#[derive(Parser)]
+#[command(name = "redan-device", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Device,
+}
+
+#[derive(Subcommand)]
+enum Device {
+    /// Make this device's key and print the request an operator has to admit.
+    Init {
+        /// Folder of everything the device keeps.
+        #[arg(long)]
+        state: PathBuf,
+        /// The name the device would like to have.
+        #[arg(long)]
+        id: DeviceId,
+    },
+    /// Get a certificate with the voucher an operator wrote.
+    Enrol {
+        /// Folder of everything the device keeps.
+        #[arg(long)]
+        state: PathBuf,
+        /// The voucher.
+        #[arg(long)]
+        voucher: PathBuf,
+        /// Where the control server listens, host:port [default: as the voucher says].
+        #[arg(long)]
+        server: Option<String>,
+    },
+    /// Run until SIGTERM or SIGINT.
+    Run {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// What the running device does, and why it does not do more.
+    Status {
+        /// Folder of everything the device keeps.
+        #[arg(long)]
+        state: PathBuf,
+        /// On one line.
+        #[arg(long)]
+        json: bool,
+    },
+    #[command(hide = true)]
+    Agent {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    #[command(hide = true)]
+    Executor {
+        #[arg(long)]
+        publisher: PublisherName,
+        #[arg(long)]
+        data: PathBuf,
+        #[arg(long)]
+        user: Option<u32>,
+    },
+    #[command(hide = true)]
+    Broker,
+    #[command(hide = true)]
+    Compiler,
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("REDAN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let outcome = match Arguments::parse().command {
+        Device::Init { state, id } => redan_agent::init(&state, &id)
+            .map_err(Fault::from)
+            .map(|request| {
+                say(&compact(&request));
+                0
+            }),
+        Device::Enrol {
+            state,
+            voucher,
+            server,
+        } => redan_agent::enrol(&state, &voucher, server.as_deref())
+            .map_err(Fault::from)
+            .map(|id| {
+                say(&format!("redan-device: enrolled as {id}"));
+                0
+            }),
+        Device::Run { config } => supervisor::run(&config),
+        Device::Status { state, json } => redan_agent::status(&state).map_err(Fault::from).map(|status| {
+            say(&if json {
+                compact(&status)
+            } else {
+                serde_json::to_string_pretty(&status).unwrap_or_default()
+            });
+            0
+        }),
+        Device::Agent { config } => children::agent(&config).map(|()| 0),
+        Device::Executor {
+            publisher,
+            data,
+            user,
+        } => children::executor(&publisher, &data, user).map(|()| 0),
+        Device::Broker => children::broker().map(|()| 0),
+        Device::Compiler => children::compiler().map(|()| 0),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(fault) => {
+            drop(std::io::stderr().write_all(fault.render().as_bytes()));
+            ExitCode::from(fault.exit())
+        }
+    }
+}
+
+fn compact(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout();
+    // A closed standard output stops nothing.
+    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
+}

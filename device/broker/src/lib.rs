@@ -1,2 +1,363 @@
 //! Egress: rule check, resolve, address check, dial, pass the descriptor.
+//!
+//! What it is: the only process of the device that dials for workloads. An executor names a host and a port; the broker holds
+//! them against the rules the *agent* gave it, resolves once, checks every address, dials exactly a checked one, and hands the
+//! connected socket over. TLS and bytes stay in the executor.
+//!
+//! Whom it believes: the agent, for rules. Executors for nothing: which publisher a channel belongs to was said by the agent, and
+//! a component of another publisher is refused.
+//!
+//! Invariants: no address is dialled that was not checked after resolution; the control server is out of reach whatever a rule says.
+//!
+//! Absent on purpose: keys, payload, method and path rules (those need the bytes, and the executor has them).
+//!
+//! Start reading at [`Book::admit`].
 #![forbid(unsafe_code)]
+
+use redan_channel::{ChannelError, recv, send};
+use redan_policy::egress::{address_allowed, admits_connection, parse_authority};
+use redan_policy::grant::HttpRule;
+use redan_protocol::ipc::{Connect, Connected, ToBroker};
+use redan_protocol::{Code, ComponentName, PublisherName};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Longest wait for one address to answer.
+const DIAL_WITHIN: Duration = Duration::from_secs(10);
+/// Most addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 8;
+/// Most connections being dialled at once, over all executors.
+const DIALS_MAX: usize = 32;
+
+/// Why the broker stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BrokerError {
+    /// The agent's channel failed.
+    #[error("the agent's channel: {0}")]
+    Agent(#[source] ChannelError),
+}
+
+/// The rules in force.
+#[derive(Debug, Default)]
+pub struct Book {
+    rules: BTreeMap<ComponentName, Vec<HttpRule>>,
+    forbidden: Vec<IpAddr>,
+}
+
+/// A destination that passed the rules and still has to pass the address check.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Admitted {
+    host: String,
+    port: u16,
+    private: bool,
+}
+
+impl Book {
+    /// Takes what the agent says; a descriptor-less part of it.
+    pub fn learn(&mut self, message: ToBroker) {
+        match message {
+            ToBroker::Attach { .. } => {}
+            ToBroker::Rules { component, rules } => {
+                // Rules that do not read grant nothing.
+                let rules = serde_json::from_slice(&rules).unwrap_or_default();
+                self.rules.insert(component, rules);
+            }
+            ToBroker::Forbid { addresses } => self.forbidden = addresses.iter().map(SocketAddr::ip).collect(),
+            ToBroker::Remove { component } => {
+                self.rules.remove(&component);
+            }
+        }
+    }
+
+    /// Holds a request against the rules. The component must belong to the publisher whose executor asks.
+    pub fn admit(&self, publisher: &PublisherName, request: &Connect) -> Result<Admitted, Code> {
+        if request.component.publisher() != publisher {
+            return Err(Code::EgressDenied);
+        }
+        // Parsed again, by the one parser: an executor may be in a guest's hands.
+        let bracketed = if request.host.contains(':') {
+            format!("[{}]", request.host)
+        } else {
+            request.host.clone()
+        };
+        let (host, port) = parse_authority(&format!("{bracketed}:{}", request.port), request.https)
+            .ok_or(Code::EgressDenied)?;
+        let rules = self
+            .rules
+            .get(&request.component)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let fitting = rules
+            .iter()
+            .filter(|rule| admits_connection(rule, request.https, &host, port));
+        let private = fitting
+            .map(|rule| rule.private_addresses)
+            .reduce(|a, b| a || b)
+            .ok_or(Code::EgressDenied)?;
+        Ok(Admitted { host, port, private })
+    }
+
+    /// Every resolved address must be allowed: one private address among public ones is an attempt at rebinding (attack W10).
+    pub fn check(&self, admitted: &Admitted, addresses: &[SocketAddr]) -> Result<(), Code> {
+        if addresses.is_empty() {
+            return Err(Code::EgressNameUnknown);
+        }
+        let allowed = |address: &SocketAddr| {
+            let ip = address.ip().to_canonical();
+            address_allowed(address.ip(), admitted.private)
+                && !self.forbidden.iter().any(|no| no.to_canonical() == ip)
+        };
+        if addresses.iter().all(allowed) {
+            Ok(())
+        } else {
+            Err(Code::EgressAddressDenied)
+        }
+    }
+}
+
+/// Serves until the agent closes its channel.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "the channel is the broker's: it closes when the broker ends"
+)]
+pub fn run(agent: OwnedFd) -> Result<(), BrokerError> {
+    let book = Arc::new(Mutex::new(Book::default()));
+    let dials = Arc::new(Dials::default());
+    loop {
+        let received = match recv::<ToBroker>(&agent) {
+            Ok(received) => received,
+            Err(ChannelError::Closed) => return Ok(()),
+            Err(ChannelError::Malformed | ChannelError::TooLarge) => continue,
+            Err(error) => return Err(BrokerError::Agent(error)),
+        };
+        match (received.message, received.descriptors.into_iter().next()) {
+            (ToBroker::Attach { publisher }, Some(channel)) => {
+                let (book, dials) = (Arc::clone(&book), Arc::clone(&dials));
+                std::thread::spawn(move || serve(&publisher, &Arc::new(channel), &book, &dials));
+            }
+            (message, _) => book.lock().unwrap_or_else(PoisonError::into_inner).learn(message),
+        }
+    }
+}
+
+/// One executor's requests, until it goes.
+fn serve(publisher: &PublisherName, channel: &Arc<OwnedFd>, book: &Arc<Mutex<Book>>, dials: &Arc<Dials>) {
+    while let Ok(received) = recv::<Connect>(channel.as_ref()) {
+        let request = received.message;
+        let admitted = book
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .admit(publisher, &request);
+        match admitted {
+            Err(code) => {
+                // An executor that is gone needs no answer.
+                let _ = send(channel.as_ref(), &Connected::No { id: request.id, code }, &[]);
+            }
+            Ok(admitted) => {
+                let (channel, book, slot) = (Arc::clone(channel), Arc::clone(book), dials.enter());
+                std::thread::spawn(move || {
+                    let answered = match dial(&admitted, &book) {
+                        Ok(stream) => send(&*channel, &Connected::Yes { id: request.id }, &[stream.as_fd()]),
+                        Err(code) => send(&*channel, &Connected::No { id: request.id, code }, &[]),
+                    };
+                    // An executor that is gone needs no answer.
+                    let _ = answered;
+                    drop(slot);
+                });
+            }
+        }
+    }
+}
+
+/// Resolves once, checks every address, dials exactly those.
+fn dial(admitted: &Admitted, book: &Mutex<Book>) -> Result<TcpStream, Code> {
+    let found = (admitted.host.as_str(), admitted.port)
+        .to_socket_addrs()
+        .map_err(|_| Code::EgressNameUnknown)?;
+    let addresses: Vec<SocketAddr> = found.take(ADDRESSES_MAX).collect();
+    book.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .check(admitted, &addresses)?;
+    let mut streams = addresses
+        .iter()
+        .filter_map(|address| TcpStream::connect_timeout(address, DIAL_WITHIN).ok());
+    let stream = streams.next().ok_or(Code::EgressUnreachable)?;
+    stream
+        .set_nonblocking(true)
+        .map_err(|_| Code::EgressUnreachable)?;
+    Ok(stream)
+}
+
+/// How many dials are under way; a slot is given back when it is dropped.
+#[derive(Debug, Default)]
+struct Dials {
+    count: Mutex<usize>,
+    less: Condvar,
+}
+
+struct Slot(Arc<Dials>);
+
+impl Dials {
+    fn enter(self: &Arc<Self>) -> Slot {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        while *count >= DIALS_MAX {
+            count = self.less.wait(count).unwrap_or_else(PoisonError::into_inner);
+        }
+        *count = count.saturating_add(1);
+        Slot(Arc::clone(self))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut count = self.0.count.lock().unwrap_or_else(PoisonError::into_inner);
+        *count = count.saturating_sub(1);
+        self.0.less.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redan_policy::egress::parse_origin;
+    use redan_policy::grant::NetBudget;
+
+    fn book(origin: &str, private: bool) -> Book {
+        let rule = HttpRule {
+            id: "cloud".into(),
+            allow: vec![vec![parse_origin(origin).unwrap()]],
+            deny: vec![],
+            methods: vec!["GET".into()],
+            paths: vec![],
+            private_addresses: private,
+            budget: NetBudget::default(),
+        };
+        let mut book = Book::default();
+        let rules = serde_json::to_vec(&[rule]).unwrap();
+        book.learn(ToBroker::Rules {
+            component: ComponentName::parse("acme/thermo").unwrap(),
+            rules,
+        });
+        book.learn(ToBroker::Forbid {
+            addresses: vec!["192.168.7.7:8443".parse().unwrap()],
+        });
+        book
+    }
+
+    fn asks(host: &str, port: u16) -> Connect {
+        let component = ComponentName::parse("acme/thermo").unwrap();
+        Connect {
+            id: 1,
+            component,
+            https: true,
+            host: host.into(),
+            port,
+        }
+    }
+
+    fn acme() -> PublisherName {
+        PublisherName::parse("acme").unwrap()
+    }
+
+    #[test]
+    fn an_executor_speaks_for_its_own_publisher_only() {
+        let book = book("https://api.acme.example", false);
+        let other = PublisherName::parse("evil").unwrap();
+        assert_eq!(
+            book.admit(&other, &asks("api.acme.example", 443)),
+            Err(Code::EgressDenied)
+        );
+        assert!(book.admit(&acme(), &asks("api.acme.example", 443)).is_ok());
+        assert_eq!(
+            book.admit(&acme(), &asks("api.acme.example", 444)),
+            Err(Code::EgressDenied)
+        );
+        assert_eq!(
+            book.admit(&acme(), &asks("evil.example", 443)),
+            Err(Code::EgressDenied)
+        );
+        assert_eq!(
+            book.admit(&acme(), &asks("api.acme.example@evil.example", 443)),
+            Err(Code::EgressDenied)
+        );
+    }
+
+    #[test]
+    fn one_special_address_among_public_ones_refuses_them_all() {
+        let book = book("https://api.acme.example", true);
+        let admitted = book.admit(&acme(), &asks("api.acme.example", 443)).unwrap();
+        let public: SocketAddr = "1.1.1.1:443".parse().unwrap();
+        assert_eq!(book.check(&admitted, &[public]), Ok(()));
+        assert_eq!(book.check(&admitted, &[]), Err(Code::EgressNameUnknown));
+        for other in [
+            "127.0.0.1:443",
+            "169.254.169.254:443",
+            "[::ffff:127.0.0.1]:443",
+            "192.168.7.7:443",
+        ] {
+            let addresses = [public, other.parse().unwrap()];
+            assert_eq!(
+                book.check(&admitted, &addresses),
+                Err(Code::EgressAddressDenied),
+                "{other}"
+            );
+        }
+        assert_eq!(
+            book.check(&admitted, &["192.168.7.8:443".parse().unwrap()]),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn removed_rules_admit_nothing() {
+        let mut book = book("https://api.acme.example", false);
+        book.learn(ToBroker::Remove {
+            component: ComponentName::parse("acme/thermo").unwrap(),
+        });
+        assert_eq!(
+            book.admit(&acme(), &asks("api.acme.example", 443)),
+            Err(Code::EgressDenied)
+        );
+    }
+
+    #[test]
+    fn loopback_is_refused_over_the_channel_even_when_a_rule_names_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (agent, far_agent) = redan_channel::pair().unwrap();
+        let broker = std::thread::spawn(move || run(far_agent));
+        let (executor, far_executor) = redan_channel::pair().unwrap();
+        let attach = ToBroker::Attach { publisher: acme() };
+        send(&agent, &attach, &[far_executor.as_fd()]).unwrap();
+        let origin = format!("https://127.0.0.1:{port}");
+        let book = book(&origin, true);
+        let rules = serde_json::to_vec(&book.rules.values().next().unwrap()).unwrap();
+        send(
+            &agent,
+            &ToBroker::Rules {
+                component: ComponentName::parse("acme/thermo").unwrap(),
+                rules,
+            },
+            &[],
+        )
+        .unwrap();
+        // Rules have no answer: ask until they are in force, which the code tells.
+        let code = loop {
+            send(&executor, &asks("127.0.0.1", port), &[]).unwrap();
+            match recv::<Connected>(&executor).unwrap().message {
+                Connected::No {
+                    code: Code::EgressDenied,
+                    ..
+                } => {}
+                Connected::No { code, .. } => break code,
+                Connected::Yes { .. } => panic!("loopback was dialled"),
+            }
+        };
+        assert_eq!(code, Code::EgressAddressDenied);
+        drop(agent);
+        assert_eq!(broker.join().unwrap(), Ok(()));
+    }
+}

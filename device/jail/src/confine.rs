@@ -1,0 +1,141 @@
+//! Giving up what a kind of process does not need.
+
+use crate::filter::{Lists, install};
+use crate::{Isolation, JailError, last};
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd,
+    RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
+};
+use std::path::Path;
+
+/// Kinds of process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Keys and network, no other programs.
+    Agent,
+    /// Guests: accepts on inherited sockets, makes and connects none, sees its data folder only.
+    Executor,
+    /// Dials, and reads what its resolver needs.
+    Broker,
+    /// One component in, native code out: no network, no files.
+    Compiler,
+}
+
+/// What a resolver reads (glibc loads its modules while it runs).
+const RESOLVER: &[&str] = &[
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/run/systemd/resolve",
+];
+/// Compiler: address space, bytes. A large guest takes 350 MB to compile.
+const COMPILER_MEMORY: u64 = 4 << 30;
+/// Compiler: CPU time, seconds.
+const COMPILER_CPU: u64 = 120;
+
+/// Confines this process for good. Call with one thread, before anything from a peer was read. `data`: the executor's folder.
+/// `user`: the user and group to become, when started as root.
+pub fn confine(kind: Kind, data: Option<&Path>, user: Option<u32>) -> Result<Isolation, JailError> {
+    let mut isolation = Isolation {
+        processes: true,
+        ..Isolation::default()
+    };
+    limits(kind)?;
+    // SAFETY: prctl with constant arguments.
+    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } == 0 {
+        isolation.no_new_privs = true;
+    }
+    if kind != Kind::Agent {
+        isolation.landlock = landlock(kind, data);
+    }
+    if let Some(user) = user {
+        become_user(user)?;
+        isolation.users = true;
+    }
+    // After the last change of user, which would set it again.
+    // SAFETY: prctl with constant arguments.
+    if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } != 0 {
+        return Err(last("prctl"));
+    }
+    let lists = Lists {
+        never: true,
+        sockets: matches!(kind, Kind::Executor | Kind::Compiler),
+        accept: matches!(kind, Kind::Broker | Kind::Compiler),
+    };
+    isolation.seccomp = install(&lists)?;
+    Ok(isolation)
+}
+
+/// Denies this process sockets for good: the ceremony tool's first act.
+pub fn deny_sockets() -> Result<bool, JailError> {
+    install(&Lists {
+        never: false,
+        sockets: true,
+        accept: true,
+    })
+}
+
+fn limits(kind: Kind) -> Result<(), JailError> {
+    limit(libc::RLIMIT_CORE, 0)?;
+    if kind == Kind::Compiler {
+        limit(libc::RLIMIT_AS, COMPILER_MEMORY)?;
+        limit(libc::RLIMIT_CPU, COMPILER_CPU)?;
+        limit(libc::RLIMIT_FSIZE, 1 << 30)?;
+    }
+    Ok(())
+}
+
+fn limit(what: libc::__rlimit_resource_t, most: u64) -> Result<(), JailError> {
+    let value = libc::rlimit {
+        rlim_cur: most,
+        rlim_max: most,
+    };
+    // SAFETY: setrlimit reads the struct it is given.
+    if unsafe { libc::setrlimit(what, &raw const value) } != 0 {
+        return Err(last("setrlimit"));
+    }
+    Ok(())
+}
+
+/// Files beneath the given folders, no TCP for those who make no connections. Best effort: older kernels know less, and say so.
+fn landlock(kind: Kind, data: Option<&Path>) -> bool {
+    let abi = ABI::V5;
+    let restricted = || -> Result<RestrictionStatus, landlock::RulesetError> {
+        let mut ruleset = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(abi))?;
+        if kind != Kind::Broker {
+            ruleset = ruleset.handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?;
+        }
+        let mut ruleset = ruleset.create()?;
+        if let Some(data) = data
+            && let Ok(folder) = PathFd::new(data)
+        {
+            let access =
+                AccessFs::from_all(abi) & !AccessFs::Execute & !AccessFs::MakeChar & !AccessFs::MakeBlock;
+            ruleset = ruleset.add_rule(PathBeneath::new(folder, access))?;
+        }
+        if kind == Kind::Broker {
+            for folder in RESOLVER.iter().filter_map(|path| PathFd::new(path).ok()) {
+                ruleset = ruleset.add_rule(PathBeneath::new(folder, AccessFs::from_read(abi)))?;
+            }
+        }
+        ruleset.restrict_self()
+    };
+    restricted().is_ok_and(|status| status.ruleset != RulesetStatus::NotEnforced)
+}
+
+fn become_user(user: u32) -> Result<(), JailError> {
+    // SAFETY: plain system calls on numbers; groups first, while we still may.
+    unsafe {
+        if libc::setgroups(0, std::ptr::null()) != 0
+            || libc::setresgid(user, user, user) != 0
+            || libc::setresuid(user, user, user) != 0
+        {
+            return Err(last("changing the user"));
+        }
+    }
+    Ok(())
+}

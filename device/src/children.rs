@@ -1,0 +1,47 @@
+//! Becoming one kind of process: take the inherited channels, confine, serve.
+
+use crate::fault::Fault;
+use redan_jail::{Kind, confine, inherited};
+use redan_protocol::PublisherName;
+use redan_runtime::compiler;
+use redan_runtime::engine::Sizes;
+use redan_runtime::executor::Executor;
+use std::path::{Path, PathBuf};
+
+/// The agent: keys, network to the control server, trust store.
+pub(crate) fn agent(config: &Path) -> Result<(), Fault> {
+    let (supervisor, broker) = (inherited(3)?, inherited(4)?);
+    let config = redan_agent::Config::load(config)?;
+    confine(Kind::Agent, None, None)?;
+    redan_agent::run(&config, supervisor, broker, |id| {
+        crate::say(&format!("redan-device: running as {id}"));
+    })?;
+    Ok(())
+}
+
+/// An executor: one publisher's guests. Engine and pool are made before confinement (corrections 8).
+pub(crate) fn executor(publisher: &PublisherName, data: &Path, user: Option<u32>) -> Result<(), Fault> {
+    let (agent, broker) = (inherited(3)?, inherited(4)?);
+    // Its folder becomes the working directory while we may still walk to it: later, as another user, we may not.
+    std::env::set_current_dir(data).map_err(Fault::system("entering the data folder"))?;
+    let prepared = Executor::prepare(&Sizes::default()).map_err(|error| Fault::Sibling(error.to_string()))?;
+    let isolation = confine(Kind::Executor, Some(Path::new(".")), user)?;
+    tracing::debug!(%publisher, ?isolation, "an executor is confined");
+    prepared
+        .run(agent, broker, PathBuf::from("."), isolation)
+        .map_err(|error| Fault::Sibling(error.to_string()))
+}
+
+/// The broker: dials what the agent's rules admit.
+pub(crate) fn broker() -> Result<(), Fault> {
+    let agent = inherited(3)?;
+    confine(Kind::Broker, None, None)?;
+    redan_broker::run(agent).map_err(|error| Fault::Sibling(error.to_string()))
+}
+
+/// A compiler: one component.
+pub(crate) fn compiler() -> Result<(), Fault> {
+    let channel = inherited(3)?;
+    confine(Kind::Compiler, None, None)?;
+    compiler::run(channel).map_err(|error| Fault::Sibling(error.to_string()))
+}

@@ -1,2 +1,0 @@
-//! The device program: supervisor, agent, executor, broker and compiler in one binary.
-#![forbid(unsafe_code)]

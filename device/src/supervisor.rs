@@ -1,0 +1,280 @@
+//! The supervisor: starts the other processes, reaps them, stops them in order. No network, no keys, no payload.
+//!
+//! Every child is started from the main thread, since the kernel ties "die with your parent" to the thread that forked.
+
+use crate::fault::Fault;
+use redan_channel::{ChannelError, pair, recv, send};
+use redan_jail::{Child, Spec, reserve, spawn};
+use redan_protocol::ipc::{FromSupervisor, ToSupervisor};
+use redan_protocol::report::Isolation;
+use redan_protocol::{Code, PublisherName};
+use rustix::process::{Pid, Signal, WaitOptions};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// How long the agent may take to stop before it is killed.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// First user id of executors, when started as root; one for each publisher, by its name.
+const USERS_FROM: u32 = 0x7265_0000;
+/// How many there are.
+const USERS: u32 = 0xffff;
+
+/// What the main thread waits for.
+enum Event {
+    Asked(ToSupervisor),
+    AgentGone,
+    Children,
+    Stop,
+}
+
+/// Who a child is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Who {
+    Agent,
+    Broker,
+    Executor(PublisherName),
+    Compiler,
+}
+
+struct Supervisor {
+    state: PathBuf,
+    agent: Arc<OwnedFd>,
+    children: BTreeMap<i32, (Who, Child)>,
+    root: bool,
+}
+
+/// Runs until a signal, or until the agent or the broker ends. Gives the exit code of the program.
+pub(crate) fn run(config: &Path) -> Result<u8, Fault> {
+    reserve()?;
+    let config = std::path::absolute(config).map_err(Fault::system("reading the working directory"))?;
+    let loaded = redan_agent::Config::load(&config)?;
+    let (agent, far_agent) = pair()?;
+    let (broker, far_broker) = pair()?;
+    let (events, inbox) = channel();
+    signals(events.clone())?;
+
+    let mut supervisor = Supervisor {
+        state: loaded.state,
+        agent: Arc::new(agent),
+        children: BTreeMap::new(),
+        root: rustix::process::geteuid().is_root(),
+    };
+    supervisor.start(Who::Broker, vec!["broker".into()], vec![far_broker])?;
+    let arguments = vec!["agent".into(), "--config".into(), config.into_os_string()];
+    supervisor.start(Who::Agent, arguments, vec![far_agent, broker])?;
+    listen(Arc::clone(&supervisor.agent), events);
+    let outcome = supervisor.serve(&inbox);
+    supervisor.stop(&inbox);
+    outcome
+}
+
+/// Signals become events; a thread of its own, which starts nothing.
+fn signals(events: Sender<Event>) -> Result<(), Fault> {
+    use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+    let mut caught = signal_hook::iterator::Signals::new([SIGCHLD, SIGINT, SIGTERM])
+        .map_err(Fault::system("watching for signals"))?;
+    std::thread::spawn(move || {
+        for signal in caught.forever() {
+            let event = if signal == SIGCHLD {
+                Event::Children
+            } else {
+                Event::Stop
+            };
+            if events.send(event).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// The agent's requests become events.
+fn listen(agent: Arc<OwnedFd>, events: Sender<Event>) {
+    std::thread::spawn(move || {
+        loop {
+            let event = match recv::<ToSupervisor>(agent.as_ref()) {
+                Ok(received) => Event::Asked(received.message),
+                Err(ChannelError::Malformed | ChannelError::TooLarge) => continue,
+                Err(_) => Event::AgentGone,
+            };
+            let last = matches!(event, Event::AgentGone);
+            if events.send(event).is_err() || last {
+                return;
+            }
+        }
+    });
+}
+
+impl Supervisor {
+    fn start(&mut self, who: Who, arguments: Vec<OsString>, descriptors: Vec<OwnedFd>) -> Result<(), Fault> {
+        // The agent is asked to stop in order; everybody else has nothing to lose.
+        let with_parent = if who == Who::Agent {
+            Signal::TERM
+        } else {
+            Signal::KILL
+        }
+        .as_raw();
+        let child = spawn(Spec {
+            arguments,
+            descriptors,
+            with_parent,
+        })?;
+        let id = i32::try_from(child.id()).unwrap_or_default();
+        self.children.insert(id, (who, child));
+        Ok(())
+    }
+
+    fn serve(&mut self, inbox: &Receiver<Event>) -> Result<u8, Fault> {
+        loop {
+            match inbox.recv() {
+                Ok(Event::Stop) | Err(_) => return Ok(0),
+                Ok(Event::Asked(request)) => self.answer(request),
+                // Its end will be reaped, with its exit code.
+                Ok(Event::AgentGone) => {}
+                Ok(Event::Children) => {
+                    for (who, code) in self.reap() {
+                        match who {
+                            // The agent has said why in its own words.
+                            Who::Agent => return Ok(code.unwrap_or(70)),
+                            Who::Broker => return Err(Fault::Ended("broker")),
+                            Who::Executor(publisher) => {
+                                self.tell(&FromSupervisor::ExecutorEnded { publisher }, vec![])
+                            }
+                            Who::Compiler => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Children that have ended, with their exit codes; `None`: by a signal.
+    fn reap(&mut self) -> Vec<(Who, Option<u8>)> {
+        let mut ended = Vec::new();
+        for (who, child) in self.children.values_mut() {
+            if let Ok(Some(status)) = child.try_wait() {
+                ended.push((
+                    who.clone(),
+                    status.code().and_then(|code| u8::try_from(code).ok()),
+                ));
+            }
+        }
+        self.children
+            .retain(|_, (_, child)| matches!(child.try_wait(), Ok(None)));
+        ended
+    }
+
+    fn answer(&mut self, request: ToSupervisor) {
+        let answered = match request {
+            ToSupervisor::StartExecutor { publisher } => self.start_executor(&publisher),
+            ToSupervisor::StartCompiler => self.start_compiler(),
+            ToSupervisor::StopExecutor { publisher } => {
+                self.signal(&Who::Executor(publisher), Signal::KILL);
+                return;
+            }
+        };
+        match answered {
+            Ok(descriptors) => {
+                let isolation = Isolation {
+                    processes: true,
+                    ..Isolation::default()
+                };
+                self.tell(&FromSupervisor::Started { isolation }, descriptors);
+            }
+            Err(fault) => {
+                tracing::error!(%fault, "a process could not be started");
+                self.tell(&FromSupervisor::Failed { code: Code::Internal }, vec![]);
+            }
+        }
+    }
+
+    fn start_executor(&mut self, publisher: &PublisherName) -> Result<Vec<OwnedFd>, Fault> {
+        let data = self.state.join("data").join(publisher.as_str());
+        std::fs::create_dir_all(&data).map_err(Fault::system("making the data folder"))?;
+        let mut arguments: Vec<OsString> =
+            vec!["executor".into(), "--publisher".into(), publisher.as_str().into()];
+        arguments.extend(["--data".into(), data.clone().into_os_string()]);
+        if self.root {
+            let user = user_of(publisher);
+            own(&data, user).map_err(Fault::system("giving the data folder to its user"))?;
+            arguments.extend(["--user".into(), user.to_string().into()]);
+        }
+        let (agent, far_agent) = pair()?;
+        let (broker, far_broker) = pair()?;
+        self.start(
+            Who::Executor(publisher.clone()),
+            arguments,
+            vec![far_agent, far_broker],
+        )?;
+        Ok(vec![agent, broker])
+    }
+
+    fn start_compiler(&mut self) -> Result<Vec<OwnedFd>, Fault> {
+        let (near, far) = pair()?;
+        self.start(Who::Compiler, vec!["compiler".into()], vec![far])?;
+        Ok(vec![near])
+    }
+
+    fn tell(&self, message: &FromSupervisor, descriptors: Vec<OwnedFd>) {
+        let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
+        // An agent that is gone will be reaped.
+        let _ = send(self.agent.as_ref(), message, &borrowed);
+    }
+
+    fn signal(&self, whom: &Who, signal: Signal) {
+        for (id, (who, _)) in &self.children {
+            if who == whom
+                && let Some(pid) = Pid::from_raw(*id)
+            {
+                // It may have ended meanwhile; then it is reaped.
+                let _ = rustix::process::kill_process(pid, signal);
+            }
+        }
+    }
+
+    /// The agent first, in order; then everybody else at once. Nothing is left behind.
+    fn stop(&mut self, inbox: &Receiver<Event>) {
+        self.signal(&Who::Agent, Signal::TERM);
+        let deadline = Instant::now() + STOP_WITHIN;
+        while self.children.values().any(|(who, _)| *who == Who::Agent) {
+            match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(_) => drop(self.reap()),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        for (_, child) in self.children.values_mut() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        // Whatever a child may have left behind in its group.
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+    }
+}
+
+/// A user id of its own for each publisher.
+fn user_of(publisher: &PublisherName) -> u32 {
+    let digest = redan_protocol::Digest::of(publisher.as_str().as_bytes());
+    let [a, b, ..] = *digest.as_bytes();
+    USERS_FROM
+        .saturating_add(u32::from(u16::from_be_bytes([a, b])) % USERS)
+        .saturating_add(1)
+}
+
+/// Gives a folder and everything in it to a user.
+fn own(folder: &Path, user: u32) -> std::io::Result<()> {
+    std::os::unix::fs::lchown(folder, Some(user), Some(user))?;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.symlink_metadata()?.is_dir() {
+            own(&path, user)?;
+        } else {
+            std::os::unix::fs::lchown(&path, Some(user), Some(user))?;
+        }
+    }
+    Ok(())
+}
