@@ -106,7 +106,7 @@ fn config() -> Config {
         .memory_init_cow(true)
         .wasm_memory64(false)
         .wasm_relaxed_simd(false)
-        .wasm_backtrace(false)
+        .wasm_backtrace_max_frames(None)
         .generate_address_map(false)
         .concurrency_support(false);
     config

@@ -1,12 +1,35 @@
 //! The executor process: takes orders from the agent, runs guests, reports closed events.
 
+use crate::broker::Broker;
 use crate::engine::{self, Allocation, EngineError, Sizes};
-use redan_channel::ChannelError;
+use crate::job;
+use crate::service::Service;
+use crate::version::Version;
+use redan_channel::{AsyncChannel, ChannelError};
+use redan_host_api::egress::{Dial, public_tls};
+use redan_host_api::kv::Stores;
+use redan_host_api::log::Sink;
+use redan_host_api::state::Capabilities;
+use redan_policy::EffectiveGrant;
+use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, WorkloadKind};
 use redan_protocol::report::Isolation;
-use redan_protocol::{Code, Digest};
+use redan_protocol::{Code, ComponentName, Digest};
+use redan_sealed::Sealed;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use wasmtime::Engine;
+
+/// Slots linked at once. A component has at most two or three during an update.
+pub const SLOTS_MAX: usize = 64;
+/// Between two [`FromExecutor::Signals`] of a slot.
+const SIGNALS_INTERVAL: Duration = Duration::from_secs(1);
+/// Answers waiting for the agent to read.
+const ANSWERS: usize = 256;
 
 /// Why the executor ended other than by the agent's leave.
 #[derive(Debug, thiserror::Error)]
@@ -17,9 +40,12 @@ pub enum ExecutorError {
     /// The agent sent what is no order.
     #[error("the channel to the agent: {0}")]
     Channel(#[from] ChannelError),
-    /// Threads, the reactor or the data folder are not to be had.
+    /// Threads or the reactor are not to be had.
     #[error("the executor does not start: {0}")]
     Start(#[source] std::io::Error),
+    /// TLS for outgoing requests does not start.
+    #[error("TLS for outgoing requests: {0}")]
+    Tls(#[source] rustls::Error),
 }
 
 impl ExecutorError {
@@ -69,7 +95,294 @@ impl Prepared {
         data: PathBuf,
         isolation: Isolation,
     ) -> Result<(), ExecutorError> {
-        let _ = (agent, broker, data, isolation);
-        Err(ExecutorError::Start(std::io::Error::other("not yet")))
+        engine::start_ticker(&self.engine)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("guest")
+            .build()
+            .map_err(ExecutorError::Start)?;
+        let outcome = runtime.block_on(serve(self.engine, agent, broker, data, isolation));
+        // Guests end with the agent; a host call on a blocking thread must not keep the process.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        outcome
+    }
+}
+
+async fn serve(
+    engine: Engine,
+    agent: OwnedFd,
+    broker: OwnedFd,
+    data: PathBuf,
+    isolation: Isolation,
+) -> Result<(), ExecutorError> {
+    let agent = Arc::new(AsyncChannel::new(agent)?);
+    let ready = FromExecutor::Ready {
+        engine: engine::digest(&engine),
+        isolation,
+    };
+    agent.send(&ready, &[]).await?;
+    let (answers, mut outbox) = mpsc::channel(ANSWERS);
+    let sender = Arc::clone(&agent);
+    tokio::spawn(async move {
+        while let Some(answer) = outbox.recv().await {
+            let answer: FromExecutor = answer;
+            if sender.send(&answer, &[]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let executor = Arc::new(Running {
+        engine,
+        stores: Stores::new(data.join("kv")),
+        data,
+        dial: Broker::start(broker)?,
+        tls: public_tls().map_err(ExecutorError::Tls)?,
+        sinks: Mutex::default(),
+        state: Mutex::default(),
+        answers,
+    });
+    tokio::spawn(signals(Arc::clone(&executor)));
+    loop {
+        let received = match agent.recv::<ToExecutor>().await {
+            Ok(received) => received,
+            Err(ChannelError::Closed) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        executor.obey(received.message, received.descriptors).await;
+    }
+}
+
+/// Everything a running executor holds.
+struct Running {
+    engine: Engine,
+    data: PathBuf,
+    stores: Stores,
+    dial: Arc<dyn Dial>,
+    tls: Arc<rustls::ClientConfig>,
+    sinks: Mutex<HashMap<ComponentName, Arc<Sink>>>,
+    state: Mutex<State>,
+    answers: mpsc::Sender<FromExecutor>,
+}
+
+#[derive(Default)]
+struct State {
+    slots: HashMap<SlotId, Arc<Version>>,
+    services: HashMap<ComponentName, Arc<Service>>,
+    timers: HashMap<ComponentName, (SlotId, Vec<AbortHandle>)>,
+}
+
+impl State {
+    fn stop_timers(&mut self, component: &ComponentName) {
+        for timer in self.timers.remove(component).into_iter().flat_map(|(_, timers)| timers) {
+            timer.abort();
+        }
+    }
+}
+
+impl Running {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn say(&self, answer: FromExecutor) {
+        // Fails only when the agent is gone, and then the process ends anyway.
+        let _ = self.answers.send(answer).await;
+    }
+
+    async fn obey(self: &Arc<Self>, order: ToExecutor, descriptors: Vec<OwnedFd>) {
+        match order {
+            ToExecutor::Load {
+                slot,
+                component,
+                kind,
+                grant,
+                ..
+            } => {
+                let outcome = self.load(slot, component, kind, grant, descriptors).await;
+                self.say(outcome.map_or_else(
+                    |code| FromExecutor::Failed { slot, code },
+                    |()| FromExecutor::Loaded { slot },
+                ))
+                .await;
+            }
+            ToExecutor::Activate { slot } => {
+                let answer = self.activate(slot);
+                self.say(answer).await;
+            }
+            ToExecutor::Deactivate { component } => {
+                let mut state = self.state();
+                state.stop_timers(&component);
+                if let Some(service) = state.services.get(&component) {
+                    service.swap(None);
+                }
+            }
+            // These take time and must not hold up the next order.
+            ToExecutor::Probe { slot } => self.apart(slot, async |version| {
+                let (health, code) = job::probe(&version).await;
+                FromExecutor::Probed {
+                    slot: version.slot,
+                    health,
+                    code,
+                }
+            }),
+            ToExecutor::Run { slot } => self.apart(slot, async |version| {
+                let outcome = job::run(&version).await;
+                let health = if outcome.is_ok() {
+                    redan_protocol::report::Health::Healthy
+                } else {
+                    redan_protocol::report::Health::Unhealthy
+                };
+                FromExecutor::Probed {
+                    slot: version.slot,
+                    health,
+                    code: outcome.err(),
+                }
+            }),
+            ToExecutor::Unload { slot, drain } => {
+                if let Some(version) = self.take_out(slot) {
+                    let executor = Arc::clone(self);
+                    tokio::spawn(async move {
+                        version.drain(drain).await;
+                        executor.last_signals(&version).await;
+                        executor.say(FromExecutor::Unloaded { slot }).await;
+                    });
+                } else {
+                    // Gone already: what was wanted holds.
+                    self.say(FromExecutor::Unloaded { slot }).await;
+                }
+            }
+        }
+    }
+
+    fn apart<F>(self: &Arc<Self>, slot: SlotId, work: impl FnOnce(Arc<Version>) -> F)
+    where
+        F: Future<Output = FromExecutor> + Send + 'static,
+    {
+        let version = self.state().slots.get(&slot).cloned();
+        let executor = Arc::clone(self);
+        match version.map(work) {
+            Some(work) => drop(tokio::spawn(async move { executor.say(work.await).await })),
+            None => drop(tokio::spawn(async move {
+                executor.say(unknown(slot)).await;
+            })),
+        }
+    }
+
+    async fn load(
+        self: &Arc<Self>,
+        slot: SlotId,
+        component: ComponentName,
+        kind: WorkloadKind,
+        grant: Vec<u8>,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), Code> {
+        let grant = EffectiveGrant::from_canonical_json(&grant).map_err(|_| Code::PolicyInvalid)?;
+        if grant.component != component {
+            return Err(Code::PolicyInvalid);
+        }
+        {
+            let state = self.state();
+            if state.slots.contains_key(&slot) || state.slots.len() >= SLOTS_MAX {
+                return Err(Code::Internal);
+            }
+        }
+        let mut descriptors = descriptors.into_iter();
+        let (Some(native), listener, None) = (descriptors.next(), descriptors.next(), descriptors.next()) else {
+            return Err(Code::Internal);
+        };
+        // Deserialising and opening buckets touch the disk and megabytes of code: not on a thread that serves.
+        let executor = Arc::clone(self);
+        let linked = tokio::task::spawn_blocking(move || {
+            let native = Sealed::read(&native).map_err(|error| error.code())?;
+            let capabilities = executor.capabilities(grant)?;
+            Version::link(&executor.engine, slot, kind, &native, capabilities)
+        });
+        let version = linked.await.map_err(|_| Code::Internal)??;
+        let mut state = self.state();
+        if kind == WorkloadKind::Service {
+            let service = Arc::clone(state.services.entry(component).or_default());
+            if let Some(listener) = listener {
+                service.listen(listener).map_err(|_| Code::Internal)?;
+            }
+        }
+        state.slots.insert(slot, version);
+        Ok(())
+    }
+
+    fn capabilities(&self, grant: EffectiveGrant) -> Result<Arc<Capabilities>, Code> {
+        let sink = match grant.log {
+            Some(_) => Some(self.sink(&grant.component)?),
+            None => None,
+        };
+        let (dial, tls) = (Arc::clone(&self.dial), Arc::clone(&self.tls));
+        let opened = Capabilities::open(grant, &self.data, &self.stores, sink, dial, tls);
+        opened.map_err(|error| error.code())
+    }
+
+    /// One log for all versions of a component, so that their lines keep one budget.
+    fn sink(&self, component: &ComponentName) -> Result<Arc<Sink>, Code> {
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sink) = sinks.get(component) {
+            return Ok(Arc::clone(sink));
+        }
+        let sink = Sink::open(&self.data.join("logs"), component.workload().as_str());
+        let sink = Arc::new(sink.map_err(|_| Code::DiskFailed)?);
+        sinks.insert(component.clone(), Arc::clone(&sink));
+        Ok(sink)
+    }
+
+    fn activate(&self, slot: SlotId) -> FromExecutor {
+        let mut state = self.state();
+        let Some(version) = state.slots.get(&slot).cloned() else {
+            return unknown(slot);
+        };
+        if let Some(service) = state.services.get(&version.component) {
+            service.swap(Some(Arc::clone(&version)));
+        }
+        state.stop_timers(&version.component);
+        let timers = job::start_timers(&version);
+        state.timers.insert(version.component.clone(), (slot, timers));
+        FromExecutor::Activated { slot }
+    }
+
+    fn take_out(&self, slot: SlotId) -> Option<Arc<Version>> {
+        let mut state = self.state();
+        let version = state.slots.remove(&slot)?;
+        if let Some(service) = state.services.get(&version.component) {
+            service.take_out(&version);
+        }
+        if state
+            .timers
+            .get(&version.component)
+            .is_some_and(|(of, _)| *of == slot)
+        {
+            state.stop_timers(&version.component);
+        }
+        Some(version)
+    }
+
+    async fn last_signals(&self, version: &Version) {
+        if let Some(signals) = version.take_signals() {
+            let slot = version.slot;
+            self.say(FromExecutor::Signals { slot, signals }).await;
+        }
+    }
+}
+
+fn unknown(slot: SlotId) -> FromExecutor {
+    FromExecutor::Failed {
+        slot,
+        code: Code::NotFound,
+    }
+}
+
+async fn signals(executor: Arc<Running>) {
+    let mut ticks = tokio::time::interval(SIGNALS_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let versions: Vec<_> = executor.state().slots.values().cloned().collect();
+        for version in versions {
+            executor.last_signals(&version).await;
+        }
     }
 }

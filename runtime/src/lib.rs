@@ -12,9 +12,13 @@
 //!
 //! Absent on purpose: keys, trust, policy decisions, sockets of its own making, any route for guest text to the agent.
 //!
-//! Start reading at [`executor`], then `slot`, `service` and `job`; limits are in `redan_host_api::limits`.
+//! Start reading at [`executor`], then `version`, `service` and `job`; limits are in `redan_host_api::limits`.
 #![forbid(unsafe_code)]
 
+mod broker;
 pub mod compiler;
 pub mod engine;
 pub mod executor;
+mod job;
+mod service;
+mod version;

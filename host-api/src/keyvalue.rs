@@ -1,0 +1,124 @@
+//! `wasi:keyvalue@0.2.0-draft`: `store`, `atomics` and `batch`, over the buckets of the grant.
+
+use crate::bindings::keyvalue::{atomics, batch, store};
+use crate::kv::{BATCH_LEN_MAX, Bucket, KvError, Operation};
+use crate::state::GuestState;
+use redan_policy::grant::Bucket as Quota;
+use std::sync::Arc;
+use wasmtime::Result;
+use wasmtime::component::Resource;
+
+/// An open bucket of one call.
+pub struct Handle {
+    bucket: Arc<Bucket>,
+    quota: Arc<Quota>,
+}
+
+type Answer<T> = Result<std::result::Result<T, store::Error>>;
+
+impl GuestState {
+    fn bucket(&self, handle: &Resource<Handle>) -> Result<(Arc<Bucket>, Arc<Quota>)> {
+        let handle = self.table.get(handle)?;
+        Ok((Arc::clone(&handle.bucket), Arc::clone(&handle.quota)))
+    }
+
+    /// Runs what touches the disk away from the threads that serve other calls.
+    async fn on_disk<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> std::result::Result<T, KvError> + Send + 'static,
+    ) -> Answer<T> {
+        let done = tokio::task::spawn_blocking(work).await;
+        Ok(match done {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                if !matches!(error, KvError::NotANumber) {
+                    self.verdict.deny(error.code());
+                }
+                Err(store::Error::Other(error.code().name().to_owned()))
+            }
+            Err(_) => Err(store::Error::Other("internal".to_owned())),
+        })
+    }
+}
+
+impl store::Host for GuestState {
+    async fn open(&mut self, identifier: String) -> Answer<Resource<Handle>> {
+        let Some((bucket, quota)) = self.capabilities.bucket(&identifier) else {
+            return Ok(Err(store::Error::NoSuchStore));
+        };
+        Ok(Ok(self.table.push(Handle { bucket, quota })?))
+    }
+}
+
+impl store::HostBucket for GuestState {
+    async fn get(&mut self, handle: Resource<Handle>, key: String) -> Answer<Option<Vec<u8>>> {
+        Ok(Ok(self.bucket(&handle)?.0.get(&key)))
+    }
+
+    async fn set(&mut self, handle: Resource<Handle>, key: String, value: Vec<u8>) -> Answer<()> {
+        let (bucket, quota) = self.bucket(&handle)?;
+        let change = vec![Operation::Set(key, value)];
+        self.on_disk(move || bucket.change(&quota, change)).await
+    }
+
+    async fn delete(&mut self, handle: Resource<Handle>, key: String) -> Answer<()> {
+        let (bucket, quota) = self.bucket(&handle)?;
+        let change = vec![Operation::Delete(key)];
+        self.on_disk(move || bucket.change(&quota, change)).await
+    }
+
+    async fn exists(&mut self, handle: Resource<Handle>, key: String) -> Answer<bool> {
+        Ok(Ok(self.bucket(&handle)?.0.exists(&key)))
+    }
+
+    async fn list_keys(
+        &mut self,
+        handle: Resource<Handle>,
+        cursor: Option<u64>,
+    ) -> Answer<store::KeyResponse> {
+        let (keys, cursor) = self.bucket(&handle)?.0.keys(cursor.unwrap_or(0));
+        Ok(Ok(store::KeyResponse { keys, cursor }))
+    }
+
+    async fn drop(&mut self, handle: Resource<Handle>) -> Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}
+
+impl atomics::Host for GuestState {
+    async fn increment(&mut self, handle: Resource<Handle>, key: String, delta: u64) -> Answer<u64> {
+        let (bucket, quota) = self.bucket(&handle)?;
+        self.on_disk(move || bucket.increment(&quota, key, delta)).await
+    }
+}
+
+impl batch::Host for GuestState {
+    async fn get_many(
+        &mut self,
+        handle: Resource<Handle>,
+        keys: Vec<String>,
+    ) -> Answer<Vec<Option<(String, Vec<u8>)>>> {
+        let (bucket, _) = self.bucket(&handle)?;
+        if keys.len() > BATCH_LEN_MAX {
+            return Ok(Err(store::Error::Other(KvError::Quota.code().name().to_owned())));
+        }
+        let found = keys.into_iter().map(|key| bucket.get(&key).map(|value| (key, value)));
+        Ok(Ok(found.collect()))
+    }
+
+    async fn set_many(&mut self, handle: Resource<Handle>, pairs: Vec<(String, Vec<u8>)>) -> Answer<()> {
+        let (bucket, quota) = self.bucket(&handle)?;
+        let changes = pairs
+            .into_iter()
+            .map(|(key, value)| Operation::Set(key, value))
+            .collect();
+        self.on_disk(move || bucket.change(&quota, changes)).await
+    }
+
+    async fn delete_many(&mut self, handle: Resource<Handle>, keys: Vec<String>) -> Answer<()> {
+        let (bucket, quota) = self.bucket(&handle)?;
+        let changes = keys.into_iter().map(Operation::Delete).collect();
+        self.on_disk(move || bucket.change(&quota, changes)).await
+    }
+}

@@ -1,0 +1,223 @@
+//! The limits of one call, and who broke which: [`Meter`] is the store's only resource limiter.
+
+use redan_policy::grant::Limits;
+use redan_protocol::Code;
+use rustix::time::{ClockId, clock_gettime};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use wasmtime::ResourceLimiter;
+
+/// Sums what one call uses over all memories and tables of its instance, and remembers the first limit that said no.
+///
+/// A per-memory limit is not enough: a component may have many memories, each below it.
+pub struct Meter {
+    memory_max: u64,
+    tables_max: u64,
+    instances_max: usize,
+    memory: u64,
+    tables: u64,
+    last_memory: u64,
+    last_table: u64,
+    verdict: Verdict,
+}
+
+impl Meter {
+    /// A meter for one call.
+    pub fn new(limits: &Limits, verdict: Verdict) -> Self {
+        Self {
+            memory_max: limits.memory_total.get(),
+            tables_max: u64::from(limits.table_elements),
+            instances_max: usize::try_from(limits.instances_max).unwrap_or(usize::MAX),
+            memory: 0,
+            tables: 0,
+            last_memory: 0,
+            last_table: 0,
+            verdict,
+        }
+    }
+}
+
+impl ResourceLimiter for Meter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // Beyond its own maximum a memory fails by itself; that is the guest's affair and no denial of ours.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        self.last_memory = wide(desired.saturating_sub(current));
+        let sum = self.memory.saturating_add(self.last_memory);
+        if sum > self.memory_max {
+            self.verdict.deny(Code::MemoryLimit);
+            return Ok(false);
+        }
+        self.memory = sum;
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        // The pool had no room although the grant allowed it: what was added did not happen.
+        self.memory = self.memory.saturating_sub(self.last_memory);
+        self.verdict.deny(Code::MemoryLimit);
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        self.last_table = wide(desired.saturating_sub(current));
+        let sum = self.tables.saturating_add(self.last_table);
+        if sum > self.tables_max {
+            self.verdict.deny(Code::TableLimit);
+            return Ok(false);
+        }
+        self.tables = sum;
+        Ok(true)
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.tables = self.tables.saturating_sub(self.last_table);
+        self.verdict.deny(Code::TableLimit);
+        Ok(())
+    }
+
+    fn instances(&self) -> usize {
+        self.instances_max
+    }
+
+    fn tables(&self) -> usize {
+        self.instances_max
+    }
+
+    fn memories(&self) -> usize {
+        self.instances_max
+    }
+}
+
+fn wide(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+/// The first limit a call broke, shared by everything that can say no to it.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    denied: Arc<AtomicU16>,
+    noted: Arc<AtomicU16>,
+}
+
+impl Verdict {
+    /// Remembers a denial; the first one stays.
+    pub fn deny(&self, code: Code) {
+        first(&self.denied, code);
+    }
+
+    /// Remembers what was cut off without failing the call.
+    pub fn note(&self, code: Code) {
+        first(&self.noted, code);
+    }
+
+    /// The first denial.
+    pub fn code(&self) -> Option<Code> {
+        Code::from_number(self.denied.load(Ordering::Relaxed))
+    }
+
+    /// What was cut off, or else denied.
+    pub fn noted(&self) -> Option<Code> {
+        Code::from_number(self.noted.load(Ordering::Relaxed)).or_else(|| self.code())
+    }
+}
+
+fn first(cell: &AtomicU16, code: Code) {
+    // Whoever came first stays: what follows is usually its consequence.
+    let _ = cell.compare_exchange(0, code.number(), Ordering::Relaxed, Ordering::Relaxed);
+}
+
+/// CPU time of one call: measured on the thread while the call is polled, checked at every epoch.
+///
+/// Waiting costs nothing, and time on another thread's cores cannot be hidden: a call is polled by one thread at a time.
+#[derive(Debug)]
+pub struct Cpu {
+    budget_nanos: u64,
+    used: AtomicU64,
+    slice_start: AtomicU64,
+    interrupted: AtomicBool,
+}
+
+impl Cpu {
+    /// A budget for one call.
+    pub fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            budget_nanos: limits.cpu_per_call.get().saturating_mul(1_000_000),
+            used: AtomicU64::new(0),
+            slice_start: AtomicU64::new(0),
+            interrupted: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether the budget is used up, seen from inside the call.
+    pub fn exhausted(&self) -> bool {
+        let slice = thread_nanos().saturating_sub(self.slice_start.load(Ordering::Relaxed));
+        self.used.load(Ordering::Relaxed).saturating_add(slice) >= self.budget_nanos
+    }
+
+    /// Asks the call to end at its next epoch.
+    pub fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody asked the call to end.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Milliseconds used so far, rounded up.
+    pub fn used_millis(&self) -> u64 {
+        self.used.load(Ordering::Relaxed).div_ceil(1_000_000)
+    }
+
+    /// The same future, its polls measured.
+    pub fn measure<F: Future>(self: &Arc<Self>, call: F) -> Measured<F> {
+        Measured {
+            cpu: Arc::clone(self),
+            call: Box::pin(call),
+        }
+    }
+}
+
+/// A call whose polls are measured. Made by [`Cpu::measure`].
+pub struct Measured<F> {
+    cpu: Arc<Cpu>,
+    call: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Measured<F> {
+    type Output = F::Output;
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let start = thread_nanos();
+        self.cpu.slice_start.store(start, Ordering::Relaxed);
+        let outcome = self.call.as_mut().poll(context);
+        let slice = thread_nanos().saturating_sub(start);
+        self.cpu.used.fetch_add(slice, Ordering::Relaxed);
+        outcome
+    }
+}
+
+/// CPU time of this thread (clock_gettime(2), `CLOCK_THREAD_CPUTIME_ID`), nanoseconds.
+fn thread_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}

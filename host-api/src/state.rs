@@ -1,0 +1,251 @@
+//! What a workload version may use ([`Capabilities`]), and what one call holds of it ([`GuestState`]).
+
+use crate::clock::{Monotonic, Wall};
+use crate::egress::{Dial, Egress, Hooks};
+use crate::kv::{Bucket, KvError, Stores};
+use crate::limits::{Cpu, Meter, Verdict};
+use crate::log::{Sink, Source};
+use crate::output::{Lines, Standard};
+use crate::volume::Mounted;
+use redan_policy::EffectiveGrant;
+use redan_policy::grant::{Bucket as Quota, Mode};
+use redan_protocol::Code;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+use wasmtime::component::ResourceTable;
+use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_config::WasiConfigVariables;
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+/// Why a workload's capabilities could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum CapabilityError {
+    /// A bucket does not open.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// A volume's or the log's folder is not to be had.
+    #[error("a folder of the workload: {0}")]
+    Folder(#[source] io::Error),
+}
+
+impl CapabilityError {
+    /// The code that leaves the process.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Kv(error) => error.code(),
+            Self::Folder(error) if error.kind() == io::ErrorKind::StorageFull => Code::DiskFull,
+            Self::Folder(_) => Code::DiskFailed,
+        }
+    }
+}
+
+/// Everything a grant gives, opened once a version.
+pub struct Capabilities {
+    grant: EffectiveGrant,
+    buckets: BTreeMap<String, (Arc<Bucket>, Arc<Quota>)>,
+    volumes: Vec<Mounted>,
+    sink: Option<Arc<Sink>>,
+    config: WasiConfigVariables,
+    egress: Option<Arc<Egress>>,
+}
+
+impl Capabilities {
+    /// Opens what the grant names below `data`, the publisher's own folder.
+    pub fn open(
+        grant: EffectiveGrant,
+        data: &Path,
+        stores: &Stores,
+        sink: Option<Arc<Sink>>,
+        dial: Arc<dyn Dial>,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Result<Arc<Self>, CapabilityError> {
+        let workload = grant.component.workload().as_str();
+        let mut buckets = BTreeMap::new();
+        for quota in &grant.kv {
+            let bucket = stores.bucket(workload, &quota.label)?;
+            buckets.insert(quota.label.clone(), (bucket, Arc::new(quota.clone())));
+        }
+        let folder = data.join("volumes").join(workload);
+        let volumes = grant.fs.iter().map(|volume| Mounted::prepare(volume, &folder));
+        let volumes = volumes.collect::<io::Result<Vec<_>>>();
+        let volumes = volumes.map_err(CapabilityError::Folder)?;
+        let egress = (!grant.net_http.is_empty()).then(|| {
+            let (component, limits) = (grant.component.clone(), grant.limits);
+            Arc::new(Egress::new(component, &grant.net_http, limits, dial, tls))
+        });
+        let config = grant.config.iter().flatten();
+        let config = config.map(|(key, value)| (key.clone(), value.clone())).collect();
+        Ok(Arc::new(Self {
+            grant,
+            buckets,
+            volumes,
+            sink,
+            config,
+            egress,
+        }))
+    }
+
+    /// The grant they come from.
+    pub fn grant(&self) -> &EffectiveGrant {
+        &self.grant
+    }
+
+    /// Whether a writable volume is over its quota now.
+    pub fn volume_is_over(&self) -> bool {
+        self.writable().any(Mounted::is_over)
+    }
+
+    /// Whether there is a writable volume at all.
+    pub fn has_writable_volume(&self) -> bool {
+        self.writable().next().is_some()
+    }
+
+    fn writable(&self) -> impl Iterator<Item = &Mounted> {
+        self.volumes
+            .iter()
+            .filter(|volume| volume.granted.mode == Mode::ReadWrite)
+    }
+
+    pub(crate) fn bucket(&self, label: &str) -> Option<(Arc<Bucket>, Arc<Quota>)> {
+        let (bucket, quota) = self.buckets.get(label)?;
+        Some((Arc::clone(bucket), Arc::clone(quota)))
+    }
+}
+
+/// The state of one call.
+pub struct GuestState {
+    pub(crate) table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+    meter: Meter,
+    pub(crate) lines: Lines,
+    pub(crate) capabilities: Arc<Capabilities>,
+    pub(crate) verdict: Verdict,
+}
+
+impl GuestState {
+    /// `wasi:config`'s values.
+    pub(crate) fn config(&self) -> &WasiConfigVariables {
+        &self.capabilities.config
+    }
+}
+
+impl WasiView for GuestState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for GuestState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.hooks,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+/// A store for one call, every limit set. `verdict` and `cpu` are watched by the caller.
+pub fn new_store(
+    engine: &Engine,
+    capabilities: &Arc<Capabilities>,
+    verdict: &Verdict,
+    cpu: &Arc<Cpu>,
+) -> Result<Store<GuestState>, CapabilityError> {
+    let limits = capabilities.grant.limits;
+    let lines = Lines {
+        sink: capabilities.sink.clone().zip(capabilities.grant.log),
+        verdict: verdict.clone(),
+    };
+    let handles = usize::try_from(limits.handles).unwrap_or(usize::MAX);
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(handles);
+    let mut http = WasiHttpCtx::new();
+    http.set_field_size_limit(FIELD_OVERHEAD.saturating_add(narrow(limits.header_bytes.get()).saturating_mul(4)));
+    let state = GuestState {
+        table,
+        wasi: wasi(capabilities, &lines, verdict).map_err(CapabilityError::Folder)?,
+        http,
+        hooks: Hooks {
+            egress: capabilities.egress.clone(),
+            verdict: verdict.clone(),
+        },
+        meter: Meter::new(&limits, verdict.clone()),
+        lines,
+        capabilities: Arc::clone(capabilities),
+        verdict: verdict.clone(),
+    };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.meter);
+    store.set_hostcall_fuel(narrow(limits.hostcall_bytes.get()));
+    store.set_max_component_handles(handles);
+    let (cpu, verdict) = (Arc::clone(cpu), verdict.clone());
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| {
+        Ok(if cpu.is_interrupted() {
+            verdict.deny(Code::Superseded);
+            UpdateDeadline::Interrupt
+        } else if cpu.exhausted() {
+            verdict.deny(Code::CpuLimit);
+            UpdateDeadline::Interrupt
+        } else {
+            UpdateDeadline::Yield(1)
+        })
+    });
+    Ok(store)
+}
+
+/// Room for the map itself: wasmtime counts a header map's memory, not its bytes on the wire, which the runtime checks.
+const FIELD_OVERHEAD: usize = 4096;
+
+fn wasi(capabilities: &Capabilities, lines: &Lines, verdict: &Verdict) -> io::Result<WasiCtx> {
+    let grant = &capabilities.grant;
+    let mut builder = WasiCtx::builder();
+    builder
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .wall_clock(Wall(grant.clock))
+        .monotonic_clock(Monotonic(grant.clock, Instant::now()))
+        .stdout(Standard {
+            lines: lines.clone(),
+            source: Source::Out,
+        })
+        .stderr(Standard {
+            lines: lines.clone(),
+            source: Source::Err,
+        });
+    if let Some(random) = grant.random {
+        builder.max_random_size(random.max_bytes_per_call.get());
+    }
+    for (name, value) in &grant.env {
+        builder.env(name, value);
+    }
+    for volume in &capabilities.volumes {
+        let write = volume.granted.mode == Mode::ReadWrite;
+        let perms = if write && !volume.is_over() {
+            FsPerms::ReadWrite
+        } else {
+            if write {
+                verdict.note(Code::VolumeQuota);
+            }
+            FsPerms::ReadOnly
+        };
+        let opened = builder.preopened_dir(&volume.folder, &volume.granted.guest, perms);
+        opened.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+    }
+    Ok(builder.build())
+}
+
+fn narrow(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}

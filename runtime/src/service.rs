@@ -1,0 +1,346 @@
+//! A service: a listener that never closes, and one pointer to the version that answers.
+
+use crate::version::{Call, Entry, Lease, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use redan_host_api::body::Bounded;
+use redan_host_api::egress::{empty_body, header_bytes};
+use redan_policy::grant::HttpTrigger;
+use redan_protocol::{ByteCount, Code};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::AbortHandle;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{WasiBody, WasiHttpView};
+
+/// Open connections of one listener. Each costs a task and a read buffer.
+pub(crate) const CONNECTIONS_MAX: usize = 512;
+/// How long a client may take for its request head.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request may wait for one of the workload's places before it is refused.
+pub(crate) const QUEUE_TIMEOUT: Duration = Duration::from_millis(250);
+/// Read buffer of a connection, bytes: bounds the request head before the grant's own limit is asked.
+const READ_BUFFER: usize = 128 * 1024;
+/// Pause when the process has no descriptors left: accepting would fail at once again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The service of one component, whatever version answers.
+#[derive(Default)]
+pub(crate) struct Service {
+    current: RwLock<Option<Arc<Version>>>,
+    listening: Mutex<Option<(SocketAddr, AbortHandle)>>,
+}
+
+impl Service {
+    /// Takes a listening socket. The same address again changes nothing: the listener that is open stays open.
+    pub(crate) fn listen(self: &Arc<Self>, socket: OwnedFd) -> std::io::Result<()> {
+        let socket = std::net::TcpListener::from(socket);
+        let address = socket.local_addr()?;
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if listening.as_ref().is_some_and(|(open, _)| *open == address) {
+            return Ok(());
+        }
+        socket.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(socket)?;
+        let task = tokio::spawn(accept(Arc::clone(self), listener)).abort_handle();
+        if let Some((_, old)) = listening.replace((address, task)) {
+            old.abort();
+        }
+        Ok(())
+    }
+
+    /// One pointer swap. Requests that hold the old version keep it until they end.
+    pub(crate) fn swap(&self, version: Option<Arc<Version>>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = version;
+    }
+
+    /// Takes the version out if it is this one.
+    pub(crate) fn take_out(&self, version: &Arc<Version>) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, version)) {
+            *current = None;
+        }
+    }
+
+    /// The version that answers now, leased under the lock that a swap needs: no call slips between swap and drain.
+    fn lease(&self) -> Option<Lease> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().map(Version::lease)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<WasiBody> {
+        match self.try_answer(request).await {
+            Ok(answer) => answer,
+            Err((status, code)) => refusal(status, code),
+        }
+    }
+
+    async fn try_answer(&self, request: Request<Incoming>) -> Result<Response<WasiBody>, Refused> {
+        let version = self
+            .lease()
+            .ok_or((StatusCode::SERVICE_UNAVAILABLE, Code::NothingToRunSafely))?;
+        let Entry::Service(entry) = &version.entry else {
+            return Err((StatusCode::INTERNAL_SERVER_ERROR, Code::Internal));
+        };
+        let limits = *version.limits();
+        routed(
+            &version.capabilities.grant().trigger_http,
+            request.method(),
+            request.uri().path(),
+        )?;
+        if header_bytes(request.headers()) > limits.header_bytes.get() {
+            return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::HeaderLimit));
+        }
+        if declared(request.headers()).is_some_and(|length| length > limits.body_request.get()) {
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, Code::BodyLimit));
+        }
+        let place = place(&version.places).await;
+        let place = place.ok_or((StatusCode::SERVICE_UNAVAILABLE, Code::ConcurrencyLimit));
+        let call = Call::new(&limits);
+        let place = place.inspect_err(|(_, code)| version.record(Some(*code), None, 0))?;
+        let entry = entry.clone();
+        let (sender, mut receiver) = oneshot::channel();
+        let prepared = prepare(&call, &version, request, limits.body_request, sender);
+        let (mut store, incoming, out) = prepared.inspect_err(|(_, code)| version.record(Some(*code), None, 0))?;
+        let account = Arc::new(Account {
+            version,
+            call,
+            outcome: Mutex::new(None),
+            _place: place,
+        });
+        let running = Arc::clone(&account);
+        let mut guest = Box::pin(async move {
+            let guest = async {
+                let proxy = entry.instantiate_async(&mut store).await?;
+                let handler = proxy.wasi_http_incoming_handler();
+                handler.call_handle(&mut store, incoming, out).await
+            };
+            let outcome = running.call.run(&running.version, limits.wall_call, guest).await;
+            running.ended(outcome.err());
+            outcome
+        });
+        let answer = tokio::select! {
+            biased;
+            outcome = &mut guest => match (receiver.try_recv(), outcome) {
+                (Ok(answer), _) => answer,
+                (Err(_), Err(code)) => return Err((status(code), code)),
+                (Err(_), Ok(())) => return Err(account.failed(Code::Trapped)),
+            },
+            answer = &mut receiver => match answer {
+                Ok(answer) => {
+                    // The guest goes on writing its body while the client reads it.
+                    tokio::spawn(guest);
+                    answer
+                }
+                Err(_) => match guest.await {
+                    Err(code) => return Err((status(code), code)),
+                    Ok(()) => return Err(account.failed(Code::Trapped)),
+                },
+            },
+        };
+        outgoing(answer, account, limits.header_bytes, limits.body_response)
+    }
+}
+
+type Refused = (StatusCode, Code);
+type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
+type Ready = (
+    wasmtime::Store<redan_host_api::state::GuestState>,
+    wasmtime::component::Resource<wasmtime_wasi_http::p2::types::HostIncomingRequest>,
+    wasmtime::component::Resource<wasmtime_wasi_http::p2::types::HostResponseOutparam>,
+);
+
+fn prepare(
+    call: &Call,
+    version: &Version,
+    request: Request<Incoming>,
+    limit: ByteCount,
+    sender: oneshot::Sender<Answer>,
+) -> Result<Ready, Refused> {
+    let mut store = call.store(version).map_err(|code| (status(code), code))?;
+    let request = request.map(|body| Bounded::new(body, limit, call.verdict.clone()));
+    let mut http = store.data_mut().http();
+    // Fails without a readable Host (RFC 9112 §3.2).
+    let incoming = http
+        .new_incoming_request(Scheme::Http, request)
+        .map_err(|_| (StatusCode::BAD_REQUEST, Code::BadRequest))?;
+    let out = http.new_response_outparam(sender);
+    let out = out.map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, Code::HandleLimit))?;
+    Ok((store, incoming, out))
+}
+
+/// Checks the guest's answer and bounds its body.
+fn outgoing(
+    answer: Answer,
+    account: Arc<Account>,
+    header_limit: ByteCount,
+    body_limit: ByteCount,
+) -> Result<Response<WasiBody>, Refused> {
+    let Ok(answer) = answer else {
+        return Err(account.failed(Code::Trapped));
+    };
+    if header_bytes(answer.headers()) > header_limit.get() {
+        return Err(account.failed(Code::HeaderLimit));
+    }
+    if declared(answer.headers()).is_some_and(|length| length > body_limit.get()) {
+        return Err(account.failed(Code::BodyLimit));
+    }
+    let verdict = account.call.verdict.clone();
+    Ok(answer.map(|body| {
+        let body = Bounded::new(body, body_limit, verdict);
+        // The account is closed when guest and client are both done with the body.
+        body.map_frame(move |frame| {
+            let _open = &account;
+            frame
+        })
+        .boxed_unsync()
+    }))
+}
+
+/// One call's account, recorded when the last who holds it lets go.
+struct Account {
+    version: Lease,
+    call: Call,
+    outcome: Mutex<Option<Code>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Account {
+    fn ended(&self, failure: Option<Code>) {
+        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        *outcome = outcome.or(failure);
+    }
+
+    /// The call failed although the guest did not; also the refusal for the client.
+    fn failed(&self, code: Code) -> Refused {
+        let code = self.call.verdict.code().unwrap_or(code);
+        self.ended(Some(code));
+        (status(code), code)
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let outcome = *self.outcome.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let cut = self.call.verdict.code().filter(|code| *code == Code::BodyLimit);
+        let noted = self.call.verdict.noted();
+        self.version
+            .record(outcome.or(cut), noted, self.call.cpu.used_millis());
+    }
+}
+
+async fn place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let place = Arc::clone(places).acquire_owned();
+    tokio::time::timeout(QUEUE_TIMEOUT, place).await.ok()?.ok()
+}
+
+/// Whether a trigger of the grant admits it. A route ending in `/...` admits everything below.
+fn routed(triggers: &[HttpTrigger], method: &Method, path: &str) -> Result<(), Refused> {
+    let mut found = false;
+    for trigger in triggers {
+        let under = match trigger.route.strip_suffix("/...") {
+            Some(prefix) => path
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            None => path == trigger.route,
+        };
+        found |= under;
+        if under && trigger.methods.iter().any(|allowed| allowed == method.as_str()) {
+            return Ok(());
+        }
+    }
+    if found {
+        Err((StatusCode::METHOD_NOT_ALLOWED, Code::WrongMethod))
+    } else {
+        Err((StatusCode::NOT_FOUND, Code::NotFound))
+    }
+}
+
+fn declared(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The status a failed call answers with.
+fn status(code: Code) -> StatusCode {
+    match code {
+        Code::CpuLimit | Code::WallLimit => StatusCode::GATEWAY_TIMEOUT,
+        Code::ConcurrencyLimit | Code::InstanceLimit | Code::Superseded | Code::NothingToRunSafely => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Code::BodyLimit => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// An answer of the host's own: a code, no text of the guest.
+fn refusal(status: StatusCode, code: Code) -> Response<WasiBody> {
+    let mut answer = Response::new(empty_body());
+    *answer.status_mut() = status;
+    let name = HeaderValue::from_static(code.name());
+    answer.headers_mut().insert("redan-code", name);
+    answer
+}
+
+async fn accept(service: Arc<Service>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // A place first: what is not accepted waits in the kernel's queue, which is bounded.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((client, _)) => {
+                let service = Arc::clone(&service);
+                tokio::spawn(async move {
+                    let _place = place;
+                    connection(service, client).await;
+                });
+            }
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+async fn connection(service: Arc<Service>, client: TcpStream) {
+    let _ = client.set_nodelay(true);
+    let answer = hyper::service::service_fn(move |request| {
+        let service = Arc::clone(&service);
+        async move { Ok::<_, Infallible>(service.answer(request).await) }
+    });
+    // A connection's end, good or bad, concerns its client alone; the text of the error is not ours to keep.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(READ_BUFFER)
+        .serve_connection(TokioIo::new(client), answer)
+        .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_admits_its_own_paths_and_methods_only() {
+        let triggers = [HttpTrigger {
+            route: "/thermo/...".to_owned(),
+            methods: vec!["GET".to_owned()],
+        }];
+        let ask = |method, path| routed(&triggers, &method, path).map_err(|(_, code)| code);
+        assert_eq!(ask(Method::GET, "/thermo/"), Ok(()));
+        assert_eq!(ask(Method::GET, "/thermo/a/b"), Ok(()));
+        assert_eq!(ask(Method::GET, "/thermo"), Ok(()));
+        assert_eq!(ask(Method::POST, "/thermo/"), Err(Code::WrongMethod));
+        assert_eq!(ask(Method::GET, "/thermometer"), Err(Code::NotFound));
+        assert_eq!(ask(Method::GET, "/"), Err(Code::NotFound));
+    }
+}

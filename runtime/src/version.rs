@@ -1,0 +1,224 @@
+//! One linked version of a workload, the leases calls hold on it, and what the host saw of them.
+
+use futures_util::future::Either;
+use redan_host_api::bindings::ProbedPre;
+use redan_host_api::limits::{Cpu, Verdict};
+use redan_host_api::link;
+use redan_host_api::state::{Capabilities, GuestState, new_store};
+use redan_host_api::volume::MEASURE_INTERVAL;
+use redan_policy::grant::Limits;
+use redan_protocol::ipc::{Signals, SlotId, WorkloadKind};
+use redan_protocol::report::Bucket;
+use redan_protocol::{Code, ComponentName, Millis};
+use redan_sealed::Sealed;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, watch};
+use wasmtime::component::InstancePre;
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+/// How long interrupted calls may take to let go. An epoch, a poll and a drop; a second is generous.
+const LET_GO: Duration = Duration::from_secs(1);
+
+/// What a version does when it is called.
+pub(crate) enum Entry {
+    /// Answers requests.
+    Service(ProxyPre<GuestState>),
+    /// Runs to its end.
+    Job(CommandPre<GuestState>),
+}
+
+/// One linked version.
+pub(crate) struct Version {
+    pub(crate) slot: SlotId,
+    pub(crate) component: ComponentName,
+    pub(crate) entry: Entry,
+    pub(crate) plain: InstancePre<GuestState>,
+    pub(crate) health: Option<ProbedPre<GuestState>>,
+    pub(crate) capabilities: Arc<Capabilities>,
+    pub(crate) places: Arc<Semaphore>,
+    engine: Engine,
+    active: AtomicUsize,
+    idle: Notify,
+    stop: watch::Sender<bool>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    calls: u32,
+    failures: u32,
+    last: Option<Code>,
+    cpu_millis: u64,
+}
+
+impl Version {
+    /// Deserialises, links by the grant alone and resolves every import once.
+    pub(crate) fn link(
+        engine: &Engine,
+        slot: SlotId,
+        kind: WorkloadKind,
+        native: &Sealed,
+        capabilities: Arc<Capabilities>,
+    ) -> Result<Arc<Self>, Code> {
+        let component = native.component(engine).map_err(|error| error.code())?;
+        let linker = link::linker(engine, capabilities.grant()).map_err(|_| Code::Internal)?;
+        let plain = linker.instantiate_pre(&component).map_err(|_| Code::LinkFailed)?;
+        let entry = match kind {
+            WorkloadKind::Service => ProxyPre::new(plain.clone()).map(Entry::Service),
+            WorkloadKind::Job => CommandPre::new(plain.clone()).map(Entry::Job),
+        };
+        let entry = entry.map_err(|_| Code::MissingExport)?;
+        let concurrency = usize::try_from(capabilities.grant().limits.concurrency).unwrap_or(usize::MAX);
+        Ok(Arc::new(Self {
+            slot,
+            component: capabilities.grant().component.clone(),
+            entry,
+            health: ProbedPre::new(plain.clone()).ok(),
+            plain,
+            places: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))),
+            capabilities,
+            engine: engine.clone(),
+            active: AtomicUsize::new(0),
+            idle: Notify::new(),
+            stop: watch::Sender::new(false),
+            seen: Mutex::default(),
+        }))
+    }
+
+    /// The limits of its grant.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.capabilities.grant().limits
+    }
+
+    /// A lease: while it lives, the version is not gone.
+    pub(crate) fn lease(self: &Arc<Self>) -> Lease {
+        self.active.fetch_add(1, Ordering::AcqRel);
+        Lease(Arc::clone(self))
+    }
+
+    /// Waits for the calls, then interrupts what is left.
+    pub(crate) async fn drain(&self, limit: Millis) {
+        let limit = Duration::from_millis(limit.get());
+        if tokio::time::timeout(limit, self.until_idle()).await.is_err() {
+            self.stop.send_replace(true);
+            let _ = tokio::time::timeout(LET_GO, self.until_idle()).await;
+        }
+    }
+
+    async fn until_idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            if self.active.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// What was seen since the last time; `None` when there were no calls.
+    pub(crate) fn take_signals(&self) -> Option<Signals> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = std::mem::take(&mut *seen);
+        (seen.calls > 0).then_some(Signals {
+            calls: seen.calls,
+            failures: seen.failures,
+            last: seen.last,
+            cpu: Bucket::of(seen.cpu_millis),
+        })
+    }
+
+    pub(crate) fn record(&self, failure: Option<Code>, noted: Option<Code>, cpu_millis: u64) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.calls = seen.calls.saturating_add(1);
+        seen.failures = seen.failures.saturating_add(u32::from(failure.is_some()));
+        seen.last = failure.or(noted).or(seen.last);
+        seen.cpu_millis = seen.cpu_millis.saturating_add(cpu_millis);
+    }
+}
+
+/// Holds a version while a call uses it.
+pub(crate) struct Lease(Arc<Version>);
+
+impl std::ops::Deref for Lease {
+    type Target = Version;
+    fn deref(&self) -> &Version {
+        &self.0
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.0.active.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+/// One call: its verdict and its CPU account.
+pub(crate) struct Call {
+    pub(crate) verdict: Verdict,
+    pub(crate) cpu: Arc<Cpu>,
+}
+
+impl Call {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            verdict: Verdict::default(),
+            cpu: Cpu::new(limits),
+        }
+    }
+
+    /// A fresh store with every limit set.
+    pub(crate) fn store(&self, version: &Version) -> Result<Store<GuestState>, Code> {
+        let store = new_store(&version.engine, &version.capabilities, &self.verdict, &self.cpu);
+        store.map_err(|error| error.code())
+    }
+
+    /// Runs guest code under its CPU budget, a wall-clock limit, the version's end and its volumes' quotas.
+    ///
+    /// Dropping the call at any of these unwinds the guest: nothing of it runs on.
+    pub(crate) async fn run<T>(
+        &self,
+        version: &Version,
+        wall: Millis,
+        guest: impl Future<Output = wasmtime::Result<T>>,
+    ) -> Result<T, Code> {
+        let mut stop = version.stop.subscribe();
+        let volumes = if version.capabilities.has_writable_volume() {
+            Either::Left(over_quota(Arc::clone(&version.capabilities)))
+        } else {
+            Either::Right(std::future::pending())
+        };
+        let wall = Duration::from_millis(wall.get());
+        let code = tokio::select! {
+            biased;
+            outcome = tokio::time::timeout(wall, self.cpu.measure(guest)) => match outcome {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => return Err(link::classify(&error, &self.verdict)),
+                Err(_) => Code::WallLimit,
+            },
+            _ = stop.wait_for(|stop| *stop) => Code::Superseded,
+            () = volumes => Code::VolumeQuota,
+        };
+        self.verdict.deny(code);
+        Err(code)
+    }
+}
+
+async fn over_quota(capabilities: Arc<Capabilities>) {
+    loop {
+        tokio::time::sleep(MEASURE_INTERVAL).await;
+        let capabilities = Arc::clone(&capabilities);
+        let over = tokio::task::spawn_blocking(move || capabilities.volume_is_over()).await;
+        if over.unwrap_or(true) {
+            return;
+        }
+    }
+}
