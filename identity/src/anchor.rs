@@ -1,8 +1,9 @@
 //! A fleet's one trust anchor.
 
 use crate::error::IdentityError;
+use crate::profile::rules;
 use redan_protocol::{Digest, FleetId};
-use rustls::pki_types::{CertificateDer, TrustAnchor};
+use rustls::pki_types::CertificateDer;
 
 /// The root certificate of one fleet. Chains of this fleet end here and nowhere else.
 #[derive(Clone, Debug)]
@@ -12,11 +13,17 @@ pub struct FleetAnchor {
 }
 
 impl FleetAnchor {
-    /// From DER, checked to be usable as an anchor.
+    /// From DER, held against the profile of a root: it names this fleet and is signed by its own key, so that one fleet's root
+    /// put where another's belongs is noticed at once.
     pub fn new(fleet: FleetId, root: CertificateDer<'static>) -> Result<Self, IdentityError> {
-        let anchor = Self { fleet, root };
-        anchor.trust_anchor()?;
-        Ok(anchor)
+        let parsed = rules::parse(&root)?;
+        rules::root(&parsed, &fleet).map_err(IdentityError::Root)?;
+        rules::signed_by_root(&parsed, &parsed).map_err(IdentityError::Root)?;
+        webpki::anchor_from_trusted_cert(&root).map_err(|_| IdentityError::Malformed {
+            what: "the fleet's root certificate",
+        })?;
+        drop(parsed);
+        Ok(Self { fleet, root })
     }
 
     /// From PEM with exactly one certificate.
@@ -42,11 +49,5 @@ impl FleetAnchor {
     /// SHA-256 of the certificate, DER: pinned in the TUF root as `ca_sha256`.
     pub fn sha256(&self) -> Digest {
         Digest::of(&self.root)
-    }
-
-    pub(crate) fn trust_anchor(&self) -> Result<TrustAnchor<'_>, IdentityError> {
-        webpki::anchor_from_trusted_cert(&self.root).map_err(|_| IdentityError::Malformed {
-            what: "the fleet's root certificate",
-        })
     }
 }

@@ -2,70 +2,88 @@
 
 use crate::anchor::FleetAnchor;
 use crate::error::IdentityError;
-use crate::key::KeyFile;
-use crate::profile::{Purpose, check, dns_names_of};
+use crate::key::{ForCertificates, KeyFile, KeyProvider};
+use crate::profile::rules::{self, hold, issuing, p256, parse, validity};
+use crate::profile::{BACKDATED, ISSUER_LIFE, ROOT_LIFE};
+use crate::profile::{IssuerKind, Purpose, check};
+use crate::profile::{authority_name, dns_names_of};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer as Signer, KeyPair, KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
     SubjectPublicKeyInfo,
 };
-use redan_protocol::{FleetId, SpiffeId, UnixSeconds};
+use redan_protocol::{FleetId, Seconds, SpiffeId, UnixSeconds};
 use rustls::pki_types::CertificateDer;
-use time::{Duration, OffsetDateTime};
-
-/// Lifetimes (20-identity); back-dated five minutes for clocks that lag.
-const ROOT_LIFE: Duration = Duration::days(3650);
-const ISSUER_LIFE: Duration = Duration::days(365);
-const BACKDATED: Duration = Duration::minutes(5);
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 /// The fleet's root: P-384, offline.
 pub struct FleetCa {
-    fleet: FleetId,
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    anchor: FleetAnchor,
+    key: KeyPair,
 }
 
-/// What an issuer may issue: leaves of one kind, nothing else.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum IssuerKind {
-    /// Devices.
-    Device,
-    /// The control server.
-    Server,
-    /// Operators.
-    Operator,
+impl std::fmt::Debug for FleetCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FleetCa({})", self.anchor.fleet())
+    }
 }
 
-impl IssuerKind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Device => "device issuer",
-            Self::Server => "server issuer",
-            Self::Operator => "operator issuer",
-        }
+impl FleetCa {
+    /// Founds a fleet's root.
+    pub fn found(fleet: FleetId, now: UnixSeconds) -> Result<Self, IdentityError> {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384);
+        let key = key.map_err(|_| IdentityError::Crypto {
+            doing: "making a key",
+        })?;
+        let window = Window::starting(now, ROOT_LIFE);
+        let mut params = authority(&fleet, "root", window)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = params.self_signed(&key).map_err(signing)?.der().clone();
+        let anchor = FleetAnchor::new(fleet, root)?;
+        Ok(Self { anchor, key })
     }
 
-    const fn purpose(self) -> Purpose {
-        match self {
-            Self::Device | Self::Operator => Purpose::Client,
-            Self::Server => Purpose::Server,
+    /// A root founded before, from its custodians' medium: to certify the next year's issuers.
+    pub fn load(anchor: FleetAnchor, key_pem: &str) -> Result<Self, IdentityError> {
+        let key = KeyPair::from_pem_and_sign_algo(key_pem, &rcgen::PKCS_ECDSA_P384_SHA384);
+        let key = key.map_err(|_| IdentityError::Malformed {
+            what: "a P-384 private key in PEM (PKCS#8)",
+        })?;
+        let root = parse(anchor.root())?;
+        if root.public_key().raw != rcgen::PublicKeyData::subject_public_key_info(&key) {
+            return Err(IdentityError::KeyMismatch);
         }
+        Ok(Self { anchor, key })
     }
 
-    const fn leaf_life(self) -> Duration {
-        match self {
-            Self::Device => Duration::days(30),
-            Self::Server => Duration::days(90),
-            Self::Operator => Duration::days(7),
-        }
+    /// The anchor every device and server pins.
+    pub fn anchor(&self) -> Result<FleetAnchor, IdentityError> {
+        Ok(self.anchor.clone())
     }
 
-    fn issues(self, id: &SpiffeId) -> bool {
-        matches!(
-            (self, id),
-            (Self::Device, SpiffeId::Device(..))
-                | (Self::Server, SpiffeId::Control(_))
-                | (Self::Operator, SpiffeId::Operator(..))
-        )
+    /// The root's private key, PEM. For the custodians' medium and nowhere else.
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.key.serialize_pem())
+    }
+
+    /// Makes and certifies an issuer.
+    pub fn issuer(&self, kind: IssuerKind, now: UnixSeconds) -> Result<Issuer, IdentityError> {
+        let (fleet, key) = (self.anchor.fleet(), KeyFile::generate()?);
+        let root = parse(self.anchor.root())?;
+        let window = Window::starting(now, ISSUER_LIFE).inside(validity(&root));
+        let mut params = authority(fleet, kind.name(), window)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.extended_key_usages = vec![usage(kind.purpose())];
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName(kind.subtree(fleet))],
+            excluded_subtrees: Vec::new(),
+        });
+        let by = Signer::from_ca_cert_der(self.anchor.root(), &self.key).map_err(signing)?;
+        let certificate = params
+            .signed_by(&ForCertificates::new(&key)?, &by)
+            .map_err(signing)?;
+        Issuer::load(kind, self.anchor.clone(), key, certificate.der().clone()).proven(now)
     }
 }
 
@@ -83,52 +101,9 @@ impl std::fmt::Debug for Issuer {
     }
 }
 
-impl FleetCa {
-    /// Founds a fleet's root.
-    pub fn found(fleet: FleetId, now: UnixSeconds) -> Result<Self, IdentityError> {
-        let key = KeyFile::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?;
-        let mut params = authority(&format!("{fleet} root"), now, ROOT_LIFE)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, key.into_pair()).map_err(signing)?;
-        Ok(Self { fleet, issuer })
-    }
-
-    /// The anchor every device and server pins.
-    pub fn anchor(&self) -> Result<FleetAnchor, IdentityError> {
-        FleetAnchor::new(self.fleet.clone(), self.issuer.der().clone())
-    }
-
-    /// The root's private key, PEM. For the custodians' medium and nowhere else.
-    pub fn key_pem(&self) -> zeroize::Zeroizing<String> {
-        zeroize::Zeroizing::new(self.issuer.key().serialize_pem())
-    }
-
-    /// Makes and certifies an issuer.
-    pub fn issuer(&self, kind: IssuerKind, now: UnixSeconds) -> Result<Issuer, IdentityError> {
-        let key = KeyFile::generate()?;
-        let mut params = authority(&format!("{} {}", self.fleet, kind.name()), now, ISSUER_LIFE)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.extended_key_usages = vec![usage(kind.purpose())];
-        params.name_constraints = Some(NameConstraints {
-            permitted_subtrees: vec![GeneralSubtree::DnsName(self.fleet.to_string())],
-            excluded_subtrees: Vec::new(),
-        });
-        let certificate = params
-            .signed_by(key.pair(), &self.issuer)
-            .map_err(signing)?
-            .der()
-            .clone();
-        Ok(Issuer {
-            kind,
-            anchor: self.anchor()?,
-            certificate,
-            key,
-        })
-    }
-}
-
 impl Issuer {
-    /// Loads an issuer from its key and certificate.
+    /// Takes an issuer's key and certificate as they are. What they sign is checked each time; [`Issuer::proven`] checks the issuer
+    /// itself, once, at start.
     pub fn load(
         kind: IssuerKind,
         anchor: FleetAnchor,
@@ -143,6 +118,25 @@ impl Issuer {
         }
     }
 
+    /// Holds the issuer against the profile of its kind, its key and the time, so that a server does not start with one that could
+    /// never issue.
+    pub fn proven(self, now: UnixSeconds) -> Result<Self, IdentityError> {
+        let (issuer, root) = (parse(&self.certificate)?, parse(self.anchor.root())?);
+        issuing(&issuer, &root, self.kind, self.anchor.fleet()).map_err(IdentityError::Issuer)?;
+        rules::signed_by_root(&issuer, &root).map_err(|_| IdentityError::Foreign {
+            fleet: self.anchor.fleet().clone(),
+        })?;
+        let (from, to) = validity(&issuer);
+        if now < from || now > to {
+            return Err(IdentityError::NotNow { from, to, now });
+        }
+        if issuer.public_key().raw != self.key.spki() {
+            return Err(IdentityError::KeyMismatch);
+        }
+        drop((issuer, root));
+        Ok(self)
+    }
+
     /// Its certificate.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
@@ -153,40 +147,35 @@ impl Issuer {
         &self.key
     }
 
-    /// Issues a leaf for a public key: everything but the key comes from the profile. The leaf is held against the profile
-    /// before it is handed out.
+    /// Issues a leaf for a public key: everything but the key comes from the profile.
+    ///
+    /// A draft under a throw-away key is held against the profile first, so the issuer's key never signs what a verifier would
+    /// refuse; then the leaf itself is checked as any peer would.
     pub fn issue(
         &self,
         id: &SpiffeId,
         spki: &[u8],
         now: UnixSeconds,
     ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-        if !self.kind.issues(id) || id.fleet() != self.anchor.fleet() {
+        if self.kind != IssuerKind::of(id) || id.fleet() != self.anchor.fleet() {
             return Err(IdentityError::WrongFleet {
                 fleet: self.anchor.fleet().clone(),
                 found: id.clone(),
             });
         }
-        let public = SubjectPublicKeyInfo::from_der(spki).map_err(|_| IdentityError::Csr)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        lifetime(&mut params, now, self.kind.leaf_life())?;
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![usage(self.kind.purpose())];
-        params.use_authority_key_identifier_extension = true;
-        let malformed = || IdentityError::Crypto {
-            doing: "writing names",
-        };
-        params.subject_alt_names = vec![SanType::URI(id.to_string().try_into().map_err(|_| malformed())?)];
-        for name in dns_names_of(id) {
-            params
-                .subject_alt_names
-                .push(SanType::DnsName(name.try_into().map_err(|_| malformed())?));
+        p256(spki).map_err(|_| IdentityError::Csr)?;
+        let (issuer, root) = (parse(&self.certificate)?, parse(self.anchor.root())?);
+        // Nobody certifies an authority's key, nor its own (attacks.md P17).
+        if [&issuer, &root].iter().any(|by| by.public_key().raw == spki) {
+            return Err(IdentityError::Csr);
         }
-        let issuer = Signer::from_ca_cert_der(&self.certificate, self.key.pair()).map_err(signing)?;
-        let leaf = params.signed_by(&public, &issuer).map_err(signing)?.der().clone();
-        let chain = vec![leaf, self.certificate.clone()];
+        let window = Window::starting(now, self.kind.leaf_life()).inside(validity(&issuer));
+        let params = leaf(id, window)?;
+        let throw_away = KeyFile::generate()?;
+        let draft = self.sign(&params, spki, &throw_away)?;
+        hold(&parse(draft.der())?, &issuer, &root, id, self.kind.purpose())?;
+        let signed = self.sign(&params, spki, &self.key)?;
+        let chain = vec![signed.der().clone(), self.certificate.clone()];
         check(&self.anchor, &chain, self.kind.purpose(), now)?;
         Ok(chain)
     }
@@ -195,11 +184,73 @@ impl Issuer {
     pub fn issue_for(
         &self,
         id: &SpiffeId,
-        key: &KeyFile,
+        key: &dyn KeyProvider,
         now: UnixSeconds,
     ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
         self.issue(id, &key.spki(), now)
     }
+
+    fn sign(
+        &self,
+        params: &CertificateParams,
+        spki: &[u8],
+        key: &dyn KeyProvider,
+    ) -> Result<Certificate, IdentityError> {
+        let public = SubjectPublicKeyInfo::from_der(spki).map_err(|_| IdentityError::Csr)?;
+        let by = Signer::from_ca_cert_der(&self.certificate, ForCertificates::new(key)?).map_err(signing)?;
+        params.signed_by(&public, &by).map_err(signing)
+    }
+}
+
+/// From when to when, seconds.
+#[derive(Clone, Copy)]
+struct Window(UnixSeconds, UnixSeconds);
+
+impl Window {
+    fn starting(now: UnixSeconds, life: Seconds) -> Self {
+        let from = now.get().saturating_sub(BACKDATED.get());
+        Self(UnixSeconds::new(from), now.after(life))
+    }
+
+    /// Nobody outlives who signs them.
+    fn inside(self, (from, to): (UnixSeconds, UnixSeconds)) -> Self {
+        Self(self.0.max(from), self.1.min(to))
+    }
+}
+
+fn leaf(id: &SpiffeId, window: Window) -> Result<CertificateParams, IdentityError> {
+    let mut params = named(window, &id.to_string(), &dns_names_of(id))?;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![usage(IssuerKind::of(id).purpose())];
+    Ok(params)
+}
+
+fn authority(fleet: &FleetId, name: &str, window: Window) -> Result<CertificateParams, IdentityError> {
+    let mut params = named(window, &authority_name(fleet), &[])?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("{fleet} {name}"));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+fn named(window: Window, uri: &str, hosts: &[String]) -> Result<CertificateParams, IdentityError> {
+    let failed = |_| IdentityError::Crypto {
+        doing: "writing names",
+    };
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(failed)?)];
+    for host in hosts {
+        let host = host.as_str().try_into().map_err(failed)?;
+        params.subject_alt_names.push(SanType::DnsName(host));
+    }
+    params.use_authority_key_identifier_extension = true;
+    params.not_before = date(window.0)?;
+    params.not_after = date(window.1)?;
+    params.serial_number = Some(serial()?);
+    Ok(params)
 }
 
 fn usage(purpose: Purpose) -> ExtendedKeyUsagePurpose {
@@ -209,28 +260,14 @@ fn usage(purpose: Purpose) -> ExtendedKeyUsagePurpose {
     }
 }
 
-fn authority(name: &str, now: UnixSeconds, life: Duration) -> Result<CertificateParams, IdentityError> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.use_authority_key_identifier_extension = true;
-    lifetime(&mut params, now, life)?;
-    Ok(params)
-}
-
-fn lifetime(params: &mut CertificateParams, now: UnixSeconds, life: Duration) -> Result<(), IdentityError> {
-    let seconds = i64::try_from(now.get()).unwrap_or(i64::MAX);
-    let now = OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| IdentityError::Crypto {
+fn date(time: UnixSeconds) -> Result<OffsetDateTime, IdentityError> {
+    let seconds = i64::try_from(time.get()).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| IdentityError::Crypto {
         doing: "reading the time",
-    })?;
-    params.not_before = now.checked_sub(BACKDATED).unwrap_or(now);
-    params.not_after = now.checked_add(life).unwrap_or(now);
-    params.serial_number = Some(serial()?);
-    Ok(())
+    })
 }
 
-/// 128 random bits, positive (RFC 5280 §4.1.2.2).
+/// 128 bits, positive, random but for the first two (RFC 5280 §4.1.2.2).
 fn serial() -> Result<SerialNumber, IdentityError> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| IdentityError::Crypto {

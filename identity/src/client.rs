@@ -1,6 +1,6 @@
 //! HTTP/1.1 to the platform over any stream the caller has connected. Opens no socket.
 
-use crate::tls::refusal;
+use crate::tls::{refusal, rejection};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Full};
@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,6 +19,8 @@ use tokio_rustls::TlsConnector;
 
 /// Longest wait for a handshake, for the head of an answer, and for the next piece of a body.
 pub const STEP_WITHIN: Duration = Duration::from_secs(20);
+/// Slowest line a request's body is sent over: the wait for an answer grows by a second for so many bytes.
+const BODY_BYTES_PER_SECOND: u64 = 16 * 1024;
 
 /// Why a request was not answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -26,6 +28,9 @@ pub enum ClientError {
     /// The server is not this fleet's control server, or refused our certificate.
     #[error("the handshake was refused: {0}")]
     Refused(Code),
+    /// The server refused our certificate. It may say so only after our side of the handshake is done.
+    #[error("the control server refused this certificate: {0}")]
+    Rejected(Code),
     /// TLS or HTTP failed, or the connection ended.
     #[error("the connection to the control server failed")]
     Connection,
@@ -45,7 +50,7 @@ impl ClientError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Refused(Code::ForeignCertificate | Code::CertificateProfile) => Code::ForeignServer,
-            Self::Refused(code) => *code,
+            Self::Refused(code) | Self::Rejected(code) => *code,
             Self::Connection | Self::Timeout => Code::Unreachable,
             Self::TooLarge(_) => Code::TooLarge,
             Self::Request => Code::Internal,
@@ -98,6 +103,8 @@ pub struct Connection {
     host: HeaderValue,
     send: SendRequest<Full<Bytes>>,
     driver: tokio::task::JoinHandle<()>,
+    /// What the server said of our certificate, if it ended the connection for it.
+    rejected: Arc<OnceLock<Code>>,
 }
 
 impl Drop for Connection {
@@ -114,17 +121,31 @@ impl Connection {
     {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| ClientError::Request)?;
         let tls = within(TlsConnector::from(config).connect(name, stream)).await?;
-        let tls =
-            tls.map_err(|error| refusal(&error).map_or(ClientError::Connection, ClientError::Refused))?;
+        let tls = tls.map_err(|error| match (refusal(&error), rejection(&error)) {
+            (Some(code), _) => ClientError::Refused(code),
+            (None, Some(code)) => ClientError::Rejected(code),
+            (None, None) => ClientError::Connection,
+        })?;
         let (send, connection) = within(handshake(Io(tls)))
             .await?
             .map_err(|_| ClientError::Connection)?;
+        let rejected = Arc::new(OnceLock::new());
+        let learned = Arc::clone(&rejected);
         let driver = tokio::spawn(async move {
-            // Its error reaches whoever waits for an answer.
-            drop(connection.await);
+            // Its error reaches whoever waits for an answer, or nobody when none waits yet.
+            if let Err(error) = connection.await
+                && let Some(code) = rejected_by(&error)
+            {
+                learned.get_or_init(|| code);
+            }
         });
         let host = HeaderValue::from_str(host).map_err(|_| ClientError::Request)?;
-        Ok(Self { host, send, driver })
+        Ok(Self {
+            host,
+            send,
+            driver,
+            rejected,
+        })
     }
 
     /// One request, whole answer, at most `limit` bytes of it.
@@ -165,6 +186,19 @@ impl Connection {
         self.send("GET", path, headers, Bytes::new()).await
     }
 
+    /// Why the connection ended.
+    async fn ended(&mut self, error: &hyper::Error) -> ClientError {
+        if let Some(code) = rejected_by(error) {
+            return ClientError::Rejected(code);
+        }
+        // Whoever drove the connection has read the server's last word, or will within this step.
+        if !self.driver.is_finished() {
+            drop(within(&mut self.driver).await);
+        }
+        let rejected = self.rejected.get().copied();
+        rejected.map_or(ClientError::Connection, ClientError::Rejected)
+    }
+
     async fn send(
         &mut self,
         method: &str,
@@ -173,6 +207,7 @@ impl Connection {
         body: Bytes,
     ) -> Result<Download, ClientError> {
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| ClientError::Request)?;
+        let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|_| ClientError::Request)?;
@@ -182,12 +217,17 @@ impl Connection {
             let value = HeaderValue::from_str(value).map_err(|_| ClientError::Request)?;
             request.headers_mut().insert(name, value);
         }
-        within(self.send.ready())
-            .await?
-            .map_err(|_| ClientError::Connection)?;
-        let answer = within(self.send.send_request(request))
-            .await?
-            .map_err(|_| ClientError::Connection)?;
+        if let Err(error) = within(self.send.ready()).await? {
+            return Err(self.ended(&error).await);
+        }
+        let sending = length.checked_div(BODY_BYTES_PER_SECOND).map(Duration::from_secs);
+        let patience = STEP_WITHIN.saturating_add(sending.unwrap_or_default());
+        let answer = tokio::time::timeout(patience, self.send.send_request(request)).await;
+        let answer = match answer {
+            Err(_) => return Err(ClientError::Timeout),
+            Ok(Err(error)) => return Err(self.ended(&error).await),
+            Ok(Ok(answer)) => answer,
+        };
         let (parts, body) = answer.into_parts();
         Ok(Download {
             status: parts.status.as_u16(),
@@ -195,6 +235,18 @@ impl Connection {
             body,
         })
     }
+}
+
+/// The server's word on our certificate, somewhere below an HTTP error.
+fn rejected_by(error: &hyper::Error) -> Option<Code> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(code) = error.downcast_ref().and_then(rejection) {
+            return Some(code);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 async fn within<F: Future>(step: F) -> Result<F::Output, ClientError> {

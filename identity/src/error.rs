@@ -8,6 +8,15 @@ pub enum IdentityError {
     /// The certificate breaks a line of the fleet's profile.
     #[error("the certificate does not follow the fleet's profile: {0}")]
     Profile(#[from] ProfileFault),
+    /// The certificate's issuer breaks it.
+    #[error("the certificate's issuer does not follow the fleet's profile: {0}")]
+    Issuer(ProfileFault),
+    /// The fleet's root certificate breaks it, or is not signed by its own key.
+    #[error("the fleet's root certificate does not follow the profile: {0}")]
+    Root(ProfileFault),
+    /// A key that is not the one in the certificate.
+    #[error("the private key is not the certificate's")]
+    KeyMismatch,
     /// The chain does not end in this fleet's root.
     #[error("the certificate's chain does not end in the root of fleet {fleet}")]
     Foreign {
@@ -109,12 +118,24 @@ pub enum ProfileFault {
     /// The key's algorithm.
     #[error("its key is not of an allowed algorithm")]
     KeyAlgorithm,
-    /// Longer valid than allowed, or not at all.
+    /// Longer valid than allowed or than its issuer, or not at all.
     #[error("its lifetime is not within the profile")]
     Lifetime,
     /// Serial number.
-    #[error("its serial number has not 8 to 20 bytes")]
+    #[error("its serial number is not positive with 8 to 20 bytes")]
     Serial,
+    /// Not signed by the key it should be.
+    #[error("its signature is not by the key it should be by")]
+    Signature,
+    /// The one permitted DNS subtree of an issuer.
+    #[error("its name constraint is not the one of this kind of issuer")]
+    NameConstraint,
+    /// Subject and authority key identifier.
+    #[error("its key identifiers are missing, or not its issuer's")]
+    KeyIdentifiers,
+    /// An extension that must be understood is not marked so.
+    #[error("an extension is not critical that must be")]
+    NotCritical,
     /// An extension the profile does not know.
     #[error("it has an extension the profile does not know")]
     UnknownExtension,
@@ -124,7 +145,11 @@ impl IdentityError {
     /// The code of the refusal.
     pub const fn code(&self) -> Code {
         match self {
-            Self::Profile(_) | Self::Malformed { .. } => Code::CertificateProfile,
+            Self::Profile(_)
+            | Self::Issuer(_)
+            | Self::Root(_)
+            | Self::KeyMismatch
+            | Self::Malformed { .. } => Code::CertificateProfile,
             Self::Foreign { .. } | Self::WrongFleet { .. } => Code::ForeignCertificate,
             Self::NotNow { .. } => Code::CertificateExpired,
             Self::Csr => Code::CsrInvalid,
@@ -136,6 +161,7 @@ impl IdentityError {
     /// What to do.
     pub const fn remedy(&self) -> &'static str {
         match self {
+            Self::KeyMismatch => "keep a key together with the certificate that was issued for it",
             Self::KeyMode { .. } => "make the file readable by its owner alone: chmod 600",
             Self::File { .. } => "check that the file exists and may be read or written",
             other => other.code().remedy(),

@@ -1,7 +1,8 @@
 //! The bodies of EST (RFC 7030): PKCS#10 requests and certs-only PKCS#7 answers, both base64.
 
 use crate::error::IdentityError;
-use crate::key::KeyFile;
+use crate::key::{ForCertificates, KeyProvider};
+use crate::profile::rules::p256_point;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cms::cert::CertificateChoices;
@@ -10,14 +11,20 @@ use cms::signed_data::{CertificateSet, EncapsulatedContentInfo, SignedData, Sign
 use der::asn1::{ObjectIdentifier, SetOfVec};
 use der::{Any, Decode as _, Encode as _};
 use rcgen::{CertificateParams, DistinguishedName};
+use redan_protocol::wire::CSR_LEN_MAX;
 use rustls::pki_types::CertificateDer;
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::FromDer as _;
+use x509_cert::request::CertReq;
+use x509_cert::spki::AlgorithmIdentifierOwned;
 
 /// RFC 5652 §4: id-data.
 const ID_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 /// RFC 5652 §5.1: id-signedData.
 const ID_SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
+/// RFC 5758 §3.2: without parameters.
+const ECDSA_WITH_SHA256: AlgorithmIdentifierOwned = AlgorithmIdentifierOwned {
+    oid: ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2"),
+    parameters: None,
+};
 /// Media type of a request (RFC 7030 §4.2.1).
 pub const PKCS10: &str = "application/pkcs10";
 /// Media type of an answer (RFC 7030 §4.2.3).
@@ -26,11 +33,11 @@ pub const PKCS7: &str = "application/pkcs7-mime; smime-type=certs-only";
 const CERTIFICATES_MAX: usize = 8;
 
 /// A request that names nothing: the server takes only the key out of it.
-pub fn csr(key: &KeyFile) -> Result<String, IdentityError> {
+pub fn csr(key: &dyn KeyProvider) -> Result<String, IdentityError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     let request = params
-        .serialize_request(key.pair())
+        .serialize_request(&ForCertificates::new(key)?)
         .map_err(|_| IdentityError::Crypto {
             doing: "signing a certificate request",
         })?;
@@ -40,19 +47,23 @@ pub fn csr(key: &KeyFile) -> Result<String, IdentityError> {
 /// Reads a request and proves that its key signed it (RFC 2986 §3). Gives the DER-encoded `SubjectPublicKeyInfo`; names and
 /// extensions in the request are ignored.
 pub fn decode_csr(body: &str) -> Result<Vec<u8>, IdentityError> {
-    let der = unwrap(body).ok_or(IdentityError::Csr)?;
-    let Ok(([], request)) = X509CertificationRequest::from_der(&der) else {
+    if u64::try_from(body.len()).map_or(true, |length| length > CSR_LEN_MAX.get()) {
         return Err(IdentityError::Csr);
-    };
-    let info = &request.certification_request_info;
-    let public = aws_lc_rs::signature::UnparsedPublicKey::new(
-        &aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1,
-        &info.subject_pki.subject_public_key.data,
-    );
-    public
-        .verify(info.raw, &request.signature_value.data)
+    }
+    let der = unwrap(body).ok_or(IdentityError::Csr)?;
+    let request = CertReq::from_der(&der).map_err(|_| IdentityError::Csr)?;
+    // Written in its one way: a request has no second form with the same signature.
+    if request.to_der().ok().as_ref() != Some(&der) || request.algorithm != ECDSA_WITH_SHA256 {
+        return Err(IdentityError::Csr);
+    }
+    let spki = request.info.public_key.to_der().map_err(|_| IdentityError::Csr)?;
+    let point = p256_point(&spki).map_err(|_| IdentityError::Csr)?;
+    let signed = request.info.to_der().map_err(|_| IdentityError::Csr)?;
+    let signature = request.signature.as_bytes().ok_or(IdentityError::Csr)?;
+    aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1, point)
+        .verify(&signed, signature)
         .map_err(|_| IdentityError::Csr)?;
-    Ok(info.subject_pki.raw.to_vec())
+    Ok(spki)
 }
 
 /// A certs-only answer.

@@ -25,9 +25,9 @@ pub mod profile;
 pub mod tls;
 
 pub use anchor::FleetAnchor;
-pub use ca::{FleetCa, Issuer, IssuerKind};
+pub use ca::{FleetCa, Issuer};
 pub use error::{IdentityError, ProfileFault};
-pub use key::KeyFile;
-pub use profile::VerifiedIdentity;
+pub use key::{KeyFile, KeyProvider};
+pub use profile::{IssuerKind, VerifiedIdentity};
 pub use tls::Peer;
 pub use zeroize::Zeroizing;

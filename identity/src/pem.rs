@@ -1,22 +1,20 @@
 //! Certificates and keys as PEM (RFC 7468).
 
 use crate::error::IdentityError;
-use crate::key::KeyFile;
+use crate::key::{KeyFile, read_private};
+use crate::profile::presented_spki;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use std::path::Path;
+use zeroize::Zeroizing;
 
 /// Writes certificates one after another.
 pub fn write_chain(chain: &[CertificateDer<'_>]) -> String {
     let mut text = String::new();
     for certificate in chain {
-        text.push_str("-----BEGIN CERTIFICATE-----\n");
-        for line in STANDARD.encode(certificate).as_bytes().chunks(64) {
-            text.extend(line.iter().map(|byte| char::from(*byte)));
-            text.push('\n');
-        }
-        text.push_str("-----END CERTIFICATE-----\n");
+        write(&mut text, "CERTIFICATE", certificate);
     }
     text
 }
@@ -33,14 +31,39 @@ pub fn read_chain(text: &str) -> Result<Vec<CertificateDer<'static>>, IdentityEr
     }
 }
 
-/// A key and its chain in one text, as operators carry it.
+/// A key and the chain issued for it in one text, as operators and servers keep them.
 pub fn read_bundle(text: &str) -> Result<(KeyFile, Vec<CertificateDer<'static>>), IdentityError> {
-    let begin = text.find("-----BEGIN PRIVATE KEY-----").unwrap_or(0);
-    let key = KeyFile::from_pem(text.get(begin..).unwrap_or_default())?;
-    Ok((key, read_chain(text)?))
+    let key = KeyFile::from_pem(text)?;
+    let chain = read_chain(text)?;
+    match chain.first() {
+        Some(leaf) if presented_spki(leaf)? == key.spki_sha256() => Ok((key, chain)),
+        _ => Err(IdentityError::KeyMismatch),
+    }
+}
+
+/// [`read_bundle`] from a file, which others must not be able to read.
+pub fn load_bundle(path: &Path) -> Result<(KeyFile, Vec<CertificateDer<'static>>), IdentityError> {
+    read_bundle(&read_private(path)?)
 }
 
 /// The opposite of [`read_bundle`]. Holds a private key: write it with [`crate::key::write_private`].
-pub fn write_bundle(key: &KeyFile, chain: &[CertificateDer<'_>]) -> zeroize::Zeroizing<String> {
-    zeroize::Zeroizing::new(format!("{}{}", key.to_pem().as_str(), write_chain(chain)))
+pub fn write_bundle(key: &KeyFile, chain: &[CertificateDer<'_>]) -> Zeroizing<String> {
+    Zeroizing::new(format!("{}{}", key.to_pem().as_str(), write_chain(chain)))
+}
+
+/// One block; 64 characters a line (RFC 7468 §2).
+pub(crate) fn write(text: &mut String, label: &str, der: &[u8]) {
+    let body = Zeroizing::new(STANDARD.encode(der));
+    // Room for the whole: a buffer that grows leaves copies behind, and this may be a key.
+    text.reserve(body.len().saturating_mul(2).saturating_add(128));
+    text.push_str("-----BEGIN ");
+    text.push_str(label);
+    text.push_str("-----\n");
+    for line in body.as_bytes().chunks(64) {
+        text.extend(line.iter().map(|byte| char::from(*byte)));
+        text.push('\n');
+    }
+    text.push_str("-----END ");
+    text.push_str(label);
+    text.push_str("-----\n");
 }

@@ -1,29 +1,31 @@
 //! The only TLS set-up of the platform: 1.3, aws-lc-rs, both sides authenticated, no resumption (20-identity).
+//!
+//! [`fleet_server`] makes a fleet's two faces, [`Fleets`] chooses among the fleets of a process by the name a client asks for, and
+//! [`accept`] is the whole way from a connected stream to a [`Peer`]. [`device_client`] and [`enrolment_client`] are the other side.
+
+mod accept;
+mod verify;
+
+pub use accept::{Accepted, Face, Fleets, HANDSHAKE_WITHIN, accept};
+pub use verify::{Floor, refusal, rejection};
 
 use crate::anchor::FleetAnchor;
 use crate::error::{IdentityError, ProfileFault};
-use crate::key::KeyFile;
-use crate::profile::{Purpose, VerifiedIdentity, check, latest_not_before, presented_spki};
+use crate::key::{ForCertificates, KeyProvider, for_tls};
+use crate::profile::{Purpose, VerifiedIdentity, check, presented_spki};
 use rcgen::{CertificateParams, DistinguishedName, IsCa};
 use redan_protocol::wire::{ALPN, control_host, enrol_host};
-use redan_protocol::{Code, Digest, SpiffeId, UnixSeconds};
+use redan_protocol::{Digest, UnixSeconds};
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::aws_lc_rs as crypto;
+use rustls::pki_types::CertificateDer;
 use rustls::server::NoServerSessionStorage;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName as Hint, OtherError,
-    ServerConfig, SignatureScheme,
-};
-use std::sync::Arc;
-
-/// Signature algorithms of handshakes and chains (attacks.md, TLS profile).
-const SCHEMES: &[SignatureScheme] = &[
-    SignatureScheme::ECDSA_NISTP256_SHA256,
-    SignatureScheme::ECDSA_NISTP384_SHA384,
-];
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, ServerConfig};
+use std::sync::{Arc, LazyLock};
+use verify::{Anybody, Members, OurServer};
 
 /// Who opened a connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -51,16 +53,11 @@ pub struct FleetServer {
 pub fn fleet_server(
     anchor: &FleetAnchor,
     chain: &[CertificateDer<'static>],
-    key: &KeyFile,
+    key: &dyn KeyProvider,
     now: UnixSeconds,
 ) -> Result<FleetServer, IdentityError> {
-    let identity = check(anchor, chain, Purpose::Server, now)?;
-    if identity.spki() != key.spki_sha256() {
-        return Err(IdentityError::Malformed {
-            what: "the server's key (it is not the certificate's)",
-        });
-    }
-    let control = server(Arc::new(Members(anchor.clone())), chain, key)?;
+    check(anchor, chain, Purpose::Server, now)?;
+    let control = server(Arc::new(Members::new(anchor.clone())), chain, key)?;
     let enrol = server(Arc::new(Anybody), chain, key)?;
     Ok(FleetServer { control, enrol })
 }
@@ -68,17 +65,16 @@ pub fn fleet_server(
 fn server(
     verifier: Arc<dyn ClientCertVerifier>,
     chain: &[CertificateDer<'static>],
-    key: &KeyFile,
+    key: &dyn KeyProvider,
 ) -> Result<Arc<ServerConfig>, IdentityError> {
-    let failed = |_| IdentityError::Crypto {
-        doing: "setting the server's TLS up",
-    };
+    let certified = for_tls(key, chain.to_vec())?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(failed)?
+        .map_err(|_| IdentityError::Crypto {
+            doing: "setting the server's TLS up",
+        })?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain.to_vec(), key.rustls())
-        .map_err(failed)?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
     // No resumption: rustls does not ask the client's verifier again when a session is resumed.
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -109,231 +105,70 @@ pub fn peer(
 pub fn device_client(
     anchor: &FleetAnchor,
     chain: Vec<CertificateDer<'static>>,
-    key: &KeyFile,
-    floor: UnixSeconds,
+    key: &dyn KeyProvider,
+    floor: impl Into<Floor>,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
-    client(anchor, control_host(anchor.fleet()), chain, key, floor)
+    client(anchor, control_host(anchor.fleet()), chain, key, floor.into())
 }
 
 /// A device's side before it has a certificate: a self-signed one of its key, on the enrolment name.
 pub fn enrolment_client(
     anchor: &FleetAnchor,
-    key: &KeyFile,
-    floor: UnixSeconds,
+    key: &dyn KeyProvider,
+    floor: impl Into<Floor>,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
-    let failed = |_| IdentityError::Crypto {
-        doing: "signing a certificate",
-    };
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.is_ca = IsCa::ExplicitNoCa;
-    let own = params.self_signed(key.pair()).map_err(failed)?.der().clone();
-    client(anchor, enrol_host(anchor.fleet()), vec![own], key, floor)
+    let own = params.self_signed(&ForCertificates::new(key)?);
+    let own = own.map_err(|_| IdentityError::Crypto {
+        doing: "signing a certificate",
+    })?;
+    let chain = vec![own.der().clone()];
+    client(anchor, enrol_host(anchor.fleet()), chain, key, floor.into())
 }
 
 fn client(
     anchor: &FleetAnchor,
     host: String,
     chain: Vec<CertificateDer<'static>>,
-    key: &KeyFile,
-    floor: UnixSeconds,
+    key: &dyn KeyProvider,
+    floor: Floor,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
-    let failed = |_| IdentityError::Crypto {
-        doing: "setting the client's TLS up",
-    };
-    let verifier = OurServer {
-        anchor: anchor.clone(),
-        host,
-        floor,
-    };
+    let certified = for_tls(key, chain)?;
+    let verifier = OurServer::new(anchor.clone(), host, floor);
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(failed)?
+        .map_err(|_| IdentityError::Crypto {
+            doing: "setting the client's TLS up",
+        })?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_auth_cert(chain, key.rustls())
-        .map_err(failed)?;
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
     Ok(Arc::new(config))
 }
 
+/// Algorithms by name (attacks.md, TLS profile), so that a default which grows, or a feature another crate turns on, adds nothing here.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    Arc::new(CryptoProvider {
+        cipher_suites: vec![
+            crypto::cipher_suite::TLS13_AES_256_GCM_SHA384,
+            crypto::cipher_suite::TLS13_AES_128_GCM_SHA256,
+            crypto::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![
+            crypto::kx_group::X25519MLKEM768,
+            crypto::kx_group::SECP256R1MLKEM768,
+            // For operators' own tools that know no hybrid yet.
+            crypto::kx_group::X25519,
+        ],
+        ..crypto::default_provider()
+    })
+});
+
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-/// The code behind a handshake that one of our verifiers refused; `None` when TLS itself failed.
-pub fn refusal(error: &std::io::Error) -> Option<Code> {
-    let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    match inner {
-        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) => {
-            cause.downcast_ref::<IdentityError>().map(IdentityError::code)
-        }
-        rustls::Error::NoCertificatesPresented => Some(Code::CertificateProfile),
-        _ => None,
-    }
-}
-
-fn refuse(error: IdentityError) -> rustls::Error {
-    rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
-}
-
-fn chain<'a>(leaf: &CertificateDer<'a>, others: &[CertificateDer<'a>]) -> Vec<CertificateDer<'a>> {
-    let mut chain = vec![leaf.clone()];
-    chain.extend_from_slice(others);
-    chain
-}
-
-fn seconds(now: UnixTime) -> UnixSeconds {
-    UnixSeconds::new(now.as_secs())
-}
-
-fn tls12() -> rustls::Error {
-    rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOffered)
-}
-
-fn tls13(
-    message: &[u8],
-    certificate: &CertificateDer<'_>,
-    signature: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, rustls::Error> {
-    if !SCHEMES.contains(&signature.scheme) {
-        return Err(rustls::PeerIncompatible::NoSignatureSchemesInCommon.into());
-    }
-    let algorithms = provider().signature_verification_algorithms;
-    rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
-}
-
-/// Devices and operators of one fleet.
-#[derive(Debug)]
-struct Members(FleetAnchor);
-
-impl ClientCertVerifier for Members {
-    fn root_hint_subjects(&self) -> &[Hint] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        check(&self.0, &chain(leaf, others), Purpose::Client, seconds(now)).map_err(refuse)?;
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        tls13(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
-}
-
-/// Whoever holds a P-256 key: enrolment.
-#[derive(Debug)]
-struct Anybody;
-
-impl ClientCertVerifier for Anybody {
-    fn root_hint_subjects(&self) -> &[Hint] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        presented_spki(leaf).map_err(refuse)?;
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        tls13(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
-}
-
-/// This fleet's control server and nobody else.
-#[derive(Debug)]
-struct OurServer {
-    anchor: FleetAnchor,
-    host: String,
-    floor: UnixSeconds,
-}
-
-impl ServerCertVerifier for OurServer {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let chain = chain(leaf, others);
-        let now = self.floor.max(latest_not_before(&chain));
-        let identity = check(&self.anchor, &chain, Purpose::Server, now).map_err(refuse)?;
-        let control = SpiffeId::Control(self.anchor.fleet().clone());
-        if *identity.id() != control || name.to_str() != self.host {
-            return Err(refuse(ProfileFault::Uri.into()));
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        tls13(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SCHEMES.to_vec()
-    }
+    Arc::clone(&PROVIDER)
 }

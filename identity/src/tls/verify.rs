@@ -1,0 +1,214 @@
+//! The three verifiers: members of a fleet, anybody with a key (enrolment), this fleet's control server.
+
+use super::provider;
+use crate::anchor::FleetAnchor;
+use crate::error::{IdentityError, ProfileFault};
+use crate::profile::{Purpose, check, latest_not_before, presented_spki};
+use redan_protocol::{Code, SpiffeId, UnixSeconds};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    AlertDescription, CertificateError, DigitallySignedStruct, DistinguishedName as Hint, OtherError,
+    SignatureScheme,
+};
+use std::fmt;
+use std::sync::Arc;
+
+/// Signature algorithms of handshakes (attacks.md, TLS profile). Every key of the profile that shakes hands is P-256.
+const SCHEMES: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
+
+/// A lower bound of the true time: what a device has proven so far, or an operator's clock. Asked at every handshake.
+#[derive(Clone)]
+pub struct Floor(Arc<dyn Fn() -> UnixSeconds + Send + Sync>);
+
+impl Floor {
+    /// A bound that moves.
+    pub fn moving(clock: impl Fn() -> UnixSeconds + Send + Sync + 'static) -> Self {
+        Self(Arc::new(clock))
+    }
+}
+
+impl From<UnixSeconds> for Floor {
+    fn from(fixed: UnixSeconds) -> Self {
+        Self::moving(move || fixed)
+    }
+}
+
+impl fmt::Debug for Floor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Floor({})", (self.0)())
+    }
+}
+
+/// The code behind a handshake that one of our verifiers refused; `None` when TLS itself failed.
+pub fn refusal(error: &std::io::Error) -> Option<Code> {
+    match tls_error(error)? {
+        rustls::Error::InvalidCertificate(CertificateError::Expired) => Some(Code::CertificateExpired),
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => Some(Code::ForeignCertificate),
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) => {
+            cause.downcast_ref::<IdentityError>().map(IdentityError::code)
+        }
+        rustls::Error::InvalidCertificate(CertificateError::BadEncoding)
+        | rustls::Error::NoCertificatesPresented => Some(Code::CertificateProfile),
+        _ => None,
+    }
+}
+
+/// What the *other* side said of our certificate, when it refused it. In TLS 1.3 that comes after our handshake is done.
+pub fn rejection(error: &std::io::Error) -> Option<Code> {
+    let rustls::Error::AlertReceived(alert) = tls_error(error)? else {
+        return None;
+    };
+    match alert {
+        AlertDescription::CertificateExpired => Some(Code::CertificateExpired),
+        AlertDescription::UnknownCA => Some(Code::ForeignCertificate),
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::CertificateRequired => Some(Code::CertificateProfile),
+        _ => None,
+    }
+}
+
+fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Refuses with the alert that says the least one needs: expired, foreign, or not of the profile.
+fn refuse(error: IdentityError) -> rustls::Error {
+    rustls::Error::InvalidCertificate(match error {
+        IdentityError::NotNow { .. } => CertificateError::Expired,
+        IdentityError::Foreign { .. } | IdentityError::WrongFleet { .. } => CertificateError::UnknownIssuer,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    })
+}
+
+fn chain<'a>(leaf: &CertificateDer<'a>, others: &[CertificateDer<'a>]) -> Vec<CertificateDer<'a>> {
+    let mut chain = vec![leaf.clone()];
+    chain.extend_from_slice(others);
+    chain
+}
+
+fn seconds(now: UnixTime) -> UnixSeconds {
+    UnixSeconds::new(now.as_secs())
+}
+
+/// The rest of both verifier traits is the same for all three: TLS 1.2 never, and one signature scheme.
+macro_rules! handshake_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Err(rustls::PeerIncompatible::Tls12NotOffered.into())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            if !SCHEMES.contains(&signature.scheme) {
+                return Err(rustls::PeerIncompatible::NoSignatureSchemesInCommon.into());
+            }
+            let algorithms = &provider().signature_verification_algorithms;
+            rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            SCHEMES.to_vec()
+        }
+    };
+}
+
+/// Devices and operators of one fleet.
+#[derive(Debug)]
+pub(super) struct Members {
+    anchor: FleetAnchor,
+}
+
+impl Members {
+    pub(super) fn new(anchor: FleetAnchor) -> Self {
+        Self { anchor }
+    }
+}
+
+impl ClientCertVerifier for Members {
+    fn root_hint_subjects(&self) -> &[Hint] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        check(&self.anchor, &chain(leaf, others), Purpose::Client, seconds(now)).map_err(refuse)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    handshake_signatures!();
+}
+
+/// Whoever holds a P-256 key: enrolment.
+#[derive(Debug)]
+pub(super) struct Anybody;
+
+impl ClientCertVerifier for Anybody {
+    fn root_hint_subjects(&self) -> &[Hint] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        presented_spki(leaf).map_err(refuse)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    handshake_signatures!();
+}
+
+/// This fleet's control server and nobody else.
+#[derive(Debug)]
+pub(super) struct OurServer {
+    anchor: FleetAnchor,
+    host: String,
+    floor: Floor,
+}
+
+impl OurServer {
+    pub(super) fn new(anchor: FleetAnchor, host: String, floor: Floor) -> Self {
+        Self { anchor, host, floor }
+    }
+}
+
+impl ServerCertVerifier for OurServer {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let chain = chain(leaf, others);
+        let now = (self.floor.0)().max(latest_not_before(&chain));
+        let identity = check(&self.anchor, &chain, Purpose::Server, now).map_err(refuse)?;
+        let control = SpiffeId::Control(self.anchor.fleet().clone());
+        if *identity.id() != control || name.to_str() != self.host {
+            return Err(refuse(ProfileFault::Uri.into()));
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    handshake_signatures!();
+}

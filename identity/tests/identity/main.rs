@@ -1,0 +1,14 @@
+//! Identity from the outside: every line of the certificate profile, what webpki lets pass, real handshakes in memory, and other
+//! people's tools reading what we write.
+#![forbid(unsafe_code)]
+
+mod authority;
+mod bodies;
+mod client;
+mod forge;
+mod handshake;
+mod hostile;
+mod openssl;
+mod profile;
+mod stage;
+mod webpki;
