@@ -43,7 +43,8 @@ async fn answers(channel: Arc<AsyncChannel>, pending: Arc<Pending>) {
         let (id, answer) = match received.message {
             Connected::Yes { id } => {
                 // Exactly one descriptor: any other number is no answer of ours.
-                let [socket] = <[OwnedFd; 1]>::try_from(received.descriptors).map_or([None], |[fd]| [Some(fd)]);
+                let [socket] =
+                    <[OwnedFd; 1]>::try_from(received.descriptors).map_or([None], |[fd]| [Some(fd)]);
                 (id, socket.ok_or(Code::EgressUnreachable))
             }
             Connected::No { id, code } => (id, Err(code)),

@@ -64,6 +64,14 @@ impl Executor {
     /// process is still dumpable, and the pool reserves its address space once.
     pub fn prepare(sizes: &Sizes) -> Result<Prepared, ExecutorError> {
         let (engine, allocation) = engine::executor_engine(sizes)?;
+        // tokio's signal driver makes its socket pair with a process's first runtime: now, while sockets may be made.
+        // One thread, gone with this line; the runtime that serves starts its threads after confinement.
+        drop(
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(ExecutorError::Start)?,
+        );
         Ok(Prepared { engine, allocation })
     }
 }
@@ -173,7 +181,12 @@ struct State {
 
 impl State {
     fn stop_timers(&mut self, component: &ComponentName) {
-        for timer in self.timers.remove(component).into_iter().flat_map(|(_, timers)| timers) {
+        for timer in self
+            .timers
+            .remove(component)
+            .into_iter()
+            .flat_map(|(_, timers)| timers)
+        {
             timer.abort();
         }
     }
@@ -287,7 +300,8 @@ impl Running {
             }
         }
         let mut descriptors = descriptors.into_iter();
-        let (Some(native), listener, None) = (descriptors.next(), descriptors.next(), descriptors.next()) else {
+        let (Some(native), listener, None) = (descriptors.next(), descriptors.next(), descriptors.next())
+        else {
             return Err(Code::Internal);
         };
         // Deserialising and opening buckets touch the disk and megabytes of code: not on a thread that serves.

@@ -65,7 +65,9 @@ async fn ask(version: &Version, call: &Call) -> Result<State, Code> {
         call.run(version, start, instance).await?;
         return Ok(State::Healthy);
     };
-    let probed = call.run(version, start, health.instantiate_async(&mut store)).await?;
+    let probed = call
+        .run(version, start, health.instantiate_async(&mut store))
+        .await?;
     let timeout = version.capabilities.grant().health.timeout;
     let check = probed.redan_workload_health().call_check(&mut store);
     Ok(call.run(version, timeout, check).await?.state)
@@ -101,7 +103,11 @@ async fn tick(version: Arc<Version>, timer: TimerTrigger) {
 fn jitter(most: Millis) -> Duration {
     let mut bytes = [0; 8];
     let drawn = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    let random = if drawn.is_ok() { u64::from_le_bytes(bytes) } else { 0 };
+    let random = if drawn.is_ok() {
+        u64::from_le_bytes(bytes)
+    } else {
+        0
+    };
     let span = most.get().saturating_add(1);
     Duration::from_millis(random.checked_rem(span).unwrap_or(0))
 }

@@ -66,7 +66,10 @@ impl Service {
     /// Takes the version out if it is this one.
     pub(crate) fn take_out(&self, version: &Arc<Version>) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, version)) {
+        if current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, version))
+        {
             *current = None;
         }
     }
@@ -110,7 +113,8 @@ impl Service {
         let entry = entry.clone();
         let (sender, mut receiver) = oneshot::channel();
         let prepared = prepare(&call, &version, request, limits.body_request, sender);
-        let (mut store, incoming, out) = prepared.inspect_err(|(_, code)| version.record(Some(*code), None, 0))?;
+        let (mut store, incoming, out) =
+            prepared.inspect_err(|(_, code)| version.record(Some(*code), None, 0))?;
         let account = Arc::new(Account {
             version,
             call,
@@ -266,7 +270,12 @@ fn routed(triggers: &[HttpTrigger], method: &Method, path: &str) -> Result<(), R
 }
 
 fn declared(headers: &http::HeaderMap) -> Option<u64> {
-    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    headers
+        .get(http::header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// The status a failed call answers with.
