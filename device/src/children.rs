@@ -43,5 +43,5 @@ pub(crate) fn broker() -> Result<(), Fault> {
 pub(crate) fn compiler() -> Result<(), Fault> {
     let channel = inherited(3)?;
     confine(Kind::Compiler, None, None)?;
-    compiler::run(channel).map_err(|error| Fault::Sibling(error.to_string()))
+    compiler::run(&channel).map_err(|error| Fault::Sibling(error.to_string()))
 }

@@ -56,7 +56,9 @@ impl Fault {
     /// Exit code (style §5).
     pub(crate) fn exit(&self) -> u8 {
         match self {
-            Self::Agent(AgentError::Config { .. } | AgentError::Ceiling(_) | AgentError::NotEnrolled { .. }) => 2,
+            Self::Agent(
+                AgentError::Config { .. } | AgentError::Ceiling(_) | AgentError::NotEnrolled { .. },
+            ) => 2,
             Self::Agent(
                 AgentError::Voucher(_)
                 | AgentError::Identity(_)

@@ -143,7 +143,7 @@ impl Supervisor {
                             Who::Agent => return Ok(code.unwrap_or(70)),
                             Who::Broker => return Err(Fault::Ended("broker")),
                             Who::Executor(publisher) => {
-                                self.tell(&FromSupervisor::ExecutorEnded { publisher }, vec![])
+                                self.tell(&FromSupervisor::ExecutorEnded { publisher }, &[]);
                             }
                             Who::Compiler => {}
                         }
@@ -184,11 +184,11 @@ impl Supervisor {
                     processes: true,
                     ..Isolation::default()
                 };
-                self.tell(&FromSupervisor::Started { isolation }, descriptors);
+                self.tell(&FromSupervisor::Started { isolation }, &descriptors);
             }
             Err(fault) => {
                 tracing::error!(%fault, "a process could not be started");
-                self.tell(&FromSupervisor::Failed { code: Code::Internal }, vec![]);
+                self.tell(&FromSupervisor::Failed { code: Code::Internal }, &[]);
             }
         }
     }
@@ -220,7 +220,7 @@ impl Supervisor {
         Ok(vec![near])
     }
 
-    fn tell(&self, message: &FromSupervisor, descriptors: Vec<OwnedFd>) {
+    fn tell(&self, message: &FromSupervisor, descriptors: &[OwnedFd]) {
         let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
         // An agent that is gone will be reaped.
         let _ = send(self.agent.as_ref(), message, &borrowed);

@@ -75,9 +75,7 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match Pin::new(&mut self.inner).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                Poll::Ready(Some(self.admit(&frame).map(|()| frame)))
-            }
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(self.admit(&frame).map(|()| frame))),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,

@@ -59,7 +59,10 @@ mod tests {
     #[test]
     fn time_moves_in_the_steps_of_the_grant() {
         let step = Duration::from_millis(10);
-        assert_eq!(coarse(Duration::from_micros(29_999), step), Duration::from_millis(20));
+        assert_eq!(
+            coarse(Duration::from_micros(29_999), step),
+            Duration::from_millis(20)
+        );
         let clock = Clock {
             wall: true,
             resolution: Millis::new(1000),

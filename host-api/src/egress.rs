@@ -195,7 +195,10 @@ where
 {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(Error::Hyper)?;
-    Ok((sender, Box::pin(async move { connection.await.map_err(Error::Hyper) })))
+    Ok((
+        sender,
+        Box::pin(async move { connection.await.map_err(Error::Hyper) }),
+    ))
 }
 
 fn connected(socket: OwnedFd) -> std::io::Result<tokio::net::TcpStream> {
@@ -284,7 +287,13 @@ pub(crate) struct Hooks {
     pub(crate) verdict: Verdict,
 }
 
-type Answer = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+type Answer = Result<
+    (
+        http::Response<WasiBody>,
+        Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ),
+    Error,
+>;
 
 impl WasiHttpHooks for Hooks {
     fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
@@ -357,10 +366,14 @@ pub fn tls_with(roots: rustls::RootCertStore) -> Result<Arc<rustls::ClientConfig
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider);
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13])?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    Ok(Arc::new(
+        builder.with_root_certificates(roots).with_no_client_auth(),
+    ))
 }
 
 /// A body of nothing, for answers the host makes itself.
 pub fn empty_body() -> WasiBody {
-    http_body_util::Empty::<Bytes>::new().map_err(Into::into).boxed_unsync()
+    http_body_util::Empty::<Bytes>::new()
+        .map_err(Into::into)
+        .boxed_unsync()
 }

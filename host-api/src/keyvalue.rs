@@ -103,7 +103,9 @@ impl batch::Host for GuestState {
         if keys.len() > BATCH_LEN_MAX {
             return Ok(Err(store::Error::Other(KvError::Quota.code().name().to_owned())));
         }
-        let found = keys.into_iter().map(|key| bucket.get(&key).map(|value| (key, value)));
+        let found = keys
+            .into_iter()
+            .map(|key| bucket.get(&key).map(|value| (key, value)));
         Ok(Ok(found.collect()))
     }
 

@@ -179,9 +179,7 @@ impl Bucket {
         let mut state = self.lock();
         let old = match state.live.get(&key) {
             None => 0,
-            Some(bytes) => {
-                u64::from_le_bytes(bytes.as_slice().try_into().map_err(|_| KvError::NotANumber)?)
-            }
+            Some(bytes) => u64::from_le_bytes(bytes.as_slice().try_into().map_err(|_| KvError::NotANumber)?),
         };
         let new = old.checked_add(delta).ok_or(KvError::NotANumber)?;
         let set = Operation::Set(key, new.to_le_bytes().to_vec());
@@ -244,10 +242,7 @@ impl State {
     }
 
     fn append(&mut self, record: &[u8]) -> io::Result<()> {
-        let written = self
-            .file
-            .write_all(record)
-            .and_then(|()| self.file.sync_data());
+        let written = self.file.write_all(record).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // Take back what may have been written, so that the next record does not follow half of this one.
             self.file.set_len(self.length)?;
@@ -292,7 +287,9 @@ fn apply(live: &mut BTreeMap<String, Vec<u8>>, operation: Operation) {
 
 /// What an entry counts against the quota: key, value, and its share of the map. Never 0.
 fn weight(key: &str, value: &[u8]) -> u64 {
-    wide(key.len()).saturating_add(wide(value.len())).saturating_add(16)
+    wide(key.len())
+        .saturating_add(wide(value.len()))
+        .saturating_add(16)
 }
 
 fn wide(n: usize) -> u64 {

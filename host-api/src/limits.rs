@@ -214,7 +214,7 @@ impl<F: Future> Future for Measured<F> {
     }
 }
 
-/// CPU time of this thread (clock_gettime(2), `CLOCK_THREAD_CPUTIME_ID`), nanoseconds.
+/// CPU time of this thread (`clock_gettime(2)`, `CLOCK_THREAD_CPUTIME_ID`), nanoseconds.
 fn thread_nanos() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);

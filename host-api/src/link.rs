@@ -44,7 +44,12 @@ pub fn linker(engine: &Engine, grant: &EffectiveGrant) -> Result<Linker<GuestSta
     let http = wasmtime_wasi_http::p2::bindings::LinkOptions::default();
     wasmtime_wasi_http::p2::bindings::http::types::add_to_linker::<G, WasiHttp>(l, &(&http).into(), G::http)?;
     logging::logging::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
-    let stub = |name: &str| grant.denied_optional.iter().any(|denied| denied.starts_with(name));
+    let stub = |name: &str| {
+        grant
+            .denied_optional
+            .iter()
+            .any(|denied| denied.starts_with(name))
+    };
     if !grant.net_http.is_empty() || stub("net") {
         wasmtime_wasi_http::p2::bindings::http::outgoing_handler::add_to_linker::<G, WasiHttp>(l, G::http)?;
     }

@@ -170,7 +170,9 @@ pub fn new_store(
     let mut table = ResourceTable::new();
     table.set_max_capacity(handles);
     let mut http = WasiHttpCtx::new();
-    http.set_field_size_limit(FIELD_OVERHEAD.saturating_add(narrow(limits.header_bytes.get()).saturating_mul(4)));
+    http.set_field_size_limit(
+        FIELD_OVERHEAD.saturating_add(narrow(limits.header_bytes.get()).saturating_mul(4)),
+    );
     let state = GuestState {
         table,
         wasi: wasi(capabilities, &lines, verdict).map_err(CapabilityError::Folder)?,

@@ -26,18 +26,17 @@ pub struct Mounted {
 impl Mounted {
     /// Finds or makes the folder: the device's own if it maps one, else one below the workload's data.
     pub fn prepare(granted: &Volume, data: &Path) -> io::Result<Self> {
-        let folder = match &granted.host {
-            Some(folder) => PathBuf::from(folder),
-            None => {
-                // A volume's name is not a path: it must be one plain part of one.
-                let name = Path::new(&granted.name);
-                if name.file_name() != Some(name.as_os_str()) {
-                    return Err(io::Error::from(io::ErrorKind::InvalidInput));
-                }
-                let folder = data.join(name);
-                std::fs::create_dir_all(&folder)?;
-                folder
+        let folder = if let Some(folder) = &granted.host {
+            PathBuf::from(folder)
+        } else {
+            // A volume's name is not a path: it must be one plain part of one.
+            let name = Path::new(&granted.name);
+            if name.file_name() != Some(name.as_os_str()) {
+                return Err(io::Error::from(io::ErrorKind::InvalidInput));
             }
+            let folder = data.join(name);
+            std::fs::create_dir_all(&folder)?;
+            folder
         };
         Ok(Self {
             granted: granted.clone(),
@@ -119,7 +118,11 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         for name in ["../out", "a/b", "/etc", "..", "."] {
             let refused = Mounted::prepare(&volume(name), data.path()).map(|m| m.folder);
-            assert_eq!(refused.map_err(|e| e.kind()), Err(io::ErrorKind::InvalidInput), "{name}");
+            assert_eq!(
+                refused.map_err(|e| e.kind()),
+                Err(io::ErrorKind::InvalidInput),
+                "{name}"
+            );
         }
     }
 }

@@ -38,8 +38,8 @@ impl CompilerError {
 /// Takes one job from the channel, answers it, returns.
 ///
 /// A refusal is an answer, not an error: errors are for a channel or a machine that does not work.
-pub fn run(channel: OwnedFd) -> Result<(), CompilerError> {
-    let received = redan_channel::recv::<Compile>(&channel)?;
+pub fn run(channel: &OwnedFd) -> Result<(), CompilerError> {
+    let received = redan_channel::recv::<Compile>(channel)?;
     let engine = engine::compiler_engine()?;
     match compile(&engine, &received.message, &received.descriptors) {
         Ok(native) => {
@@ -49,9 +49,9 @@ pub fn run(channel: OwnedFd) -> Result<(), CompilerError> {
                 engine: engine::digest(&engine),
                 length,
             };
-            redan_channel::send(&channel, &done, &[file.as_fd()])?;
+            redan_channel::send(channel, &done, &[file.as_fd()])?;
         }
-        Err(code) => redan_channel::send(&channel, &Compiled::Refused { code }, &[])?,
+        Err(code) => redan_channel::send(channel, &Compiled::Refused { code }, &[])?,
     }
     Ok(())
 }

@@ -43,7 +43,14 @@ pub(crate) fn run(json: bool, smoke: bool) -> Result<()> {
         std::fs::remove_dir_all(&results)?;
     }
     let mut bench = build::cargo()?;
-    bench.args(["bench", "--locked", "--package", "redan-benches", "--", "--noplot"]);
+    bench.args([
+        "bench",
+        "--locked",
+        "--package",
+        "redan-benches",
+        "--",
+        "--noplot",
+    ]);
     bench.env("CRITERION_HOME", &results);
     if smoke {
         bench.arg("--quick");
@@ -53,14 +60,24 @@ pub(crate) fn run(json: bool, smoke: bool) -> Result<()> {
     }
     build::must(&mut bench)?;
     let rows = rows(&results)?;
-    ensure!(!rows.is_empty(), "the benches left no results in {}", results.display());
+    ensure!(
+        !rows.is_empty(),
+        "the benches left no results in {}",
+        results.display()
+    );
     if json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
-    println!("\n{:<36} {:>12} {:<4} {:>8}  reference (ratio = ours / reference)", "bench", "median", "unit", "ratio");
+    println!(
+        "\n{:<36} {:>12} {:<4} {:>8}  reference (ratio = ours / reference)",
+        "bench", "median", "unit", "ratio"
+    );
     for row in &rows {
-        println!("{:<36} {:>12.2} {:<4} {:>8.3}  {}", row.name, row.value, row.unit, row.ratio, row.reference);
+        println!(
+            "{:<36} {:>12.2} {:<4} {:>8.3}  {}",
+            row.name, row.value, row.unit, row.ratio, row.reference
+        );
     }
     Ok(())
 }
@@ -70,18 +87,29 @@ fn rows(results: &Path) -> Result<Vec<Row>> {
     for group in std::fs::read_dir(results).with_context(|| format!("no results in {}", results.display()))? {
         for function in std::fs::read_dir(group?.path()).into_iter().flatten() {
             let folder = function?.path().join("new");
-            let Ok(text) = std::fs::read_to_string(folder.join("benchmark.json")) else { continue };
+            let Ok(text) = std::fs::read_to_string(folder.join("benchmark.json")) else {
+                continue;
+            };
             let benchmark: Benchmark = serde_json::from_str(&text)?;
             let text = std::fs::read_to_string(folder.join("estimates.json"))?;
             let estimates: Estimates = serde_json::from_str(&text)?;
             let function = benchmark.function_id.context("every bench has a function name")?;
-            groups.entry(benchmark.group_id).or_default().push((function, estimates.median.point_estimate));
+            groups
+                .entry(benchmark.group_id)
+                .or_default()
+                .push((function, estimates.median.point_estimate));
         }
     }
     let row = |(name, functions): (String, Vec<(String, f64)>)| {
         let (_, ours) = functions.iter().find(|(function, _)| function == "ours")?;
         let (reference, other) = functions.iter().find(|(function, _)| function != "ours")?;
-        let row = Row { name, value: ours / 1000.0, unit: "µs", reference: reference.clone(), ratio: ours / other };
+        let row = Row {
+            name,
+            value: ours / 1000.0,
+            unit: "µs",
+            reference: reference.clone(),
+            ratio: ours / other,
+        };
         Some(row)
     };
     Ok(groups.into_iter().filter_map(row).collect())

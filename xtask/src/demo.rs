@@ -210,19 +210,12 @@ fn enrol(story: &mut Story) -> Result<Vec<String>> {
     for id in DEVICES {
         story.stage.add_device(id)?;
     }
-    let views = story
+    story
         .stage
         .await_devices("three devices to check in", SOON, |views| {
             views.len() == DEVICES.len() && views.iter().all(|view| view.isolation.is_some())
         })?;
-    let isolation = views
-        .first()
-        .and_then(|view| view.isolation.clone())
-        .unwrap_or_default();
-    Ok(vec![
-        format!("{} enrolled", DEVICES.join(", ")),
-        format!("isolation on this kernel and user: {isolation}"),
-    ])
+    Ok(vec![format!("{} enrolled and checked in", DEVICES.join(", "))])
 }
 
 fn first_release(story: &mut Story) -> Result<Vec<String>> {
@@ -240,12 +233,26 @@ fn first_release(story: &mut Story) -> Result<Vec<String>> {
     })?;
     stage.publish_set("plant-1", &[(SERVICE, "1.0.0"), (JOB, "1.0.0")])?;
     let rollout = stage.start_rollout("plant-1", &["all=1000permille"])?;
-    stage.await_devices("everyone to commit 1.0.0", SOON, |views| all_on(views, "1.0.0"))?;
+    let views = stage.await_devices("everyone to commit 1.0.0", SOON, |views| all_on(views, "1.0.0"))?;
     let rollout = stage.await_rollout(&rollout, &["complete"], SOON)?;
+    let isolation = views.first().and_then(|view| view.isolation.as_ref());
     Ok(vec![
         format!("rollout {}", state(&rollout)),
         "every device verified, compiled, probed and committed".into(),
+        format!(
+            "isolation of executors on this kernel and user: {}",
+            isolation.map(mechanisms).unwrap_or_default()
+        ),
     ])
+}
+
+/// Which isolation mechanisms are in force, and which are not.
+fn mechanisms(isolation: &Value) -> String {
+    let each = isolation.as_object().into_iter().flatten();
+    let words: Vec<String> = each
+        .map(|(name, on)| format!("{name} {}", if *on == Value::Bool(true) { "yes" } else { "no" }))
+        .collect();
+    words.join(", ")
 }
 
 fn requests(story: &mut Story) -> Result<Vec<String>> {
@@ -399,9 +406,10 @@ fn attacks(story: &mut Story) -> Result<Vec<String>> {
         let text = |key: &str| row.get(key).and_then(Value::as_str).unwrap_or("–").to_owned();
         ensure!(
             text("status") == "refused",
-            "attack {} was {}",
+            "attack {} was {}: {}",
             text("id"),
-            text("status")
+            text("status"),
+            ran.stderr
         );
         seen.push(format!(
             "{} {}: refused, {}",

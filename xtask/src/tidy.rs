@@ -116,7 +116,10 @@ fn straight_path(repository: &Path, faults: &mut Vec<String>) -> Result<()> {
         .and_then(|(_, rest)| rest.split_once("<!-- end -->"));
     let (section, _) = section.context("ARCHITECTURE.md marks the straight path")?;
     let mut found = 0;
-    for file in section.split('`').filter(|word| Path::new(word).extension().is_some_and(|e| e == "rs")) {
+    for file in section
+        .split('`')
+        .filter(|word| Path::new(word).extension().is_some_and(|e| e == "rs"))
+    {
         found += 1;
         if !repository.join(file).exists() {
             faults.push(format!(

@@ -146,7 +146,9 @@ impl AsyncChannel {
     pub fn new(channel: OwnedFd) -> Result<Self, ChannelError> {
         let socket = std::os::unix::net::UnixStream::from(channel);
         socket.set_nonblocking(true).map_err(|error| os(&error))?;
-        tokio::net::UnixStream::from_std(socket).map(Self).map_err(|error| os(&error))
+        tokio::net::UnixStream::from_std(socket)
+            .map(Self)
+            .map_err(|error| os(&error))
     }
 
     /// Sends one message, waiting while the kernel's buffer is full.
@@ -155,7 +157,8 @@ impl AsyncChannel {
         message: &T,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), ChannelError> {
-        self.when(Interest::WRITABLE, || send(&self.0, message, descriptors)).await
+        self.when(Interest::WRITABLE, || send(&self.0, message, descriptors))
+            .await
     }
 
     /// Receives one message, waiting for it. Cancel-safe: a message is taken whole or not at all.

@@ -24,7 +24,10 @@ fn what_was_stored_is_there_after_opening_again() {
     bucket
         .change(&quota(1000, 10), vec![Operation::Delete("a".to_owned())])
         .unwrap();
-    assert_eq!(bucket.increment(&quota(1000, 10), "n".to_owned(), 41).unwrap(), 41);
+    assert_eq!(
+        bucket.increment(&quota(1000, 10), "n".to_owned(), 41).unwrap(),
+        41
+    );
     assert_eq!(bucket.increment(&quota(1000, 10), "n".to_owned(), 1).unwrap(), 42);
     drop(bucket);
     let bucket = Bucket::open(&path).unwrap();
@@ -69,9 +72,10 @@ fn the_quota_counts_bytes_and_keys_of_the_moment_after() {
     let swap = vec![Operation::Delete("a".to_owned()), set("b", &[0; 83])];
     bucket.change(&quota(100, 1), swap).unwrap();
     bucket.change(&quota(10, 1), vec![set("b", b"x")]).unwrap();
-    assert!(over(
-        bucket.change(&quota(1 << 20, 10), vec![set(&"k".repeat(KEY_LEN_MAX + 1), b"")])
-    ));
+    assert!(over(bucket.change(
+        &quota(1 << 20, 10),
+        vec![set(&"k".repeat(KEY_LEN_MAX + 1), b"")]
+    )));
 }
 
 #[test]
@@ -79,7 +83,9 @@ fn a_file_of_history_is_rewritten_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("b");
     let bucket = Bucket::open(&path).unwrap();
-    bucket.change(&quota(1 << 20, 10), vec![set("kept", b"yes")]).unwrap();
+    bucket
+        .change(&quota(1 << 20, 10), vec![set("kept", b"yes")])
+        .unwrap();
     for round in 0..10_u8 {
         bucket
             .change(&quota(1 << 20, 10), vec![set("a", &vec![round; 40_000])])
@@ -96,7 +102,7 @@ fn a_file_of_history_is_rewritten_and_loses_nothing() {
 fn keys_come_in_pages() {
     let folder = tempfile::tempdir().unwrap();
     let bucket = Bucket::open(&folder.path().join("b")).unwrap();
-    let many = (0..PAGE_LEN + 1).map(|n| set(&format!("{n:04}"), b"")).collect();
+    let many = (0..=PAGE_LEN).map(|n| set(&format!("{n:04}"), b"")).collect();
     bucket.change(&quota(1 << 20, 10_000), many).unwrap();
     let (first, next) = bucket.keys(0);
     assert_eq!((first.len(), next), (PAGE_LEN, Some(256)));

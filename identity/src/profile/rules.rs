@@ -75,7 +75,7 @@ fn entity(
 ) -> Result<(), ProfileFault> {
     common(leaf, kind.leaf_life())?;
     p256(leaf.public_key().raw)?;
-    basic_constraints(leaf, None)?;
+    basic_constraints(leaf, false, None)?;
     key_usage(leaf, &[DIGITAL_SIGNATURE])?;
     extended_key_usage(leaf, kind.purpose())?;
     if leaf.name_constraints().map_or(true, |found| found.is_some()) {
@@ -133,20 +133,20 @@ fn authority(
     path_length: Option<u32>,
     fleet: &FleetId,
 ) -> Result<(), ProfileFault> {
-    basic_constraints(certificate, Some(path_length))?;
+    basic_constraints(certificate, true, path_length)?;
     key_usage(certificate, &[KEY_CERT_SIGN, CRL_SIGN])?;
     exact_names(certificate, vec![Name::Uri(authority_name(fleet))])
 }
 
-/// `None`: not an authority. `Some(length)`: one, with that path length.
+/// Whether it is an authority, and with which path length: exactly as wanted.
 fn basic_constraints(
     certificate: &X509Certificate<'_>,
-    authority: Option<Option<u32>>,
+    authority: bool,
+    path_length: Option<u32>,
 ) -> Result<(), ProfileFault> {
     let extension = certificate.basic_constraints().ok().flatten();
-    let extension = extension.ok_or(ProfileFault::BasicConstraints)?;
-    let found = extension.value.ca.then_some(extension.value.path_len_constraint);
-    if found != authority || (found.is_none() && extension.value.path_len_constraint.is_some()) {
+    let found = extension.ok_or(ProfileFault::BasicConstraints)?.value;
+    if found.ca != authority || found.path_len_constraint != path_length {
         return Err(ProfileFault::BasicConstraints);
     }
     critical(certificate, |parsed| {

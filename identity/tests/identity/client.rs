@@ -20,9 +20,9 @@ where
     let fleet = fleet("plant.example");
     let (key, chain) = fleet.device("press-7");
     let client = device_client(&fleet.anchor, chain, &key, UnixSeconds::default()).unwrap();
-    let served = serving(&[&fleet]);
+    let fleets = serving(&[&fleet]);
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let server = tokio::spawn(async move { script(accept(&served, far, now).await.unwrap().stream).await });
+    let server = tokio::spawn(async move { script(accept(&fleets, far, now).await.unwrap().stream).await });
     let connection = Connection::open(near, client, &fleet.control()).await.unwrap();
     (connection, server)
 }

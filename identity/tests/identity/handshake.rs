@@ -341,7 +341,7 @@ async fn no_ticket_is_issued_and_the_key_exchange_is_hybrid() {
 #[tokio::test]
 async fn openssl_shakes_hands_in_tls_1_3_and_in_nothing_older() {
     let fleet = fleet("plant.example");
-    let served = serving(&[&fleet]);
+    let fleets = serving(&[&fleet]);
     let folder = tempfile::tempdir().unwrap();
     let (key, chain) = fleet.device("press-7");
     let bundle = folder.path().join("press-7.pem");
@@ -357,10 +357,10 @@ async fn openssl_shakes_hands_in_tls_1_3_and_in_nothing_older() {
     ] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let served = Arc::clone(&served);
+        let fleets = Arc::clone(&fleets);
         let server = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            let Accepted { mut stream, .. } = accept(&served, stream, now).await?;
+            let Accepted { mut stream, .. } = accept(&fleets, stream, now).await?;
             drop(stream.shutdown().await);
             Ok(())
         });

@@ -215,18 +215,18 @@ fn a_lifetime_that_ends_before_it_begins_is_refused() {
 #[test]
 fn nobody_outlives_who_signed_them() {
     let error = bent(IssuerKind::Device, |forge| {
-        forge.issuer.not_after = at(NOW + 86_400)
+        forge.issuer.not_after = at(NOW + 86_400);
     });
     assert_eq!(error.check().unwrap_err(), ProfileFault::Lifetime.into());
     let error = bent(IssuerKind::Device, |forge| {
-        forge.root.not_after = at(NOW + 86_400)
+        forge.root.not_after = at(NOW + 86_400);
     });
     assert_eq!(
         error.check().unwrap_err(),
         IdentityError::Issuer(ProfileFault::Lifetime)
     );
     let error = bent(IssuerKind::Device, |forge| {
-        forge.issuer.not_before = at(NOW - 299)
+        forge.issuer.not_before = at(NOW - 299);
     });
     assert_eq!(error.check().unwrap_err(), ProfileFault::Lifetime.into());
 }
@@ -455,7 +455,7 @@ fn a_leaf_has_exactly_the_one_extended_key_usage() {
         assert_eq!(error, ProfileFault::ExtendedKeyUsage.into());
     }
     let forged = bent(IssuerKind::Server, |forge| {
-        forge.leaf.extended_key_usages = vec![ClientAuth]
+        forge.leaf.extended_key_usages = vec![ClientAuth];
     });
     assert_eq!(forged.check().unwrap_err(), ProfileFault::ExtendedKeyUsage.into());
 }
@@ -594,7 +594,7 @@ fn dns_names_are_those_of_the_uri() {
         assert_eq!(error, ProfileFault::DnsNames.into(), "{names:?}");
     }
     let forged = bent(IssuerKind::Server, |forge| {
-        drop(forge.leaf.subject_alt_names.pop())
+        drop(forge.leaf.subject_alt_names.pop());
     });
     assert_eq!(forged.check().unwrap_err(), ProfileFault::DnsNames.into());
 }

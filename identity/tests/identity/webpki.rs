@@ -45,7 +45,7 @@ fn webpki_accepts_what_the_profile_refuses() {
         forge.leaf.extended_key_usages = vec![ClientAuth, ServerAuth];
     });
     only_ours_refuses("an issuer without EKU", |forge| {
-        forge.issuer.extended_key_usages.clear()
+        forge.issuer.extended_key_usages.clear();
     });
     only_ours_refuses("keyEncipherment only", |forge| {
         forge.leaf.key_usages = vec![KeyUsagePurpose::KeyEncipherment];
@@ -58,7 +58,7 @@ fn webpki_accepts_what_the_profile_refuses() {
         forge.leaf.subject_alt_names.push(second);
     });
     only_ours_refuses("no URI name", |forge| {
-        drop(forge.leaf.subject_alt_names.remove(0))
+        drop(forge.leaf.subject_alt_names.remove(0));
     });
     only_ours_refuses("RSA-1024", |forge| forge.leaf_spki = Some(rsa("1024")));
     for name in [

@@ -5,7 +5,7 @@
 //!
 //! Whom it believes: the agent at the other end of the executor's inherited channel, which checked the MAC of its
 //! cache entry over these very bytes before it sealed and passed them (the key never leaves the agent), and the kernel,
-//! which keeps the seals (memfd_create(2), fcntl(2) "File Sealing").
+//! which keeps the seals (`memfd_create(2)`, fcntl(2) "File Sealing").
 //!
 //! Invariants: without all of [`WRITE_SEALS`] nothing is read; the bytes are read once into private memory, and that
 //! buffer, not the file, is what is deserialised; a file of another size than its own metadata says is refused.

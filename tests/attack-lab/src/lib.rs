@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod foreign;
+pub mod guinea;
 pub mod registry;
 pub mod resigned;
 pub mod tampered;

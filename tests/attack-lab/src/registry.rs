@@ -69,7 +69,10 @@ pub const PLAYED: &[(&str, Attack)] = &[
 pub fn rows() -> Result<Vec<Row>> {
     let registry: Registry = toml::from_str(FILE).context("registry.toml")?;
     let ids: BTreeSet<&str> = registry.attack.iter().map(|row| row.id.as_str()).collect();
-    ensure!(ids.len() == registry.attack.len(), "registry.toml lists an id twice");
+    ensure!(
+        ids.len() == registry.attack.len(),
+        "registry.toml lists an id twice"
+    );
     for (id, _) in PLAYED {
         ensure!(ids.contains(id), "{id} is played but not listed in registry.toml");
     }
@@ -81,7 +84,10 @@ pub fn play(stage: &Stage, all: bool) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     let rows = rows()?;
     for (id, attack) in PLAYED {
-        let row = rows.iter().find(|row| row.id == *id).context("checked by rows()")?;
+        let row = rows
+            .iter()
+            .find(|row| row.id == *id)
+            .context("checked by rows()")?;
         let (status, code) = match attack(stage) {
             Ok(code) => (Status::Refused, Some(code)),
             Err(error) => {
@@ -90,12 +96,24 @@ pub fn play(stage: &Stage, all: bool) -> Result<Vec<Outcome>> {
                 (Status::Accepted, None)
             }
         };
-        outcomes.push(Outcome { id: row.id.clone(), title: row.title.clone(), status, code });
+        outcomes.push(Outcome {
+            id: row.id.clone(),
+            title: row.title.clone(),
+            status,
+            code,
+        });
     }
     if all {
-        outcomes.extend(rows.into_iter().filter(|row| PLAYED.iter().all(|(id, _)| *id != row.id)).map(|row| {
-            Outcome { id: row.id, title: row.title, status: Status::NotCovered, code: None }
-        }));
+        outcomes.extend(
+            rows.into_iter()
+                .filter(|row| PLAYED.iter().all(|(id, _)| *id != row.id))
+                .map(|row| Outcome {
+                    id: row.id,
+                    title: row.title,
+                    status: Status::NotCovered,
+                    code: None,
+                }),
+        );
     }
     Ok(outcomes)
 }
@@ -106,16 +124,21 @@ fn eprintln_row(id: &str, error: &anyhow::Error) {
 
 /// The public table, `docs/attacks.md`.
 pub fn table() -> Result<String> {
-    let mut text = String::from(
+    let text = String::from(
         "# Attacks\n\nGenerated from `tests/attack-lab/registry.toml`; a test fails when it is stale. \"played\" rows run in\n\
          `cargo xtask attacks` and in the tests, against real processes, with the same flow passing without the attack. A row\n\
          without a program is listed as not covered, never omitted.\n\n| id | attack | expected | status |\n|---|---|---|---|\n",
     );
-    for row in rows()? {
+    let lines = rows()?.into_iter().map(|row| {
         let played = PLAYED.iter().any(|(id, _)| *id == row.id);
         let status = if played { "played" } else { "not covered" };
         let cell = |text: &str| text.replace('|', "\\|");
-        text.push_str(&format!("| {} | {} | {} | {status} |\n", row.id, cell(&row.title), cell(&row.expected)));
-    }
-    Ok(text)
+        format!(
+            "| {} | {} | {} | {status} |\n",
+            row.id,
+            cell(&row.title),
+            cell(&row.expected)
+        )
+    });
+    Ok(text + &lines.collect::<String>())
 }

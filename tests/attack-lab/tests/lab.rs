@@ -12,7 +12,11 @@ fn the_public_table_is_generated_from_the_registry() -> Result<()> {
     if std::env::var_os("REDAN_BLESS").is_some() {
         std::fs::write(path, &table)?;
     }
-    assert_eq!(std::fs::read_to_string(path)?, table, "docs/attacks.md is stale: run with REDAN_BLESS=1");
+    assert_eq!(
+        std::fs::read_to_string(path)?,
+        table,
+        "docs/attacks.md is stale: run with REDAN_BLESS=1"
+    );
     Ok(())
 }
 

@@ -74,10 +74,10 @@ fn a_port_in_use_is_named() -> Result<()> {
     let mut stage = founded(folder.path())?;
     let address = stage.start_control()?;
     let taken = folder.path().join("second.toml");
-    let state = folder.path().join("second");
+    let kept = folder.path().join("second");
     std::fs::write(
         &taken,
-        format!("state = '{}'\nlisten = '{address}'\n", state.display()),
+        format!("state = '{}'\nlisten = '{address}'\n", kept.display()),
     )?;
     refuses(&serve(&stage, &taken)?, ENVIRONMENT, &[&address.to_string()]);
     stage.stop()

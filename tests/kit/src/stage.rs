@@ -134,6 +134,29 @@ impl Stage {
         }
     }
 
+    /// The same fleet and devices, talking to a server at another address. Its processes are not running.
+    pub fn towards(&self, server: SocketAddr) -> Result<Self> {
+        let mut towards = Self::attach(self.programs.clone(), &self.folder, server);
+        for device in &self.devices {
+            let text = std::fs::read_to_string(&device.config)?;
+            let lines = text.lines().filter(|line| !line.starts_with("server"));
+            let server = format!("server = \"{server}\"");
+            let text: String = lines
+                .chain([server.as_str()])
+                .flat_map(|line| [line, "\n"])
+                .collect();
+            std::fs::write(&device.config, text)?;
+            towards.devices.push(Device {
+                id: device.id.clone(),
+                state: device.state.clone(),
+                service: device.service,
+                config: device.config.clone(),
+                process: None,
+            });
+        }
+        Ok(towards)
+    }
+
     /// The fleet's folder, as the ceremony wrote it.
     pub fn fleet(&self) -> PathBuf {
         self.folder.join("fleet")

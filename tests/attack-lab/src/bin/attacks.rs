@@ -27,7 +27,9 @@ fn options() -> Result<Options> {
             "--json" => options.json = true,
             "--stage" => options.stage = Some(words.next().context("--stage takes a folder")?.into()),
             "--server" => options.server = Some(words.next().context("--server takes an address")?.parse()?),
-            other => anyhow::bail!("{other} is not an option; there are --json, --stage DIR and --server ADDRESS"),
+            other => {
+                anyhow::bail!("{other} is not an option; there are --json, --stage DIR and --server ADDRESS")
+            }
         }
     }
     Ok(options)
@@ -35,7 +37,9 @@ fn options() -> Result<Options> {
 
 fn main() -> ExitCode {
     match play() {
-        Ok(outcomes) if outcomes.iter().any(|outcome| outcome.status == Status::Accepted) => ExitCode::FAILURE,
+        Ok(outcomes) if outcomes.iter().any(|outcome| outcome.status == Status::Accepted) => {
+            ExitCode::FAILURE
+        }
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -48,16 +52,15 @@ fn play() -> Result<Vec<Outcome>> {
     interrupt::watch()?;
     let options = options()?;
     let programs = Programs::find()?;
-    let outcomes = match (&options.stage, options.server) {
-        (Some(folder), Some(server)) => registry::play(&Stage::attach(programs, folder, server), false)?,
-        _ => {
-            let folder = tempfile::tempdir()?;
-            let mut stage = Stage::new(programs, folder.path())?;
-            stage.play_first_release(&DEVICES)?;
-            let outcomes = registry::play(&stage, true)?;
-            stage.stop()?;
-            outcomes
-        }
+    let outcomes = if let (Some(folder), Some(server)) = (&options.stage, options.server) {
+        registry::play(&Stage::attach(programs, folder, server), false)?
+    } else {
+        let folder = tempfile::tempdir()?;
+        let mut stage = Stage::new(programs, folder.path())?;
+        stage.play_first_release(&DEVICES)?;
+        let outcomes = registry::play(&stage, true)?;
+        stage.stop()?;
+        outcomes
     };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&outcomes)?);
@@ -68,7 +71,13 @@ fn play() -> Result<Vec<Outcome>> {
                 Status::Accepted => "ACCEPTED",
                 Status::NotCovered => "not covered",
             };
-            println!("{:<4} {:<12} {:<20} {}", outcome.id, status, outcome.code.as_deref().unwrap_or("–"), outcome.title);
+            println!(
+                "{:<4} {:<12} {:<20} {}",
+                outcome.id,
+                status,
+                outcome.code.as_deref().unwrap_or("–"),
+                outcome.title
+            );
         }
     }
     Ok(outcomes)
