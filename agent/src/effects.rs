@@ -3,8 +3,8 @@
 use crate::disk::RealDisk;
 use crate::executor::{Command, Executor};
 use crate::fetch::Blobs;
+use crate::fetch::fetch;
 use crate::main_loop::{Agent, Event};
-use crate::session::fetch;
 use redan_agent_core::{Effect, Input, MemberRecord};
 use redan_protocol::ipc::{SlotId, ToExecutor, WorkloadKind};
 use redan_protocol::{Code, ComponentName};

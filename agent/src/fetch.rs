@@ -4,12 +4,52 @@
 //! power cut is hashed again: the disk is believed as little as the server.
 
 use crate::disk::{Disk, RealDisk};
+use crate::link::Link;
 use redan_protocol::digest::Hasher;
 use redan_protocol::{ByteCount, Code, Digest};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+
+/// Gets an artifact onto the disk, going on where an earlier try broke off.
+pub(crate) async fn fetch(link: Link, blobs: Blobs, digest: Digest, length: ByteCount) -> Result<(), Code> {
+    let here = blobs
+        .verified(digest, length)
+        .map_err(|error| disk_code(&error))?;
+    if here.is_some() {
+        return Ok(());
+    }
+    let mut partial = blobs.resume(digest, length)?;
+    if !partial.complete() {
+        transfer(&link, &mut partial, digest).await?;
+    }
+    partial.finish()
+}
+
+async fn transfer(link: &Link, partial: &mut Partial, digest: Digest) -> Result<(), Code> {
+    let mut connection = link.open().await?;
+    let range = format!("bytes={}-", partial.offset());
+    let headers: &[(&str, &str)] = if partial.offset() == 0 {
+        &[]
+    } else {
+        &[("range", &range)]
+    };
+    let mut download = connection
+        .download(&format!("/artifacts/{digest}"), headers)
+        .await
+        .map_err(|error| error.code())?;
+    match download.status {
+        200 => partial.restart()?,
+        206 => {}
+        404 => return Err(Code::ArtifactMissing),
+        _ => return Err(Code::Unreachable),
+    }
+    while let Some(chunk) = download.chunk().await.map_err(|error| error.code())? {
+        partial.push(&chunk)?;
+    }
+    Ok(())
+}
 
 /// The artifacts of one device.
 #[derive(Clone, Debug)]

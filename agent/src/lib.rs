@@ -17,6 +17,7 @@
 
 mod admin;
 mod broker;
+mod checkin;
 mod clock;
 mod config;
 mod disk;
@@ -39,6 +40,7 @@ mod status;
 mod store;
 mod supervisor;
 mod trust;
+mod view;
 
 pub use admin::status;
 pub use config::Config;

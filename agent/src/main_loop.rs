@@ -1,20 +1,21 @@
 //! The main loop: waits for an event, asks the core, performs what it says. Owns everything that changes.
 
 use crate::broker::Rules;
+use crate::checkin::{Reached, Session};
 use crate::clock::Clock;
 use crate::executor::{Around, Executor};
 use crate::journal::Journal;
 use crate::link::Link;
 use crate::refresh::{Files, Which};
 use crate::seal::SealKey;
-use crate::session::{Decided, Reached, Session, Verdict};
-use crate::status::{SlotStatus, Status};
+use crate::session::{Decided, Verdict};
+use crate::status::Status;
 use crate::store::random;
 use crate::trust::Trust;
 use redan_agent_core::{Input, Machine, Mono};
 use redan_policy::DeviceCeiling;
 use redan_protocol::ipc::{SlotId, ToBroker};
-use redan_protocol::report::{Bucket, Health, Isolation, Phase, REPORT_SLOTS_MAX, Report, SlotReport};
+use redan_protocol::report::{Isolation, Phase};
 use redan_protocol::wire::Nonce;
 use redan_protocol::{Code, ComponentName, PublisherName, Seconds, SetId, SpiffeId, UnixSeconds, Version64};
 use std::collections::BTreeMap;
@@ -291,109 +292,6 @@ impl Agent {
         let view = self.machine.view();
         (view.set.cloned(), view.rollback, view.refusal, view.phase)
     }
-
-    /// In force everywhere: the weakest executor counts.
-    fn isolation(&self) -> Isolation {
-        let both = |a: Isolation, b: &Isolation| Isolation {
-            processes: a.processes && b.processes,
-            users: a.users && b.users,
-            landlock: a.landlock && b.landlock,
-            seccomp: a.seccomp && b.seccomp,
-            no_new_privs: a.no_new_privs && b.no_new_privs,
-        };
-        let mut all = self.isolation.values();
-        all.next()
-            .map_or_else(Isolation::default, |first| all.fold(*first, both))
-    }
-
-    fn refusal(&self, refusal: Option<Code>) -> Option<Code> {
-        if self.trust.is_none() {
-            Some(Code::StateLost)
-        } else {
-            refusal
-        }
-    }
-
-    fn report(&mut self) -> Report {
-        let sequence = self.reports.next();
-        let isolation = self.isolation();
-        let view = self.machine.view();
-        let number = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
-        let mut slots: Vec<(SlotId, bool, SlotReport)> = Vec::new();
-        for slot in &view.slots {
-            let version = slot.member.version();
-            slots.push((
-                slot.slot,
-                slot.active,
-                SlotReport {
-                    component: slot.member.component().clone(),
-                    version: [
-                        number(version.major),
-                        number(version.minor),
-                        number(version.patch),
-                    ],
-                    counter: slot.member.counter(),
-                    digest: slot.member.digest(),
-                    grant: slot.member.grant().digest(),
-                    health: slot.health,
-                    code: slot.code,
-                    calls: Bucket::default(),
-                    failures: Bucket::default(),
-                },
-            ));
-        }
-        slots.sort_by_key(|(_, active, slot)| (slot.health == Health::Healthy, !active));
-        slots.truncate(REPORT_SLOTS_MAX);
-        let mut report = Report {
-            sequence,
-            runtime: runtime_version(),
-            set: view.set.cloned(),
-            direction: view.direction,
-            phase: view.phase,
-            refusal: self.refusal(view.refusal),
-            rollback: view.rollback,
-            release: self.versions.0,
-            director: self.versions.1,
-            isolation,
-            slots: Vec::new(),
-        };
-        for (id, _, mut slot) in slots {
-            (slot.calls, slot.failures) = self.machine.take_counts(id);
-            report.slots.push(slot);
-        }
-        report
-    }
-
-    fn status(&self) -> Status {
-        let view = self.machine.view();
-        let slots = view.slots.iter().map(|slot| SlotStatus {
-            component: slot.member.component().clone(),
-            version: slot.member.version().clone(),
-            counter: slot.member.counter(),
-            digest: slot.member.digest(),
-            grant: slot.member.grant().digest(),
-            active: slot.active,
-            health: slot.health,
-            code: slot.code,
-            listen: self
-                .listeners
-                .get(slot.member.component())
-                .map(|(address, _)| *address),
-        });
-        Status {
-            id: self.id.clone(),
-            set: view.set.cloned(),
-            phase: view.phase,
-            direction: view.direction,
-            refusal: self.refusal(view.refusal),
-            rollback: view.rollback,
-            release: self.versions.0,
-            director: self.versions.1,
-            isolation: self.isolation(),
-            offline: self.offline,
-            slots: slots.collect(),
-        }
-    }
 }
 
 async fn sleep(until: Option<Instant>) {
@@ -401,13 +299,6 @@ async fn sleep(until: Option<Instant>) {
         Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
     }
-}
-
-fn runtime_version() -> [u32; 3] {
-    let mut parts = env!("CARGO_PKG_VERSION")
-        .split('.')
-        .map(|part| part.parse().unwrap_or(0));
-    std::array::from_fn(|_| parts.next().unwrap_or(0))
 }
 
 fn slot_of(input: &Input) -> Option<SlotId> {

@@ -1,55 +1,18 @@
-//! One check-in, and what follows from it: refresh, look up, decide. Runs beside the main loop and changes nothing but
-//! stored metadata; the outcome is for the main loop to act on.
+//! What follows a check-in that has news: refresh, look up, decide. Changes nothing but stored metadata.
 
-use crate::fetch::{Blobs, Partial};
-use crate::link::Link;
-use crate::main_loop::Event;
-use crate::refresh::{Files, Which, lookup, refresh};
+use crate::checkin::Session;
+use crate::refresh::{Which, lookup, refresh};
 use bytes::Bytes;
 use redan_agent_core::Offer;
 use redan_identity::client::Connection;
-use redan_policy::DeviceCeiling;
 use redan_policy::grant::World;
-use redan_protocol::report::Report;
-use redan_protocol::wire::{CHECKIN, CheckIn, CheckInReply, DOCUMENT_LEN_MAX, Nonce, Statement};
-use redan_protocol::{
-    ByteCount, Code, Digest, DirectionSequence, Seconds, SetId, SpiffeId, UnixSeconds, Version64,
-};
+use redan_protocol::wire::{CheckInReply, DOCUMENT_LEN_MAX};
+use redan_protocol::{ByteCount, Code, Digest, DirectionSequence, Seconds, SetId, Version64};
 use redan_trust::{
     DeviceFacts, Document, Offered, POLICY_PATH, Plan, Refusal, Repository, TrustRecord, TrustState, decide,
     directive, plan_path, verify_statement,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use tokio::sync::mpsc;
-
-/// Largest answer to a check-in, bytes.
-const REPLY_LEN_MAX: ByteCount = ByteCount::kib(16);
-
-/// What a session starts with.
-pub(crate) struct Session {
-    pub(crate) link: Link,
-    pub(crate) id: SpiffeId,
-    pub(crate) nonce: Nonce,
-    pub(crate) report: Report,
-    /// `None`: the state is lost; nothing is adopted.
-    pub(crate) record: Option<TrustRecord>,
-    /// The versions of a settled direction: nothing to do while the server names the same.
-    pub(crate) settled: Option<(Version64, Version64)>,
-    /// How long the plan of the record is known.
-    pub(crate) plan_known: Seconds,
-    pub(crate) now: UnixSeconds,
-    pub(crate) ceiling: DeviceCeiling,
-    pub(crate) release: Files,
-    pub(crate) director: Files,
-    pub(crate) events: mpsc::UnboundedSender<Event>,
-}
-
-/// What came out.
-pub(crate) struct Reached {
-    pub(crate) interval: Seconds,
-    /// `None`: nothing new.
-    pub(crate) verdict: Option<Decided>,
-}
 
 /// What was decided, and on which versions.
 pub(crate) struct Decided {
@@ -100,45 +63,7 @@ impl From<&Plan> for Adopt {
 }
 
 impl Session {
-    /// Checks in, and follows up. An error means that the server was not reached or not believed at all.
-    pub(crate) async fn run(self) -> Result<Reached, Code> {
-        let mut connection = self.link.open().await?;
-        let check_in = CheckIn {
-            nonce: self.nonce,
-            report: self.report.clone(),
-        };
-        let body = serde_json::to_vec(&check_in).map_err(|_| Code::Internal)?;
-        let headers = [("content-type", "application/json")];
-        let response = connection
-            .request("POST", CHECKIN, &headers, Bytes::from(body), REPLY_LEN_MAX)
-            .await
-            .map_err(|error| error.code())?;
-        if response.status != 200 {
-            return Err(Code::Unreachable);
-        }
-        let reply: CheckInReply =
-            serde_json::from_slice(&response.body).map_err(|_| Code::MetadataInvalid)?;
-        let verdict = match &self.record {
-            Some(record) if !self.nothing_new(&reply) => {
-                Some(self.follow(record, &mut connection, &reply).await?)
-            }
-            _ => None,
-        };
-        Ok(Reached {
-            interval: reply.interval,
-            verdict,
-        })
-    }
-
-    /// Whether an unverified statement names the versions we settled on. A lie only means that we look later or once more:
-    /// what a liar could hold back this way he can hold back by not answering.
-    fn nothing_new(&self, reply: &CheckInReply) -> bool {
-        let claimed = reply.statement.get("signed").cloned();
-        let claimed = claimed.and_then(|signed| serde_json::from_value::<Statement>(signed).ok());
-        claimed.is_some_and(|claimed| self.settled == Some((claimed.release, claimed.director)))
-    }
-
-    async fn follow(
+    pub(crate) async fn follow(
         &self,
         record: &TrustRecord,
         connection: &mut Connection,
@@ -296,43 +221,4 @@ impl<T: Into<Refusal>> From<T> for Stopped {
             refusal => Self::Refused(refusal),
         }
     }
-}
-
-/// Gets an artifact onto the disk, going on where an earlier try broke off.
-pub(crate) async fn fetch(link: Link, blobs: Blobs, digest: Digest, length: ByteCount) -> Result<(), Code> {
-    let here = blobs
-        .verified(digest, length)
-        .map_err(|error| crate::fetch::disk_code(&error))?;
-    if here.is_some() {
-        return Ok(());
-    }
-    let mut partial = blobs.resume(digest, length)?;
-    if !partial.complete() {
-        transfer(&link, &mut partial, digest).await?;
-    }
-    partial.finish()
-}
-
-async fn transfer(link: &Link, partial: &mut Partial, digest: Digest) -> Result<(), Code> {
-    let mut connection = link.open().await?;
-    let range = format!("bytes={}-", partial.offset());
-    let headers: &[(&str, &str)] = if partial.offset() == 0 {
-        &[]
-    } else {
-        &[("range", &range)]
-    };
-    let mut download = connection
-        .download(&format!("/artifacts/{digest}"), headers)
-        .await
-        .map_err(|error| error.code())?;
-    match download.status {
-        200 => partial.restart()?,
-        206 => {}
-        404 => return Err(Code::ArtifactMissing),
-        _ => return Err(Code::Unreachable),
-    }
-    while let Some(chunk) = download.chunk().await.map_err(|error| error.code())? {
-        partial.push(&chunk)?;
-    }
-    Ok(())
 }
