@@ -1,5 +1,7 @@
 //! Policy as its users meet it: documents in, grant or refusal out.
 #![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,

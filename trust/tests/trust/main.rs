@@ -1,5 +1,7 @@
 //! Tests of `redan-trust` from outside: repositories made and signed here, read as a device reads them.
 #![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
