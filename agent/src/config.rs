@@ -20,7 +20,10 @@ pub struct Config {
 impl Config {
     /// Reads the file and makes its paths absolute.
     pub fn load(path: &Path) -> Result<Self, AgentError> {
-        let text = std::fs::read_to_string(path).map_err(|source| AgentError::file("read", path, source))?;
+        let text = std::fs::read_to_string(path).map_err(|source| AgentError::NoConfig {
+            path: path.to_owned(),
+            source,
+        })?;
         let mut config: Self = toml::from_str(&text).map_err(|source| AgentError::Config {
             path: path.to_owned(),
             source: Box::new(source),

@@ -16,6 +16,14 @@ pub enum AgentError {
         /// The system's word.
         source: std::io::Error,
     },
+    /// No configuration file.
+    #[error("cannot read the configuration {}", path.display())]
+    NoConfig {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
     /// A configuration file does not read.
     #[error("{} is not a valid configuration", path.display())]
     Config {
@@ -107,7 +115,8 @@ impl AgentError {
         match self {
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Code::DiskFull,
             Self::File { .. } => Code::DiskFailed,
-            Self::Config { .. } | Self::Ceiling(_) => Code::PolicyInvalid,
+            Self::NoConfig { .. } | Self::Config { .. } => Code::BadRequest,
+            Self::Ceiling(_) => Code::PolicyInvalid,
             Self::Locked { .. } | Self::Listen { .. } => Code::Conflict,
             Self::Voucher(_) | Self::NotEnrolled { .. } => Code::VoucherInvalid,
             Self::Identity(error) => error.code(),
@@ -121,7 +130,10 @@ impl AgentError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Locked { .. } => "stop the other agent, or give this one a state folder of its own",
-            Self::Config { .. } => "correct the named line",
+            Self::NoConfig { .. } => {
+                "name the device's configuration with --config; docs/device.md shows one"
+            }
+            Self::Config { .. } => "correct the named line; docs/device.md lists every key",
             Self::Ceiling(error) => error.remedy(),
             Self::NotEnrolled { .. } => {
                 "run `redan-device init`, have the device admitted, then `redan-device enrol`"

@@ -21,7 +21,7 @@ pub(crate) enum Fault {
     #[error("the {0} process ended; every other process was stopped")]
     Ended(&'static str),
     /// The operating system.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     System {
         /// What was being done.
         what: &'static str,
@@ -50,14 +50,25 @@ impl Fault {
             Self::Agent(error) => error.remedy(),
             _ => "see the lines above; restart the device, and report it if it comes back",
         };
-        format!("error: {self}\nbecause: {}\ntry: {remedy}\n", self.code())
+        // The chain, each cause once. What TOML says of a place in a file has several lines of its own.
+        let mut chain = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            chain.push_str(": ");
+            chain.push_str(error.to_string().trim_end());
+            cause = error.source();
+        }
+        format!("error: {chain}\nbecause: {}\ntry: {remedy}\n", self.code())
     }
 
     /// Exit code (style §5).
     pub(crate) fn exit(&self) -> u8 {
         match self {
             Self::Agent(
-                AgentError::Config { .. } | AgentError::Ceiling(_) | AgentError::NotEnrolled { .. },
+                AgentError::NoConfig { .. }
+                | AgentError::Config { .. }
+                | AgentError::Ceiling(_)
+                | AgentError::NotEnrolled { .. },
             ) => 2,
             Self::Agent(
                 AgentError::Voucher(_)
