@@ -28,8 +28,11 @@ pub(crate) trait Disk {
 /// Replaces a file whole: after a power cut it has its old or its new content, never a part.
 pub(crate) fn replace(disk: &impl Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
-    disk.write(&beside, bytes)?;
-    disk.sync(&beside)?;
+    if let Err(error) = disk.write(&beside, bytes).and_then(|()| disk.sync(&beside)) {
+        // A full disk is left as it was; if even this fails, the next replacement overwrites the rest.
+        disk.remove(&beside).ok();
+        return Err(error);
+    }
     disk.rename(&beside, path)?;
     disk.sync_folder(folder_of(path))
 }

@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// One JSON object a step instead of prose.
     #[arg(long)]
     json: bool,
+    /// Play with the programs as they were built last, whatever has changed since.
+    #[arg(long)]
+    no_build: bool,
     /// Folder to play in; a temporary one when left out. Must be empty.
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -100,10 +103,14 @@ const ACTS: &[(&str, &str, Act)] = &[
 /// Plays it.
 pub(crate) fn play(options: &Options) -> Result<()> {
     interrupt::watch()?;
-    if !options.json {
-        println!("Building guests and programs (cargo shows its own progress) …");
-    }
-    let target = build::everything()?;
+    let target = if options.no_build {
+        build::target()?
+    } else {
+        if !options.json {
+            println!("Building guests and programs (cargo shows its own progress) …");
+        }
+        build::everything()?
+    };
     interrupt::check()?;
     let programs = Programs::in_target(&target)?;
     let temporary = tempfile::Builder::new()
@@ -424,27 +431,44 @@ fn attacks(story: &mut Story) -> Result<Vec<String>> {
 fn audit(story: &mut Story) -> Result<Vec<String>> {
     let verified = story.stage.redan(&["audit", "verify"])?;
     let mut seen = vec![format!("audit chain verified: {verified}")];
-    seen.push(format!(
-        "{:<10} {:<9} {:<12} {:<34} {:<12} refusal",
-        "device", "set", "phase", "workloads", "rollback"
-    ));
+    let head = ["device", "set", "phase", "workloads", "rollback", "refusal"].map(str::to_owned);
+    let mut rows = vec![head];
     for view in story.stage.views()? {
         let workloads: Vec<String> = view
             .slots
             .iter()
             .map(|s| format!("{} {} {}", s.component, s.version, s.health))
             .collect();
-        seen.push(format!(
-            "{:<10} {:<9} {:<12} {:<34} {:<12} {}",
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "–".into());
+        rows.push([
             view.device,
-            view.set.as_deref().unwrap_or("–"),
-            view.phase.as_deref().unwrap_or("–"),
+            or_none(view.set),
+            or_none(view.phase),
             workloads.join(", "),
-            view.rollback.as_deref().unwrap_or("–"),
-            view.refusal.as_deref().unwrap_or("–"),
-        ));
+            or_none(view.rollback),
+            or_none(view.refusal),
+        ]);
     }
+    seen.extend(aligned(&rows));
     Ok(seen)
+}
+
+/// Rows with their columns under each other.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let widths: Vec<usize> = (0..N)
+        .map(|column| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+        })
+        .collect();
+    let line = |row: &[String; N]| -> String {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
 fn keep(story: &mut Story) -> Result<()> {

@@ -3,4 +3,6 @@
 
 mod bad_input;
 mod disturbed;
+mod interrupted;
 mod path;
+mod storage;
