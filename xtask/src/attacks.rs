@@ -2,23 +2,21 @@
 
 use crate::build;
 use anyhow::Result;
+use std::process::{Command, Stdio};
 
 /// Runs every row.
 pub(crate) fn run(json: bool) -> Result<()> {
     build::everything()?;
-    let mut lab = build::cargo()?;
-    lab.args([
-        "run",
-        "--quiet",
-        "--locked",
-        "--package",
-        "redan-attack-lab",
-        "--bin",
-        "attacks",
-        "--",
-    ]);
+    let mut lab = lab()?;
     if json {
         lab.arg("--json");
     }
     build::must(&mut lab)
+}
+
+/// The built program.
+pub(crate) fn lab() -> Result<Command> {
+    let mut lab = Command::new(build::target()?.join("debug/attacks"));
+    lab.stdin(Stdio::null());
+    Ok(lab)
 }

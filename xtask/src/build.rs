@@ -13,8 +13,14 @@ const GUESTS: &[(&str, &str, bool)] = &[
     ("thermo", "1.2.0", true),
     ("tick", "1.0.0", false),
 ];
-/// The programs.
-const PROGRAMS: &[&str] = &["redan-device", "redan-control", "redan-ceremony", "redan"];
+/// The programs, and the attackers.
+const PROGRAMS: &[&str] = &[
+    "redan-device",
+    "redan-control",
+    "redan-ceremony",
+    "redan",
+    "redan-attack-lab",
+];
 
 /// The repository.
 pub(crate) fn repository() -> Result<PathBuf> {

@@ -388,18 +388,8 @@ fn rollback(story: &mut Story) -> Result<Vec<String>> {
 }
 
 fn attacks(story: &mut Story) -> Result<Vec<String>> {
-    let mut lab = build::cargo()?;
-    lab.args([
-        "run",
-        "--quiet",
-        "--locked",
-        "--package",
-        "redan-attack-lab",
-        "--bin",
-        "attacks",
-        "--",
-        "--json",
-    ]);
+    let mut lab = crate::attacks::lab()?;
+    lab.arg("--json");
     lab.arg("--stage")
         .arg(&story.stage.folder)
         .arg("--server")
