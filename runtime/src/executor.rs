@@ -4,6 +4,7 @@ use crate::broker::Broker;
 use crate::engine::{self, Allocation, EngineError, Sizes};
 use crate::job;
 use crate::service::Service;
+use crate::swap::Lease;
 use crate::version::Version;
 use redan_channel::{AsyncChannel, ChannelError};
 use redan_host_api::egress::{Dial, public_tls};
@@ -12,7 +13,7 @@ use redan_host_api::log::Sink;
 use redan_host_api::state::Capabilities;
 use redan_policy::EffectiveGrant;
 use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, WorkloadKind};
-use redan_protocol::report::Isolation;
+use redan_protocol::report::{Health, Isolation};
 use redan_protocol::{Code, ComponentName, Digest};
 use redan_sealed::Sealed;
 use std::collections::HashMap;
@@ -226,30 +227,18 @@ impl Running {
                 let mut state = self.state();
                 state.stop_timers(&component);
                 if let Some(service) = state.services.get(&component) {
-                    service.swap(None);
+                    service.pointer.swap(None);
                 }
             }
             // These take time and must not hold up the next order.
-            ToExecutor::Probe { slot } => self.apart(slot, async |version| {
+            ToExecutor::Probe { slot } => self.apart(slot, async move |version| {
                 let (health, code) = job::probe(&version).await;
-                FromExecutor::Probed {
-                    slot: version.slot,
-                    health,
-                    code,
-                }
+                FromExecutor::Probed { slot, health, code }
             }),
-            ToExecutor::Run { slot } => self.apart(slot, async |version| {
-                let outcome = job::run(&version).await;
-                let health = if outcome.is_ok() {
-                    redan_protocol::report::Health::Healthy
-                } else {
-                    redan_protocol::report::Health::Unhealthy
-                };
-                FromExecutor::Probed {
-                    slot: version.slot,
-                    health,
-                    code: outcome.err(),
-                }
+            ToExecutor::Run { slot } => self.apart(slot, async move |version| {
+                let code = job::run(&version).await.err();
+                let health = code.map_or(Health::Healthy, |_| Health::Unhealthy);
+                FromExecutor::Probed { slot, health, code }
             }),
             ToExecutor::Unload { slot, drain } => {
                 if let Some(version) = self.take_out(slot) {
@@ -267,18 +256,20 @@ impl Running {
         }
     }
 
-    fn apart<F>(self: &Arc<Self>, slot: SlotId, work: impl FnOnce(Arc<Version>) -> F)
+    fn apart<F>(self: &Arc<Self>, slot: SlotId, work: impl FnOnce(Lease) -> F)
     where
         F: Future<Output = FromExecutor> + Send + 'static,
     {
-        let version = self.state().slots.get(&slot).cloned();
-        let executor = Arc::clone(self);
-        match version.map(work) {
-            Some(work) => drop(tokio::spawn(async move { executor.say(work.await).await })),
-            None => drop(tokio::spawn(async move {
-                executor.say(unknown(slot)).await;
-            })),
-        }
+        // Leased while the order is obeyed: an `Unload` that follows waits for it.
+        let version = self.state().slots.get(&slot).and_then(Version::lease);
+        let (work, executor) = (version.map(work), Arc::clone(self));
+        tokio::spawn(async move {
+            let answer = match work {
+                Some(work) => work.await,
+                None => unknown(slot),
+            };
+            executor.say(answer).await;
+        });
     }
 
     async fn load(
@@ -351,7 +342,7 @@ impl Running {
             return unknown(slot);
         };
         if let Some(service) = state.services.get(&version.component) {
-            service.swap(Some(Arc::clone(&version)));
+            service.pointer.swap(Some(Arc::clone(&version)));
         }
         state.stop_timers(&version.component);
         let timers = job::start_timers(&version);
@@ -363,7 +354,7 @@ impl Running {
         let mut state = self.state();
         let version = state.slots.remove(&slot)?;
         if let Some(service) = state.services.get(&version.component) {
-            service.take_out(&version);
+            service.pointer.take_out(&version);
         }
         if state
             .timers

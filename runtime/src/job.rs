@@ -1,5 +1,6 @@
 //! Jobs: `wasi:cli/command` on timers with jitter, and health probes of any version.
 
+use crate::swap::Lease;
 use crate::version::{Call, Entry, Version};
 use redan_host_api::bindings::health::State;
 use redan_policy::grant::TimerTrigger;
@@ -14,14 +15,13 @@ use wasmtime_wasi::I32Exit;
 const EVERY_MIN: Millis = Millis::new(100);
 
 /// Runs the job once. What the guest says by its exit is its outcome.
-pub(crate) async fn run(version: &Arc<Version>) -> Result<(), Code> {
-    let lease = version.lease();
+pub(crate) async fn run(lease: &Lease) -> Result<(), Code> {
     let Entry::Job(entry) = &lease.entry else {
         return Err(Code::Internal);
     };
     let limits = *lease.limits();
     let call = Call::new(&limits);
-    let outcome = match (lease.places.try_acquire(), call.store(&lease)) {
+    let outcome = match (lease.places.try_acquire(), call.store(lease)) {
         (Err(_), _) => Err(Code::ConcurrencyLimit),
         (Ok(_), Err(code)) => Err(code),
         (Ok(_place), Ok(mut store)) => {
@@ -35,7 +35,7 @@ pub(crate) async fn run(version: &Arc<Version>) -> Result<(), Code> {
                     },
                 }
             };
-            let ended = call.run(&lease, limits.wall_call, guest).await;
+            let ended = call.run(lease, limits.wall_call, guest).await;
             ended.and_then(|good| if good { Ok(()) } else { Err(Code::JobFailed) })
         }
     };
@@ -44,10 +44,9 @@ pub(crate) async fn run(version: &Arc<Version>) -> Result<(), Code> {
 }
 
 /// How a version is: it starts within its limit, and says so itself if it exports the health interface.
-pub(crate) async fn probe(version: &Arc<Version>) -> (Health, Option<Code>) {
-    let lease = version.lease();
+pub(crate) async fn probe(lease: &Lease) -> (Health, Option<Code>) {
     let call = Call::new(lease.limits());
-    match ask(&lease, &call).await {
+    match ask(lease, &call).await {
         Ok(State::Healthy) => (Health::Healthy, None),
         Ok(State::Degraded) => (Health::Degraded, None),
         Ok(State::Starting) => (Health::Starting, None),
@@ -87,9 +86,12 @@ async fn tick(version: Arc<Version>, timer: TimerTrigger) {
     let mut due = tokio::time::Instant::now();
     loop {
         tokio::time::sleep_until(due + jitter(timer.jitter)).await;
-        let version = Arc::clone(&version);
+        // An aborted timer goes on to its next pause: by then the version may drain.
+        let Some(lease) = version.lease() else {
+            return;
+        };
         // A run of its own: aborting the timer at a swap does not cut it off.
-        let _ = tokio::spawn(async move { run(&version).await }).await;
+        let _ = tokio::spawn(async move { run(&lease).await }).await;
         let now = tokio::time::Instant::now();
         due += every;
         if due < now {

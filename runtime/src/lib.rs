@@ -12,7 +12,7 @@
 //!
 //! Absent on purpose: keys, trust, policy decisions, sockets of its own making, any route for guest text to the agent.
 //!
-//! Start reading at [`executor`], then `version`, `service` and `job`; limits are in `redan_host_api::limits`.
+//! Start reading at [`executor`], then `version`, `swap`, `service` and `job`; limits are in `redan_host_api::limits`.
 #![forbid(unsafe_code)]
 
 mod broker;
@@ -21,4 +21,5 @@ pub mod engine;
 pub mod executor;
 mod job;
 mod service;
+mod swap;
 mod version;

@@ -1,6 +1,7 @@
-//! A service: a listener that never closes, and one pointer to the version that answers.
+//! A service: a listener that never closes, and each request's way through the version that answers.
 
-use crate::version::{Call, Entry, Lease, Version};
+use crate::swap::{Lease, Pointer};
+use crate::version::{Call, Entry, Version};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -13,7 +14,7 @@ use redan_protocol::{ByteCount, Code};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -36,7 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The service of one component, whatever version answers.
 #[derive(Default)]
 pub(crate) struct Service {
-    current: RwLock<Option<Arc<Version>>>,
+    /// Which version answers.
+    pub(crate) pointer: Pointer,
     listening: Mutex<Option<(SocketAddr, AbortHandle)>>,
 }
 
@@ -58,28 +60,6 @@ impl Service {
         Ok(())
     }
 
-    /// One pointer swap. Requests that hold the old version keep it until they end.
-    pub(crate) fn swap(&self, version: Option<Arc<Version>>) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = version;
-    }
-
-    /// Takes the version out if it is this one.
-    pub(crate) fn take_out(&self, version: &Arc<Version>) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, version))
-        {
-            *current = None;
-        }
-    }
-
-    /// The version that answers now, leased under the lock that a swap needs: no call slips between swap and drain.
-    fn lease(&self) -> Option<Lease> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
-        current.as_ref().map(Version::lease)
-    }
-
     async fn answer(&self, request: Request<Incoming>) -> Response<WasiBody> {
         match self.try_answer(request).await {
             Ok(answer) => answer,
@@ -89,6 +69,7 @@ impl Service {
 
     async fn try_answer(&self, request: Request<Incoming>) -> Result<Response<WasiBody>, Refused> {
         let version = self
+            .pointer
             .lease()
             .ok_or((StatusCode::SERVICE_UNAVAILABLE, Code::NothingToRunSafely))?;
         let Entry::Service(entry) = &version.entry else {

@@ -1,5 +1,6 @@
-//! One linked version of a workload, the leases calls hold on it, and what the host saw of them.
+//! One linked version of a workload, its calls, and what the host saw of them.
 
+use crate::swap::Leases;
 use futures_util::future::Either;
 use redan_host_api::bindings::ProbedPre;
 use redan_host_api::limits::{Cpu, Verdict};
@@ -12,17 +13,13 @@ use redan_protocol::report::Bucket;
 use redan_protocol::{Code, ComponentName, Millis};
 use redan_sealed::Sealed;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::Semaphore;
 use wasmtime::component::InstancePre;
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
-
-/// How long interrupted calls may take to let go. An epoch, a poll and a drop; a second is generous.
-const LET_GO: Duration = Duration::from_secs(1);
 
 /// What a version does when it is called.
 pub(crate) enum Entry {
@@ -41,10 +38,8 @@ pub(crate) struct Version {
     pub(crate) health: Option<ProbedPre<GuestState>>,
     pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) places: Arc<Semaphore>,
+    pub(crate) leases: Leases,
     engine: Engine,
-    active: AtomicUsize,
-    idle: Notify,
-    stop: watch::Sender<bool>,
     seen: Mutex<Seen>,
 }
 
@@ -83,9 +78,7 @@ impl Version {
             places: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))),
             capabilities,
             engine: engine.clone(),
-            active: AtomicUsize::new(0),
-            idle: Notify::new(),
-            stop: watch::Sender::new(false),
+            leases: Leases::default(),
             seen: Mutex::default(),
         }))
     }
@@ -93,33 +86,6 @@ impl Version {
     /// The limits of its grant.
     pub(crate) fn limits(&self) -> &Limits {
         &self.capabilities.grant().limits
-    }
-
-    /// A lease: while it lives, the version is not gone.
-    pub(crate) fn lease(self: &Arc<Self>) -> Lease {
-        self.active.fetch_add(1, Ordering::AcqRel);
-        Lease(Arc::clone(self))
-    }
-
-    /// Waits for the calls, then interrupts what is left.
-    pub(crate) async fn drain(&self, limit: Millis) {
-        let limit = Duration::from_millis(limit.get());
-        if tokio::time::timeout(limit, self.until_idle()).await.is_err() {
-            self.stop.send_replace(true);
-            let _ = tokio::time::timeout(LET_GO, self.until_idle()).await;
-        }
-    }
-
-    async fn until_idle(&self) {
-        loop {
-            let idle = self.idle.notified();
-            tokio::pin!(idle);
-            idle.as_mut().enable();
-            if self.active.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            idle.await;
-        }
     }
 
     /// What was seen since the last time; `None` when there were no calls.
@@ -140,24 +106,6 @@ impl Version {
         seen.failures = seen.failures.saturating_add(u32::from(failure.is_some()));
         seen.last = failure.or(noted).or(seen.last);
         seen.cpu_millis = seen.cpu_millis.saturating_add(cpu_millis);
-    }
-}
-
-/// Holds a version while a call uses it.
-pub(crate) struct Lease(Arc<Version>);
-
-impl std::ops::Deref for Lease {
-    type Target = Version;
-    fn deref(&self) -> &Version {
-        &self.0
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.0.active.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.idle.notify_waiters();
-        }
     }
 }
 
@@ -190,7 +138,6 @@ impl Call {
         wall: Millis,
         guest: impl Future<Output = wasmtime::Result<T>>,
     ) -> Result<T, Code> {
-        let mut stop = version.stop.subscribe();
         let volumes = if version.capabilities.has_writable_volume() {
             Either::Left(over_quota(Arc::clone(&version.capabilities)))
         } else {
@@ -204,7 +151,7 @@ impl Call {
                 Ok(Err(error)) => return Err(link::classify(&error, &self.verdict)),
                 Err(_) => Code::WallLimit,
             },
-            _ = stop.wait_for(|stop| *stop) => Code::Superseded,
+            () = version.leases.stopped() => Code::Superseded,
             () = volumes => Code::VolumeQuota,
         };
         self.verdict.deny(code);
