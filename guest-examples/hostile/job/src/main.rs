@@ -1,0 +1,244 @@
+//! A job that attacks its host. `ATTACK` in its environment names the attack; what it aims at is in `TARGET`.
+//!
+//! It ends well when the host behaved as it should and the guest lives on, and fails when an attack succeeded. Where
+//! the host is to end the call, the attack never ends by itself.
+
+mod bindings {
+    wit_bindgen::generate!({ world: "hostile", path: "wit", generate_all });
+}
+
+use bindings::wasi::keyvalue::{batch, store};
+use bindings::wasi::logging::logging::{Level, log};
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+const MIB: usize = 1 << 20;
+
+fn main() -> ExitCode {
+    let attack = variable("ATTACK");
+    let held = match attack.as_str() {
+        "none" => true,
+        "fail" => false,
+        "panic" => panic!("as wanted"),
+        "sleep" => {
+            std::thread::sleep(Duration::from_secs(86_400));
+            false
+        }
+        "leak-handles" => leak_handles(),
+        "huge-list" => {
+            wasip2::cli::stdout::get_stdout().write(&vec![b'x'; 64 * MIB]).is_err()
+        }
+        "huge-string" => {
+            log(Level::Info, "", &"x".repeat(64 * MIB));
+            false
+        }
+        "flood-stdout" => flood_stdout(),
+        "flood-log" => {
+            (0..2_000).for_each(|_| log(Level::Error, "flood", &"x".repeat(1_000)));
+            true
+        }
+        "endless-line" => {
+            (0..1_000).for_each(|_| print!("{}", "x".repeat(4_000)));
+            true
+        }
+        "forge-log-lines" => {
+            log(Level::Info, "a\n0 err forged", "b\r\u{1b}[2J\u{202e}");
+            println!("c\u{1b}[31m");
+            true
+        }
+        "random" => wasip2::random::random::get_random_bytes(65_537).is_empty(),
+        "insecure-random" => wasip2::random::insecure::get_insecure_random_bytes(65_537).is_empty(),
+        "kv-bytes" => fill_bucket(|n| (format!("key-{n}"), vec![0; 4_096])),
+        "kv-keys" => fill_bucket(|n| (n.to_string(), Vec::new())),
+        "kv-long-key" => fill_bucket(|_| ("k".repeat(1_025), Vec::new())),
+        "kv-batch" => {
+            let many = (0..1_025).map(|n| (n.to_string(), Vec::new())).collect::<Vec<_>>();
+            trapping(batch::set_many(&bucket(), &many))
+        }
+        "kv-read-back-multiplied" => multiply(),
+        "kv-foreign-bucket" => matches!(store::open("other"), Err(store::Error::NoSuchStore)),
+        "fill-volume" => fill_volume(),
+        "many-files" => (0..).all(|n| fs::write(format!("/state/{n}"), []).is_ok()),
+        "write-volume" => fs::write("/state/more", "x").is_ok(),
+        "write-read-only" => {
+            fs::read("/state/kept").is_ok_and(|kept| kept == b"kept")
+                && refused(fs::write("/state/kept", "changed"))
+                && refused(fs::write("/state/new", "x"))
+                && refused(fs::remove_file("/state/kept"))
+                && refused(fs::create_dir("/state/folder"))
+        }
+        "escape" => escape(),
+        "look-around" => look_around(),
+        "fetch" => return fetch(&variable("TARGET")),
+        _ => false,
+    };
+    if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}
+
+/// A host resource a round, never dropped.
+fn leak_handles() -> bool {
+    loop {
+        std::mem::forget(wasip2::clocks::monotonic_clock::subscribe_duration(1 << 60));
+    }
+}
+
+/// More lines than any budget; that they are dropped is no concern of the guest.
+fn flood_stdout() -> bool {
+    let mut out = std::io::stdout().lock();
+    (0..2_000).all(|n| writeln!(out, "{n} {}", "x".repeat(1_000)).is_ok())
+}
+
+fn bucket() -> store::Bucket {
+    store::open("default").expect("the grant has it")
+}
+
+/// A refused write is what the host's verdict says; trapping makes the verdict the outcome.
+fn trapping(outcome: Result<(), store::Error>) -> bool {
+    outcome.expect("over the quota");
+    false
+}
+
+fn fill_bucket(pair: impl Fn(u32) -> (String, Vec<u8>)) -> bool {
+    let bucket = bucket();
+    for n in 0.. {
+        let (key, value) = pair(n);
+        if let Err(error) = bucket.set(&key, &value) {
+            return trapping(Err(error));
+        }
+    }
+    false
+}
+
+/// One stored value, asked for a thousand times in one call: the host would hold a thousand copies.
+fn multiply() -> bool {
+    let bucket = bucket();
+    bucket.set("large", &vec![7; 32 * 1024]).expect("within the quota");
+    let keys = vec!["large".to_owned(); 1_024];
+    batch::get_many(&bucket, &keys).expect("refused").is_empty()
+}
+
+fn fill_volume() -> bool {
+    let mut file = fs::File::create("/state/large").expect("writable");
+    loop {
+        if file.write_all(&[1; 4_096]).is_err() {
+            return false;
+        }
+    }
+}
+
+fn refused<T>(outcome: std::io::Result<T>) -> bool {
+    outcome.is_err()
+}
+
+/// `/state/kept` may be read, also through a link inside; nothing outside may be touched by any spelling.
+fn escape() -> bool {
+    let inside = fs::read("/state/kept").is_ok_and(|kept| kept == b"kept")
+        && fs::read("/state/planted-inside").is_ok_and(|kept| kept == b"kept");
+    let outside = variable("TARGET");
+    let spellings = [
+        outside.clone(),
+        "/state/../secret".to_owned(),
+        "/state/./../secret".to_owned(),
+        "/state/folder/../../secret".to_owned(),
+        format!("/state/{outside}"),
+        format!("/state/{}{outside}", "../".repeat(40)),
+        "/state/planted-relative".to_owned(),
+        "/state/planted-absolute".to_owned(),
+        "/state/planted-folder/secret".to_owned(),
+        "secret".to_owned(),
+        "/proc/self/environ".to_owned(),
+        "/state/planted-root/proc/self/environ".to_owned(),
+    ];
+    let closed = spellings.iter().all(|path| {
+        refused(fs::read(path)) && refused(fs::OpenOptions::new().append(true).open(path)) && refused(fs::metadata(path))
+    });
+    let renames = refused(fs::rename("/state/kept", "/state/../moved"))
+        && refused(fs::rename("/state/../secret", "/state/taken"))
+        && refused(fs::hard_link("/state/../secret", "/state/taken"))
+        && refused(fs::hard_link("/state/planted-relative", "/state/taken/"))
+        && refused(fs::write("/state/../new", "x"));
+    inside && closed && renames && own_links()
+}
+
+/// A link the guest makes itself may be refused, or made; followed out of the volume it is never.
+fn own_links() -> bool {
+    use wasip2::filesystem::preopens::get_directories;
+    let directories = get_directories();
+    let Some((state, _)) = directories.iter().find(|(_, path)| path == "/state") else {
+        return false;
+    };
+    ["../secret", "/", "/etc/passwd"].iter().enumerate().all(|(n, to)| {
+        let name = format!("own-{n}");
+        let _ = state.symlink_at(to, &name);
+        let through = ["", "/etc/passwd", "/secret"];
+        through.iter().all(|rest| refused(fs::read(format!("/state/{name}{rest}"))))
+    })
+}
+
+/// Nothing is granted: nothing is there.
+fn look_around() -> bool {
+    use wasip2::clocks::{monotonic_clock, wall_clock};
+    let names = std::env::vars().filter(|(name, _)| name != "ATTACK").count();
+    let folders = wasip2::filesystem::preopens::get_directories().len();
+    let arguments = std::env::args().count();
+    let input = std::io::read_to_string(std::io::stdin()).unwrap_or_default();
+    let seed = wasip2::random::insecure_seed::insecure_seed();
+    names == 0
+        && folders == 0
+        && arguments == 0
+        && input.is_empty()
+        && seed == (0, 0)
+        && wall_clock::now().seconds == 0
+        && monotonic_clock::now() == 0
+        && fs::read("/etc/passwd").is_err_and(|error| error.kind() != ErrorKind::PermissionDenied || error.raw_os_error().is_some())
+}
+
+/// Asks the target and ends well when there was an answer; the host's verdict is the outcome otherwise.
+fn fetch(target: &str) -> ExitCode {
+    use wasip2::http::outgoing_handler::handle;
+    use wasip2::http::types::{Fields, Method, OutgoingRequest, Scheme};
+    let (scheme, rest) = target.split_once("://").expect("a URL");
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let headers = Fields::new();
+    let padding = variable("PADDING").parse().unwrap_or(0);
+    if padding > 0 {
+        headers.append("padding", &vec![b'x'; padding]).expect("a header");
+    }
+    let request = OutgoingRequest::new(headers);
+    let method = variable("METHOD");
+    let method = if method.is_empty() { Method::Get } else { Method::Other(method) };
+    let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
+    request.set_method(&method).expect("a method");
+    request.set_scheme(Some(&scheme)).expect("a scheme");
+    request.set_authority(Some(authority)).expect("an authority");
+    request.set_path_with_query(Some(&format!("/{path}"))).expect("a path");
+    let body = request.body().expect("once");
+    let answer = handle(request, None).expect("sent");
+    if let Ok(upload) = variable("UPLOAD").parse::<usize>() {
+        let stream = body.write().expect("once");
+        for _ in 0..upload.div_ceil(4_096) {
+            if stream.blocking_write_and_flush(&[b'x'; 4_096]).is_err() {
+                break;
+            }
+        }
+    }
+    let _ = wasip2::http::types::OutgoingBody::finish(body, None);
+    answer.subscribe().block();
+    let answer = answer.get().expect("ready").expect("once").expect("answered");
+    let body = answer.consume().expect("once");
+    let stream = body.stream().expect("once");
+    while stream.blocking_read(4_096).is_ok() {}
+    // The stream's end and its failure look alike; the trailers tell which it was.
+    drop(stream);
+    let trailers = wasip2::http::types::IncomingBody::finish(body);
+    trailers.subscribe().block();
+    let whole = trailers.get().expect("ready").expect("once");
+    whole.expect("a whole body");
+    ExitCode::SUCCESS
+}
