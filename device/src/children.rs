@@ -33,15 +33,15 @@ pub(crate) fn executor(publisher: &PublisherName, data: &Path, user: Option<u32>
 }
 
 /// The broker: dials what the agent's rules admit.
-pub(crate) fn broker() -> Result<(), Fault> {
+pub(crate) fn broker(user: Option<u32>) -> Result<(), Fault> {
     let agent = inherited(3)?;
-    confine(Kind::Broker, None, None)?;
+    confine(Kind::Broker, None, user)?;
     redan_broker::run(agent).map_err(|error| Fault::Sibling(error.to_string()))
 }
 
 /// A compiler: one component.
-pub(crate) fn compiler() -> Result<(), Fault> {
+pub(crate) fn compiler(user: Option<u32>) -> Result<(), Fault> {
     let channel = inherited(3)?;
-    confine(Kind::Compiler, None, None)?;
+    confine(Kind::Compiler, None, user)?;
     compiler::run(&channel).map_err(|error| Fault::Sibling(error.to_string()))
 }

@@ -78,9 +78,15 @@ enum Device {
         user: Option<u32>,
     },
     #[command(hide = true)]
-    Broker,
+    Broker {
+        #[arg(long)]
+        user: Option<u32>,
+    },
     #[command(hide = true)]
-    Compiler,
+    Compiler {
+        #[arg(long)]
+        user: Option<u32>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -123,8 +129,8 @@ fn main() -> ExitCode {
             data,
             user,
         } => children::executor(&publisher, &data, user).map(|()| 0),
-        Device::Broker => children::broker().map(|()| 0),
-        Device::Compiler => children::compiler().map(|()| 0),
+        Device::Broker { user } => children::broker(user).map(|()| 0),
+        Device::Compiler { user } => children::compiler(user).map(|()| 0),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

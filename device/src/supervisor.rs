@@ -23,6 +23,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 const USERS_FROM: u32 = 0x7265_0000;
 /// How many there are.
 const USERS: u32 = 0xffff;
+/// User ids of the broker and of compilers, below those of executors.
+const BROKER_USER: u32 = USERS_FROM - 1;
+const COMPILER_USER: u32 = USERS_FROM - 2;
 
 /// What the main thread waits for.
 enum Event {
@@ -64,7 +67,11 @@ pub(crate) fn run(config: &Path) -> Result<u8, Fault> {
         children: BTreeMap::new(),
         root: rustix::process::geteuid().is_root(),
     };
-    supervisor.start(Who::Broker, vec!["broker".into()], vec![far_broker])?;
+    supervisor.start(
+        Who::Broker,
+        supervisor.as_user("broker", BROKER_USER),
+        vec![far_broker],
+    )?;
     let arguments = vec!["agent".into(), "--config".into(), config.into_os_string()];
     supervisor.start(Who::Agent, arguments, vec![far_agent, broker])?;
     listen(Arc::clone(&supervisor.agent), events);
@@ -127,6 +134,15 @@ impl Supervisor {
         let id = i32::try_from(child.id()).unwrap_or_default();
         self.children.insert(id, (who, child));
         Ok(())
+    }
+
+    /// Arguments of a process that is to have a user of its own, if this one may give it.
+    fn as_user(&self, kind: &str, user: u32) -> Vec<OsString> {
+        let mut arguments = vec![kind.into()];
+        if self.root {
+            arguments.extend(["--user".into(), user.to_string().into()]);
+        }
+        arguments
     }
 
     fn serve(&mut self, inbox: &Receiver<Event>) -> Result<u8, Fault> {
@@ -216,7 +232,7 @@ impl Supervisor {
 
     fn start_compiler(&mut self) -> Result<Vec<OwnedFd>, Fault> {
         let (near, far) = pair()?;
-        self.start(Who::Compiler, vec!["compiler".into()], vec![far])?;
+        self.start(Who::Compiler, self.as_user("compiler", COMPILER_USER), vec![far])?;
         Ok(vec![near])
     }
 

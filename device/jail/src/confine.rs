@@ -1,6 +1,6 @@
 //! Giving up what a kind of process does not need.
 
-use crate::filter::{Lists, install};
+use crate::filter::install;
 use crate::{Isolation, JailError, last};
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd,
@@ -19,6 +19,8 @@ pub enum Kind {
     Broker,
     /// One component in, native code out: no network, no files.
     Compiler,
+    /// Not of a device: the key tool, which denies itself sockets and nothing else.
+    Ceremony,
 }
 
 /// What a resolver reads (glibc loads its modules while it runs).
@@ -59,22 +61,18 @@ pub fn confine(kind: Kind, data: Option<&Path>, user: Option<u32>) -> Result<Iso
     if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } != 0 {
         return Err(last("prctl"));
     }
-    let lists = Lists {
-        never: true,
-        sockets: matches!(kind, Kind::Executor | Kind::Compiler),
-        accept: matches!(kind, Kind::Broker | Kind::Compiler),
-    };
-    isolation.seccomp = install(&lists)?;
+    isolation.seccomp = install(kind)?;
     Ok(isolation)
 }
 
 /// Denies this process sockets for good: the ceremony tool's first act.
 pub fn deny_sockets() -> Result<bool, JailError> {
-    install(&Lists {
-        never: false,
-        sockets: true,
-        accept: true,
-    })
+    // Without it, a filter needs privileges this tool may lack.
+    // SAFETY: prctl with constant arguments.
+    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
+        return Err(last("prctl"));
+    }
+    install(Kind::Ceremony)
 }
 
 fn limits(kind: Kind) -> Result<(), JailError> {
@@ -106,9 +104,11 @@ fn landlock(kind: Kind, data: Option<&Path>) -> bool {
         let mut ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(abi))?;
-        if kind != Kind::Broker {
-            ruleset = ruleset.handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?;
-        }
+        ruleset = if kind == Kind::Broker {
+            ruleset.handle_access(AccessNet::BindTcp)?
+        } else {
+            ruleset.handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?
+        };
         let mut ruleset = ruleset.create()?;
         if let Some(data) = data
             && let Ok(folder) = PathFd::new(data)
