@@ -23,6 +23,12 @@ pub enum CeremonyError {
     /// A production fleet with a threshold of one.
     #[error("a production fleet needs a threshold of at least 2")]
     Threshold,
+    /// A folder that is no fleet's.
+    #[error("fleet.json does not describe a fleet")]
+    Fleet,
+    /// A bundle without a certificate.
+    #[error("the issuer's file holds no certificate")]
+    Issuer,
     /// A file that cannot be read or written.
     #[error("{path}: {what}")]
     File {
@@ -54,7 +60,7 @@ impl CeremonyError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Exists { .. } => Code::Conflict,
-            Self::Publisher { .. } | Self::Threshold => Code::BadRequest,
+            Self::Publisher { .. } | Self::Threshold | Self::Fleet | Self::Issuer => Code::BadRequest,
             Self::File { .. } => Code::DiskFailed,
             Self::Publish(error) => error.code(),
             Self::Identity(error) => error.code(),
@@ -65,7 +71,9 @@ impl CeremonyError {
     /// What to do.
     pub const fn remedy(&self) -> &'static str {
         match self {
-            Self::Exists { .. } => "name a new folder with --out; a fleet is founded once",
+            Self::Exists { .. } => "name another with --out; nothing is ever written over",
+            Self::Fleet => "name the public/ folder that redan-ceremony init wrote",
+            Self::Issuer => "name operator-issuer.pem or server-issuer.pem of the fleet's offline/ folder",
             Self::Publisher { .. } => "add its publisher with --publisher",
             Self::Threshold => "use --holders 3 --threshold 2, or --profile development",
             Self::File { .. } => "check that the folder may be written and has room",
@@ -78,7 +86,7 @@ impl CeremonyError {
     /// Exit code (style §5).
     pub const fn exit(&self) -> u8 {
         match self {
-            Self::Exists { .. } | Self::Publisher { .. } | Self::Threshold => 2,
+            Self::Exists { .. } | Self::Publisher { .. } | Self::Threshold | Self::Fleet | Self::Issuer => 2,
             Self::File { .. }
             | Self::Publish(PublishError::File { .. })
             | Self::Identity(IdentityError::File { .. }) => 3,

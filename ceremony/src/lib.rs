@@ -15,5 +15,6 @@
 pub mod delegate;
 pub mod error;
 pub mod found;
+pub mod issue;
 
 pub use error::CeremonyError;

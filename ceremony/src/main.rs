@@ -4,7 +4,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use redan_ceremony::CeremonyError;
 use redan_ceremony::found::{Founding, found};
-use redan_protocol::{ComponentName, FleetId, PublisherName, UnixSeconds};
+use redan_ceremony::issue::{Issuing, Whose, issue};
+use redan_protocol::{ComponentName, FleetId, OperatorName, PublisherName, UnixSeconds};
 use redan_publish::Profile;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -45,6 +46,21 @@ enum Ceremony {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Make a key and certificate for an operator (7 days) or for the control server (90 days).
+    Issue {
+        /// For an operator of this name; without it, for the control server.
+        #[arg(long)]
+        operator: Option<OperatorName>,
+        /// The fleet's public/ folder.
+        #[arg(long)]
+        fleet_dir: PathBuf,
+        /// offline/operator-issuer.pem, or offline/server-issuer.pem.
+        #[arg(long)]
+        issuer: PathBuf,
+        /// File to write; must not exist.
+        #[arg(long)]
+        out: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -54,42 +70,9 @@ enum ProfileArgument {
 }
 
 fn main() -> ExitCode {
-    let Ceremony::Init {
-        profile,
-        fleet,
-        publishers,
-        components,
-        holders,
-        threshold,
-        out,
-    } = Arguments::parse().command;
-    let (profile, default_holders, default_threshold) = match profile {
-        ProfileArgument::Development => (Profile::Development, 1, 1),
-        ProfileArgument::Production => (Profile::Production, 3, 2),
-    };
-    let founding = Founding {
-        fleet,
-        profile,
-        publishers,
-        components,
-        holders: holders.unwrap_or(default_holders),
-        threshold: threshold.unwrap_or(default_threshold),
-        now: now(),
-    };
-    let outcome = if profile == Profile::Production && founding.threshold < 2 {
-        Err(CeremonyError::Threshold)
-    } else {
-        found(&founding, &out)
-    };
+    let outcome = run(Arguments::parse().command);
     match outcome {
-        Ok(()) => {
-            let text = format!(
-                "Founded fleet {} in {}.\n  offline/    custodians' keys: move each to its holder's medium\n  online/     \
-                 for redan-control fleet add\n  public/     roots and first metadata, for everyone\n  operators/  the first \
-                 administrator\n",
-                founding.fleet,
-                out.display()
-            );
+        Ok(text) => {
             // A closed standard output changes nothing about what was done.
             drop(std::io::stdout().write_all(text.as_bytes()));
             ExitCode::SUCCESS
@@ -102,6 +85,64 @@ fn main() -> ExitCode {
             );
             drop(std::io::stderr().write_all(text.as_bytes()));
             ExitCode::from(error.exit())
+        }
+    }
+}
+
+/// Does it, and gives what to say.
+fn run(command: Ceremony) -> Result<String, CeremonyError> {
+    match command {
+        Ceremony::Init {
+            profile,
+            fleet,
+            publishers,
+            components,
+            holders,
+            threshold,
+            out,
+        } => {
+            let (profile, default_holders, default_threshold) = match profile {
+                ProfileArgument::Development => (Profile::Development, 1, 1),
+                ProfileArgument::Production => (Profile::Production, 3, 2),
+            };
+            let founding = Founding {
+                fleet,
+                profile,
+                publishers,
+                components,
+                holders: holders.unwrap_or(default_holders),
+                threshold: threshold.unwrap_or(default_threshold),
+                now: now(),
+            };
+            if profile == Profile::Production && founding.threshold < 2 {
+                return Err(CeremonyError::Threshold);
+            }
+            found(&founding, &out)?;
+            Ok(format!(
+                "Founded fleet {} in {}.\n  offline/    custodians' keys: move each to its holder's medium\n  online/     \
+                 for redan-control fleet add\n  public/     roots and first metadata, for everyone\n  operators/  the first \
+                 administrator\n",
+                founding.fleet,
+                out.display()
+            ))
+        }
+        Ceremony::Issue {
+            operator,
+            fleet_dir,
+            issuer,
+            out,
+        } => {
+            let issuing = Issuing {
+                whose: operator.map_or(Whose::Server, Whose::Operator),
+                public: fleet_dir,
+                issuer,
+                now: now(),
+            };
+            let (id, expires) = issue(&issuing, &out)?;
+            let out = out.display();
+            Ok(format!(
+                "Wrote key and certificate of {id} to {out}; it ends at {expires}.\n"
+            ))
         }
     }
 }

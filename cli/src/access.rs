@@ -4,11 +4,13 @@ use crate::error::CliError;
 use bytes::Bytes;
 use clap::Args;
 use redan_identity::client::Connection;
+use redan_identity::profile;
 use redan_identity::{FleetAnchor, pem};
 use redan_protocol::wire::control_host;
 use redan_protocol::{ByteCount, FleetId, UnixSeconds};
 use redan_trust::lookup::LookupStep;
 use redan_trust::{Answer, Refresh, Repository, Step, Target, Trusted};
+use rustls_pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -75,6 +77,7 @@ impl Access {
         let fleet = FleetId::parse(fleet).map_err(|_| CliError::Answer("the fleet's description"))?;
         let anchor = FleetAnchor::from_pem(fleet.clone(), &read_text(&folder.join("ca.pem"))?)?;
         let (key, chain) = pem::read_bundle(&redan_identity::Zeroizing::new(read_text(operator)?))?;
+        hold_own(&anchor, &chain, operator, now())?;
         let config = redan_identity::tls::device_client(&anchor, chain, &key, now())?;
         let root = read_text(&folder.join("release/1.root.json"))?.into_bytes();
         let stream = TcpStream::connect(&address)
@@ -97,6 +100,20 @@ impl Access {
             root,
         })
     }
+}
+
+/// Holds one's own certificate against the profile before anybody else does: the server would only say "no".
+fn hold_own(
+    anchor: &FleetAnchor,
+    chain: &[CertificateDer<'_>],
+    file: &Path,
+    now: UnixSeconds,
+) -> Result<(), CliError> {
+    let known = profile::check(anchor, chain, profile::Purpose::Client, now);
+    known.map(drop).map_err(|source| CliError::Operator {
+        file: file.display().to_string(),
+        source,
+    })
 }
 
 impl Server {
@@ -224,4 +241,36 @@ impl Server {
 
 fn problem(body: &[u8]) -> CliError {
     serde_json::from_slice(body).map_or(CliError::Answer("a problem document"), CliError::Server)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redan_identity::{FleetCa, IssuerKind, KeyFile};
+    use redan_protocol::{OperatorName, SpiffeId};
+
+    #[test]
+    fn an_expired_operator_certificate_is_said_to_be_expired_before_anybody_is_asked() {
+        let fleet = FleetId::parse("plant.example").unwrap();
+        let founded = UnixSeconds::new(1_800_000_000);
+        let ca = FleetCa::found(fleet.clone(), founded).unwrap();
+        let issuer = ca.issuer(IssuerKind::Operator, founded).unwrap();
+        let id = SpiffeId::Operator(fleet, OperatorName::parse("alice").unwrap());
+        let key = KeyFile::generate().unwrap();
+        let chain = issuer.issue_for(&id, &key, founded).unwrap();
+        let anchor = ca.anchor().unwrap();
+        let at = |days: u64| {
+            let now = UnixSeconds::new(founded.get() + days * 86_400);
+            hold_own(&anchor, &chain, Path::new("alice.pem"), now)
+        };
+        assert!(at(6).is_ok());
+        let error = at(8).unwrap_err();
+        assert_eq!(error.because(), "certificate-expired");
+        assert!(error.to_string().contains("alice.pem"), "{error}");
+        assert!(
+            error.remedy().contains("redan-ceremony issue"),
+            "{}",
+            error.remedy()
+        );
+    }
 }

@@ -62,6 +62,14 @@ pub enum CliError {
     /// Certificates.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The operator's own certificate.
+    #[error("{file}: {source}")]
+    Operator {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        source: IdentityError,
+    },
     /// A key that does not belong to what is signed.
     #[error("none of the keys given with --key may sign {role}")]
     Key {
@@ -95,7 +103,7 @@ impl CliError {
             Self::Metadata(error) => error.code().name(),
             Self::Policy(_) => Code::PolicyInvalid.name(),
             Self::Publish(error) => error.code().name(),
-            Self::Identity(error) => error.code().name(),
+            Self::Identity(error) | Self::Operator { source: error, .. } => error.code().name(),
             Self::Key { .. } => Code::ThresholdNotMet.name(),
             Self::Audit(_) => "audit-tampered",
             Self::Denied(code) => code.name(),
@@ -115,6 +123,11 @@ impl CliError {
             Self::Policy(error) => error.remedy(),
             Self::Publish(error) => error.remedy(),
             Self::Identity(error) => error.remedy(),
+            Self::Operator {
+                source: IdentityError::NotNow { .. },
+                ..
+            } => "have a custodian make a new one: redan-ceremony issue --operator NAME …",
+            Self::Operator { source, .. } => source.remedy(),
             Self::Key { .. } => "name the key files of the role's holders with --key",
             Self::Audit(_) => "keep a copy of the log and investigate the server",
             Self::Denied(code) => code.remedy(),
