@@ -2,9 +2,20 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 macro_rules! amount {
     ($(#[$doc:meta])* $name:ident, $unit:literal) => {
+        amount! { $(#[$doc])* $name }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!("{}", $unit), self.0)
+            }
+        }
+    };
+    ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
@@ -22,11 +33,6 @@ macro_rules! amount {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!("{}", $unit), self.0)
-            }
-        }
     };
 }
 
@@ -44,7 +50,7 @@ amount! {
 }
 amount! {
     /// Seconds since 1970-01-01T00:00:00Z.
-    UnixSeconds, ""
+    UnixSeconds
 }
 amount! {
     /// A span of whole seconds.
@@ -119,6 +125,19 @@ impl From<Permille> for u16 {
     }
 }
 
+/// As people read dates (RFC 3339, UTC).
+impl fmt::Display for UnixSeconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = i64::try_from(self.0).ok();
+        let date = seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+        match date.and_then(|date| date.format(&Rfc3339).ok()) {
+            Some(text) => f.write_str(&text),
+            // Beyond the year 9999.
+            None => write!(f, "second {}", self.0),
+        }
+    }
+}
+
 impl fmt::Display for Permille {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}‰", self.0)
@@ -128,6 +147,19 @@ impl fmt::Display for Permille {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_shown_as_a_date() {
+        assert_eq!(UnixSeconds::new(0).to_string(), "1970-01-01T00:00:00Z");
+        assert_eq!(
+            UnixSeconds::new(1_796_080_588).to_string(),
+            "2026-11-30T23:16:28Z"
+        );
+        assert_eq!(
+            UnixSeconds::new(u64::MAX).to_string(),
+            format!("second {}", u64::MAX)
+        );
+    }
 
     #[test]
     fn a_share_above_all_is_refused() {
