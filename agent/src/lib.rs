@@ -12,7 +12,7 @@
 //!
 //! Absent on purpose: wasmtime, guest bytes, an `if` about policy or trust.
 //!
-//! Start reading at [`mod@run`], then `main_loop` and `session`.
+//! Start reading at `run`, then `main_loop` and `session`.
 #![forbid(unsafe_code)]
 
 mod admin;

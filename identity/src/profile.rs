@@ -2,7 +2,7 @@
 //!
 //! Shown by experiment with rustls-webpki 0.103, and kept as tests (`tests/identity/webpki.rs`): it accepts a leaf with no EKU or
 //! both, with two URI names or none, with other key usages, an issuer without keyCertSign, URI names with a query or upper case.
-//! So a chain must also follow [`rules`], which know exactly one form of every field. The issuer runs the same rules over a draft
+//! So a chain must also follow `rules`, which know exactly one form of every field. The issuer runs the same rules over a draft
 //! before it signs, so issuer and verifier cannot drift.
 
 mod kind;

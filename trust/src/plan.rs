@@ -6,7 +6,7 @@ use redan_policy::EffectiveGrant;
 use redan_protocol::{ByteCount, Digest};
 use std::collections::BTreeSet;
 
-/// A whole release set this device may adopt now. Made only by [`crate::decide`]; the fields are read, not written.
+/// A whole release set this device may adopt now. Made only by [`crate::decide()`]; the fields are read, not written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Plan {
     pub(crate) direction: Direction,

@@ -123,5 +123,5 @@ pub enum Effect {
     Wake(Mono),
 }
 
-/// What [`Machine::step`] answers with.
+/// What [`crate::Machine::step`] answers with.
 pub type Effects = Vec<Effect>;

@@ -1,7 +1,7 @@
 //! Landlock, seccomp, resource limits and re-execution: the `unsafe` before exec.
 //!
-//! What it is: how the supervisor starts its children ([`spawn`]), how a child takes the descriptors it inherited
-//! ([`inherited`]), and how each kind of process gives up what it does not need ([`confine`]).
+//! What it is: how the supervisor starts its children ([`spawn()`]), how a child takes the descriptors it inherited
+//! ([`inherited`]), and how each kind of process gives up what it does not need ([`confine()`]).
 //!
 //! Whom it believes: the kernel. What the kernel lacks is reported in [`Isolation`], never hidden.
 //!
@@ -10,7 +10,7 @@
 //!
 //! Absent on purpose: policy, paths of its own choosing, a way to undo.
 //!
-//! Start reading at [`confine`].
+//! Start reading at [`confine()`].
 // The one crate beside `runtime/sealed` that may: `pre_exec`, `from_raw_fd`, `prctl` and `setresuid` have no safe form.
 #![allow(unsafe_code, reason = "argued at each block")]
 
