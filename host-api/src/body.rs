@@ -1,5 +1,6 @@
 //! Bodies that stop at their limit, in every direction.
 
+use crate::egress::header_bytes;
 use crate::limits::Verdict;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -41,10 +42,12 @@ impl<B> Bounded<B> {
     }
 
     fn admit(&mut self, frame: &Frame<Bytes>) -> Result<(), Error> {
-        let Some(data) = frame.data_ref() else {
-            return Ok(());
+        // Trailers are bytes on the wire like any others.
+        let length = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => u64::try_from(data.len()).unwrap_or(u64::MAX),
+            (None, Some(trailers)) => header_bytes(trailers),
+            (None, None) => return Ok(()),
         };
-        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
         if length == 0 {
             self.empty = self.empty.saturating_add(1);
         }

@@ -4,6 +4,7 @@ use crate::bindings::keyvalue::{atomics, batch, store};
 use crate::kv::{BATCH_LEN_MAX, Bucket, KvError, Operation};
 use crate::state::GuestState;
 use redan_policy::grant::Bucket as Quota;
+use redan_protocol::Code;
 use std::sync::Arc;
 use wasmtime::Result;
 use wasmtime::component::Resource;
@@ -22,6 +23,12 @@ impl GuestState {
         Ok((Arc::clone(&handle.bucket), Arc::clone(&handle.quota)))
     }
 
+    /// Denies with a code, which is also all that the guest is told.
+    fn refuse(&self, code: Code) -> store::Error {
+        self.verdict.deny(code);
+        store::Error::Other(code.name().to_owned())
+    }
+
     /// Runs what touches the disk away from the threads that serve other calls.
     async fn on_disk<T: Send + 'static>(
         &mut self,
@@ -31,10 +38,11 @@ impl GuestState {
         Ok(match done {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                if !matches!(error, KvError::NotANumber) {
-                    self.verdict.deny(error.code());
+                if matches!(error, KvError::NotANumber) {
+                    Err(store::Error::Other(error.code().name().to_owned()))
+                } else {
+                    Err(self.refuse(error.code()))
                 }
-                Err(store::Error::Other(error.code().name().to_owned()))
             }
             Err(_) => Err(store::Error::Other("internal".to_owned())),
         })
@@ -101,12 +109,22 @@ impl batch::Host for GuestState {
     ) -> Answer<Vec<Option<(String, Vec<u8>)>>> {
         let (bucket, _) = self.bucket(&handle)?;
         if keys.len() > BATCH_LEN_MAX {
-            return Ok(Err(store::Error::Other(KvError::Quota.code().name().to_owned())));
+            return Ok(Err(self.refuse(KvError::Quota.code())));
         }
-        let found = keys
-            .into_iter()
-            .map(|key| bucket.get(&key).map(|value| (key, value)));
-        Ok(Ok(found.collect()))
+        // One key named a thousand times is a thousand copies in this process: what goes to the guest in one call is
+        // bounded like what comes from it.
+        let most = self.capabilities.grant().limits.hostcall_bytes.get();
+        let (mut found, mut bytes) = (Vec::new(), 0_u64);
+        for key in keys {
+            let pair = bucket.get(&key).map(|value| (key, value));
+            let length = pair.as_ref().map_or(0, |(key, value)| key.len().saturating_add(value.len()));
+            bytes = bytes.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+            if bytes > most {
+                return Ok(Err(self.refuse(Code::HostcallLimit)));
+            }
+            found.push(pair);
+        }
+        Ok(Ok(found))
     }
 
     async fn set_many(&mut self, handle: Resource<Handle>, pairs: Vec<(String, Vec<u8>)>) -> Answer<()> {

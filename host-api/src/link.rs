@@ -9,6 +9,7 @@ use crate::limits::Verdict;
 use crate::log::Source;
 use crate::state::GuestState;
 use redan_policy::EffectiveGrant;
+use redan_policy::imports::Capability;
 use redan_protocol::Code;
 use wasmtime::component::{HasSelf, Linker, ResourceTableError};
 use wasmtime::{Engine, Result, Trap};
@@ -17,7 +18,7 @@ use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 use wasmtime_wasi_config::WasiConfig;
-use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
+use wasmtime_wasi_http::{FieldMapError, WasiHttp, WasiHttpView};
 
 type G = GuestState;
 
@@ -43,22 +44,23 @@ pub fn linker(engine: &Engine, grant: &EffectiveGrant) -> Result<Linker<GuestSta
     filesystem::types::add_to_linker::<G, WasiFilesystem>(l, G::filesystem)?;
     let http = wasmtime_wasi_http::p2::bindings::LinkOptions::default();
     wasmtime_wasi_http::p2::bindings::http::types::add_to_linker::<G, WasiHttp>(l, &(&http).into(), G::http)?;
-    logging::logging::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
-    let stub = |name: &str| {
-        grant
-            .denied_optional
-            .iter()
-            .any(|denied| denied.starts_with(name))
+    // Asked for as optional and not granted: linked, with nothing behind it.
+    let stub = |capability: Capability| {
+        let mut denied = grant.denied_optional.iter();
+        denied.any(|denied| denied == capability.section())
     };
-    if !grant.net_http.is_empty() || stub("net") {
+    if grant.log.is_some() || stub(Capability::Log) {
+        logging::logging::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
+    }
+    if !grant.net_http.is_empty() || stub(Capability::NetHttp) {
         wasmtime_wasi_http::p2::bindings::http::outgoing_handler::add_to_linker::<G, WasiHttp>(l, G::http)?;
     }
-    if !grant.kv.is_empty() || stub("kv") {
+    if !grant.kv.is_empty() || stub(Capability::Kv) {
         keyvalue::store::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
         keyvalue::atomics::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
         keyvalue::batch::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
     }
-    if grant.config.is_some() || stub("config") {
+    if grant.config.is_some() || stub(Capability::Config) {
         wasmtime_wasi_config::add_to_linker(l, |state: &mut G| WasiConfig::from(state.config()))?;
     }
     Ok(linker)
@@ -73,6 +75,12 @@ pub fn classify(error: &wasmtime::Error, verdict: &Verdict) -> Code {
         Some(Trap::StackOverflow) => return Code::StackLimit,
         Some(_) => return Code::Trapped,
         None => {}
+    }
+    if matches!(
+        error.downcast_ref::<FieldMapError>(),
+        Some(FieldMapError::TotalSizeTooBig | FieldMapError::TooManyFields)
+    ) {
+        return Code::HeaderLimit;
     }
     if matches!(
         error.downcast_ref::<ResourceTableError>(),

@@ -20,6 +20,9 @@ pub const FIBER_STACK: ByteCount = ByteCount::mib(2);
 const MEMORY_RESERVATION: ByteCount = ByteCount::mib(4096);
 const MEMORY_GUARD: ByteCount = ByteCount::mib(32);
 
+/// Memories of one component, in however many of its core modules. A grant's total bounds their sum.
+const MEMORIES_MAX: u32 = 8;
+
 /// How large the executor's pool is. Chosen before confinement, from the device's memory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Sizes {
@@ -129,8 +132,10 @@ fn pool(sizes: &Sizes, scan: Enabled) -> PoolingAllocationConfig {
         .total_tables(cores)
         .total_stacks(sizes.instances)
         .max_core_instances_per_component(32)
-        .max_memories_per_component(8)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_memories_per_module(MEMORIES_MAX)
         .max_tables_per_component(32)
+        .max_tables_per_module(32)
         .max_component_instance_size(1 << 20)
         .max_core_instance_size(1 << 20)
         .table_elements(20_000)

@@ -46,6 +46,9 @@ pub enum SealedError {
     /// wasmtime does not take it: made by another version, for other settings, or not native code at all.
     #[error("the native code is not of this engine")]
     ForeignCode,
+    /// Native code of this engine that wants more from the start than any instance may have here.
+    #[error("the component does not fit this engine: {0}")]
+    DoesNotFit(Code),
 }
 
 impl SealedError {
@@ -54,6 +57,7 @@ impl SealedError {
         match self {
             Self::NotSealed | Self::Length | Self::ForeignCode => Code::CachePoisoned,
             Self::Os(_) => Code::Internal,
+            Self::DoesNotFit(code) => *code,
         }
     }
 
@@ -114,8 +118,27 @@ impl Sealed {
         // cache and checked under its device-only MAC key. `self.0` is private memory read once: no second look at the
         // file can differ. wasmtime itself refuses another version, other settings or missing CPU features.
         let component = unsafe { Component::deserialize(engine, &self.0) };
-        component.map_err(|_| SealedError::ForeignCode)
+        component.map_err(|error| refusal(&error))
     }
+}
+
+/// Whether the code is bad or only too large: bad code is thrown away and compiled again, which cures no size.
+///
+/// wasmtime has no types for its pool's refusals; the texts are held by tests here.
+fn refusal(error: &wasmtime::Error) -> SealedError {
+    const SIZES: [(&str, Code); 8] = [
+        ("instance allocation for this", Code::InstanceLimit),
+        ("core module instances", Code::InstanceLimit),
+        ("tables count of", Code::TableLimit),
+        ("table index", Code::TableLimit),
+        ("tables, which exceeds", Code::TableLimit),
+        ("memories count of", Code::MemoryLimit),
+        ("memory index", Code::MemoryLimit),
+        ("Wasm linear memories", Code::MemoryLimit),
+    ];
+    let text = format!("{error:#}");
+    let size = SIZES.iter().find(|(phrase, _)| text.contains(phrase));
+    size.map_or(SealedError::ForeignCode, |(_, code)| SealedError::DoesNotFit(*code))
 }
 
 impl std::fmt::Debug for Sealed {
