@@ -161,25 +161,33 @@ impl Egress {
         let limit = options.connect_timeout.unwrap_or(wall).min(wall);
         let connection = tokio::time::timeout(limit, connect).await;
         let (mut sender, connection) = connection.map_err(|_| Error::ConnectionTimeout)??;
-        let worker: Worker = Box::pin(async move {
+        let mut worker: Worker = Box::pin(async move {
             let _place = place;
             connection.await
         });
         // The connection makes no progress unless it is polled, the answer neither.
-        let mut worker = worker;
         let limit = options.first_byte_timeout.unwrap_or(wall).min(wall);
         let answer = tokio::time::timeout(limit, async {
             let answer = sender.send_request(request);
             tokio::pin!(answer);
             tokio::select! {
-                answer = &mut answer => answer.map_err(Error::Hyper),
+                answer = &mut answer => (answer.map_err(Error::Hyper), true),
                 ended = &mut worker => match ended {
-                    Ok(()) => answer.await.map_err(Error::Hyper),
-                    Err(error) => Err(error),
+                    Ok(()) => (answer.await.map_err(Error::Hyper), false),
+                    Err(error) => (Err(error), false),
                 },
             }
         });
-        let answer = answer.await.map_err(|_| Error::ConnectionReadTimeout)??;
+        let (answer, open) = answer.await.map_err(|_| Error::ConnectionReadTimeout)?;
+        let answer = answer?;
+        let worker: Worker = Box::pin(async move {
+            // A future that has ended must not be polled again; an answer without a body ends its connection at once.
+            if open {
+                // How it ends, the body says too; wasmtime would log the error, whose text a peer may have chosen.
+                let _ = worker.await;
+            }
+            Ok(())
+        });
         let limit = self.limits.body_response;
         let answer = answer.map(|body| Bounded::new(body, limit, verdict).boxed_unsync());
         Ok((answer, worker))

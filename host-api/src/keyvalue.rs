@@ -117,7 +117,9 @@ impl batch::Host for GuestState {
         let (mut found, mut bytes) = (Vec::new(), 0_u64);
         for key in keys {
             let pair = bucket.get(&key).map(|value| (key, value));
-            let length = pair.as_ref().map_or(0, |(key, value)| key.len().saturating_add(value.len()));
+            let length = pair
+                .as_ref()
+                .map_or(0, |(key, value)| key.len().saturating_add(value.len()));
             bytes = bytes.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
             if bytes > most {
                 return Ok(Err(self.refuse(Code::HostcallLimit)));

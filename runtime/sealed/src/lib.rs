@@ -138,7 +138,9 @@ fn refusal(error: &wasmtime::Error) -> SealedError {
     ];
     let text = format!("{error:#}");
     let size = SIZES.iter().find(|(phrase, _)| text.contains(phrase));
-    size.map_or(SealedError::ForeignCode, |(_, code)| SealedError::DoesNotFit(*code))
+    size.map_or(SealedError::ForeignCode, |(_, code)| {
+        SealedError::DoesNotFit(*code)
+    })
 }
 
 impl std::fmt::Debug for Sealed {
