@@ -2,23 +2,29 @@
 
 use crate::swap::{Lease, Pointer};
 use crate::version::{Call, Entry, Version};
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use redan_host_api::body::Bounded;
 use redan_host_api::egress::{empty_body, header_bytes};
-use redan_policy::grant::HttpTrigger;
+use redan_host_api::state::GuestState;
+use redan_policy::grant::{HttpTrigger, Limits};
 use redan_protocol::{ByteCount, Code};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::AbortHandle;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
@@ -89,57 +95,70 @@ impl Service {
         }
         let place = place(&version.places).await;
         let place = place.ok_or((StatusCode::SERVICE_UNAVAILABLE, Code::ConcurrencyLimit));
-        let call = Call::new(&limits);
         let place = place.inspect_err(|(_, code)| version.record(Some(*code), None, 0))?;
         let entry = entry.clone();
-        let (sender, mut receiver) = oneshot::channel();
-        let prepared = prepare(&call, &version, request, limits.body_request, sender);
-        let (mut store, incoming, out) =
-            prepared.inspect_err(|(_, code)| version.record(Some(*code), None, 0))?;
-        let account = Arc::new(Account {
-            version,
-            call,
-            outcome: Mutex::new(None),
-            _place: place,
-        });
-        let running = Arc::clone(&account);
-        let mut guest = Box::pin(async move {
-            let guest = async {
-                let proxy = entry.instantiate_async(&mut store).await?;
-                let handler = proxy.wasi_http_incoming_handler();
-                handler.call_handle(&mut store, incoming, out).await
-            };
-            let outcome = running.call.run(&running.version, limits.wall_call, guest).await;
-            running.ended(outcome.err());
-            outcome
-        });
-        let answer = tokio::select! {
-            biased;
-            outcome = &mut guest => match (receiver.try_recv(), outcome) {
-                (Ok(answer), _) => answer,
-                (Err(_), Err(code)) => return Err((status(code), code)),
-                (Err(_), Ok(())) => return Err(account.failed(Code::Trapped)),
-            },
-            answer = &mut receiver => match answer {
-                Ok(answer) => {
-                    // The guest goes on writing its body while the client reads it.
-                    tokio::spawn(guest);
-                    answer
-                }
-                Err(_) => match guest.await {
-                    Err(code) => return Err((status(code), code)),
-                    Ok(()) => return Err(account.failed(Code::Trapped)),
-                },
-            },
-        };
-        outgoing(answer, account, limits.header_bytes, limits.body_response)
+        handled(version, &entry, place, limits, request).await
     }
+}
+
+/// Runs the guest until it has given its answer's head; what it writes after that follows while the client reads.
+async fn handled(
+    version: Lease,
+    entry: &ProxyPre<GuestState>,
+    place: OwnedSemaphorePermit,
+    limits: Limits,
+    request: Request<Incoming>,
+) -> Result<Response<WasiBody>, Refused> {
+    let call = Call::new(&limits);
+    let (sender, mut receiver) = oneshot::channel();
+    let prepared = prepare(&call, &version, request, limits.body_request, sender);
+    let (mut store, incoming, out) =
+        prepared.inspect_err(|(_, code)| version.record(Some(*code), None, 0))?;
+    let account = Arc::new(Account {
+        version,
+        call,
+        outcome: Mutex::new(None),
+        _place: place,
+    });
+    let (running, entry) = (Arc::clone(&account), entry.clone());
+    let mut guest = Box::pin(async move {
+        let guest = async {
+            let proxy = entry.instantiate_async(&mut store).await?;
+            let handler = proxy.wasi_http_incoming_handler();
+            handler.call_handle(&mut store, incoming, out).await
+        };
+        let outcome = running.call.run(&running.version, limits.wall_call, guest).await;
+        // Before the store goes: its end is the end of the body, and then it must be known why.
+        running.ended(outcome.err());
+        outcome
+    });
+    let (answer, goes_on) = tokio::select! {
+        biased;
+        outcome = &mut guest => match (receiver.try_recv(), outcome) {
+            (Ok(answer), _) => (answer, false),
+            (Err(_), Err(code)) => return Err((status(code), code)),
+            (Err(_), Ok(())) => return Err(account.failed(Code::Trapped)),
+        },
+        answer = &mut receiver => match answer {
+            Ok(answer) => (answer, true),
+            Err(_) => match guest.await {
+                Err(code) => return Err((status(code), code)),
+                Ok(()) => return Err(account.failed(Code::Trapped)),
+            },
+        },
+    };
+    // An answer that is refused takes the guest with it.
+    let answer = outgoing(answer, account, limits.header_bytes, limits.body_response)?;
+    if goes_on {
+        tokio::spawn(guest);
+    }
+    Ok(answer)
 }
 
 type Refused = (StatusCode, Code);
 type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
 type Ready = (
-    wasmtime::Store<redan_host_api::state::GuestState>,
+    wasmtime::Store<GuestState>,
     wasmtime::component::Resource<wasmtime_wasi_http::p2::types::HostIncomingRequest>,
     wasmtime::component::Resource<wasmtime_wasi_http::p2::types::HostResponseOutparam>,
 );
@@ -182,13 +201,39 @@ fn outgoing(
     let verdict = account.call.verdict.clone();
     Ok(answer.map(|body| {
         let body = Bounded::new(body, body_limit, verdict);
-        // The account is closed when guest and client are both done with the body.
-        body.map_frame(move |frame| {
-            let _open = &account;
-            frame
-        })
-        .boxed_unsync()
+        Answered { body, account }.boxed_unsync()
     }))
+}
+
+/// The body of an answer. The account is closed when guest and client are both done with it.
+struct Answered {
+    body: Bounded<HyperOutgoingBody>,
+    account: Arc<Account>,
+}
+
+impl Body for Answered {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        // A guest that was cut off leaves a body that just ends: the client must not take it for the whole.
+        if matches!(frame, Poll::Ready(None)) && self.account.outcome().is_some() {
+            return Poll::Ready(Some(Err(wasmtime_wasi_http::Error::HttpProtocolError)));
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// One call's account, recorded when the last who holds it lets go.
@@ -200,6 +245,10 @@ struct Account {
 }
 
 impl Account {
+    fn outcome(&self) -> Option<Code> {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ended(&self, failure: Option<Code>) {
         let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         *outcome = outcome.or(failure);
