@@ -1,0 +1,9 @@
+;; Traps of its own accord.
+(component
+  (core module $m
+    (func (export "run") (result i32) unreachable)
+  )
+  (core instance $i (instantiate $m))
+  (func $run (result (result)) (canon lift (core func $i "run")))
+  (instance $exported (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $exported)))

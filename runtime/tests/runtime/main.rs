@@ -1,0 +1,23 @@
+//! The executor and the compiler from outside: real channels, sealed memory files, hostile guests. Each test of a limit
+//! breaks it, asks for the exact code, and has the same executor serve somebody else afterwards.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod admission;
+mod client;
+mod device;
+mod egress;
+mod far_end;
+mod grants;
+mod guests;
+mod jobs;
+mod load;
+mod logs;
+mod pool;
+mod services;
+mod swap;
+mod volumes;
