@@ -33,6 +33,8 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 pub(crate) const CONNECTIONS_MAX: usize = 512;
 /// How long a client may take for its request head.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may leave what is sent to it unread. The kernel counts, also while the client's window is closed.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request may wait for one of the workload's places before it is refused.
 pub(crate) const QUEUE_TIMEOUT: Duration = Duration::from_millis(250);
 /// Read buffer of a connection, bytes: bounds the request head before the grant's own limit is asked.
@@ -118,10 +120,11 @@ async fn handled(
         version,
         call,
         outcome: Mutex::new(None),
-        _place: place,
     });
     let (running, entry) = (Arc::clone(&account), entry.clone());
     let mut guest = Box::pin(async move {
+        // Places bound guests, not clients: one that does not read its answer holds none.
+        let _place = place;
         let guest = async {
             let proxy = entry.instantiate_async(&mut store).await?;
             let handler = proxy.wasi_http_incoming_handler();
@@ -241,7 +244,6 @@ struct Account {
     version: Lease,
     call: Call,
     outcome: Mutex<Option<Code>>,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Account {
@@ -351,6 +353,8 @@ async fn accept(service: Arc<Service>, listener: TcpListener) {
 
 async fn connection(service: Arc<Service>, client: TcpStream) {
     let _ = client.set_nodelay(true);
+    let stall = u32::try_from(STALL_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&client, stall);
     let answer = hyper::service::service_fn(move |request| {
         let service = Arc::clone(&service);
         async move { Ok::<_, Infallible>(service.answer(request).await) }

@@ -1,8 +1,10 @@
 //! A client of services that sees what is on the wire: heads, cut bodies, kept connections.
 
 use crate::device::PATIENCE;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 /// What came back.
 #[derive(Debug)]
@@ -104,12 +106,38 @@ impl Client {
         answer
     }
 
-    /// Whether a text is among what comes until the connection closes.
-    pub(crate) fn hears(mut self, text: &str) -> bool {
+    /// Reads the head of an answer, and leaves the rest.
+    pub(crate) fn hears_head(&mut self) {
+        while !self.line().is_empty() {}
+    }
+
+    /// What comes until the connection closes.
+    pub(crate) fn hears_all(mut self) -> String {
         let mut all = Vec::new();
         // A reset is an end as well.
         let _ = self.0.read_to_end(&mut all);
-        String::from_utf8_lossy(&all).contains(text)
+        String::from_utf8_lossy(&all).into_owned()
+    }
+
+    /// Whether the connection is still up. Reads nothing.
+    pub(crate) fn is_open(&self) -> bool {
+        self.stays_open(Duration::ZERO)
+    }
+
+    /// Waits until the other end is gone, asking now and then: a kernel that gives up on a closed window tells nobody.
+    pub(crate) fn is_dropped(&mut self) -> bool {
+        let asked = Duration::from_millis(200);
+        let often = PATIENCE.as_millis() / asked.as_millis();
+        (0..often).any(|_| {
+            self.send(b" ");
+            !self.stays_open(asked)
+        })
+    }
+
+    fn stays_open(&self, within: Duration) -> bool {
+        let mut watched = [PollFd::new(self.0.get_ref(), PollFlags::RDHUP)];
+        let limit = Timespec::try_from(within).unwrap();
+        rustix::event::poll(&mut watched, Some(&limit)).unwrap() == 0
     }
 
     /// Whether anything came that was not read yet; does not wait.

@@ -122,7 +122,7 @@ fn trailers_count_as_body() {
     let (mut device, slot, address) = served(&grant);
     let mut client = Client::connect(address);
     client.send(b"GET /trailer-bomb HTTP/1.1\r\nhost: device\r\nte: trailers\r\n\r\n");
-    assert!(!client.hears("xxxxxxxx"), "trailers came through");
+    assert!(!client.hears_all().contains("xxxxxxxx"), "trailers came through");
     let signals = device.signals(slot);
     assert_eq!((signals.failures, signals.last), (1, Some(Code::BodyLimit)));
     lives_on(device, address);
@@ -228,6 +228,34 @@ fn a_client_that_goes_away_takes_its_call_with_it() {
     drop(first);
     // The place comes back as soon as the host sees the end of the connection.
     while get(address, "/version").status != 200 {}
+    lives_on(device, address);
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_no_place_and_is_disconnected() {
+    let mut grant = plain();
+    grant.limits.concurrency = 1;
+    grant.limits.wall_call = Millis::new(500);
+    grant.limits.body_response = ByteCount::mib(1024);
+    let (device, _, address) = served(&grant);
+    let mut stalled = Client::connect(address);
+    stalled.send(b"GET /endless-body HTTP/1.1\r\nhost: device\r\n\r\n");
+    stalled.hears_head();
+    while get(address, "/version").status != 200 {}
+    assert!(
+        stalled.is_open(),
+        "its place came back before its connection ended"
+    );
+    assert!(stalled.is_dropped(), "it is still connected");
+    lives_on(device, address);
+}
+
+#[test]
+fn a_client_that_never_finishes_its_head_is_disconnected() {
+    let (device, _, address) = served(&plain());
+    let mut slow = Client::connect(address);
+    slow.send(b"GET /version HTTP/1.1\r\nhost: dev");
+    assert_eq!(slow.hears_all(), "", "it is refused without an answer");
     lives_on(device, address);
 }
 
