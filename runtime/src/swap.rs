@@ -63,10 +63,36 @@ impl Leases {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// One call more; `false` once the version drains.
+    fn enter(&self) -> bool {
+        let mut held = self.held();
+        if !held.closed {
+            held.calls = held.calls.saturating_add(1);
+        }
+        !held.closed
+    }
+
+    fn leave(&self) {
+        let mut held = self.held();
+        held.calls = held.calls.saturating_sub(1);
+        if held.calls == 0 {
+            self.idle.notify_waiters();
+        }
+    }
+
     /// Resolves when calls must end now.
     pub(crate) async fn stopped(&self) {
         // Fails only when the sender is gone, and the sender is `self`.
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+
+    /// Admits no further call, waits for those under way, then interrupts what is left.
+    async fn drain(&self, limit: Duration) {
+        self.held().closed = true;
+        if tokio::time::timeout(limit, self.until_idle()).await.is_err() {
+            self.stop.send_replace(true);
+            let _ = tokio::time::timeout(LET_GO, self.until_idle()).await;
+        }
     }
 
     async fn until_idle(&self) {
@@ -85,23 +111,12 @@ impl Leases {
 impl Version {
     /// A lease: while it lives, the version is not gone. `None` once the version drains.
     pub(crate) fn lease(self: &Arc<Self>) -> Option<Lease> {
-        let mut held = self.leases.held();
-        if held.closed {
-            return None;
-        }
-        held.calls = held.calls.saturating_add(1);
-        Some(Lease(Arc::clone(self)))
+        self.leases.enter().then(|| Lease(Arc::clone(self)))
     }
 
-    /// Admits no further call, waits for those under way, then interrupts what is left.
+    /// Ends the version: see the top of this file.
     pub(crate) async fn drain(&self, limit: Millis) {
-        let leases = &self.leases;
-        leases.held().closed = true;
-        let limit = Duration::from_millis(limit.get());
-        if tokio::time::timeout(limit, leases.until_idle()).await.is_err() {
-            leases.stop.send_replace(true);
-            let _ = tokio::time::timeout(LET_GO, leases.until_idle()).await;
-        }
+        self.leases.drain(Duration::from_millis(limit.get())).await;
     }
 }
 
@@ -117,10 +132,40 @@ impl std::ops::Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut held = self.0.leases.held();
-        held.calls = held.calls.saturating_sub(1);
-        if held.calls == 0 {
-            self.0.leases.idle.notify_waiters();
-        }
+        self.0.leases.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn a_draining_version_takes_no_further_call() {
+        let leases = Leases::default();
+        assert!(leases.enter());
+        let mut drained = Box::pin(leases.drain(Duration::from_mins(1)));
+        assert!(drained.as_mut().now_or_never().is_none(), "a call is under way");
+        assert!(!leases.enter(), "closed from the first moment of the drain");
+        leases.leave();
+        drained.await;
+        assert!(!leases.enter(), "and for good");
+        assert!(
+            leases.stopped().now_or_never().is_none(),
+            "nobody had to be interrupted"
+        );
+    }
+
+    #[tokio::test]
+    async fn calls_that_outlive_the_drain_are_told_to_end() {
+        let leases = Leases::default();
+        assert!(leases.enter());
+        let call = async {
+            leases.stopped().await;
+            leases.leave();
+        };
+        tokio::join!(leases.drain(Duration::ZERO), call);
+        assert!(!leases.enter());
     }
 }
