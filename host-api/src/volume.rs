@@ -114,6 +114,28 @@ mod tests {
     }
 
     #[test]
+    fn folders_deeper_than_anybody_measures_are_over_the_quota() {
+        let data = tempfile::tempdir().unwrap();
+        let mut granted = volume("state");
+        granted.files = 1000;
+        let volume = Mounted::prepare(&granted, data.path()).unwrap();
+        let deep = |levels: u32| (0..levels).map(|_| "d").collect::<PathBuf>();
+        std::fs::create_dir_all(volume.folder.join(deep(DEPTH_MAX - 1))).unwrap();
+        assert!(!volume.is_over());
+        std::fs::create_dir_all(volume.folder.join(deep(DEPTH_MAX))).unwrap();
+        assert!(volume.is_over());
+    }
+
+    #[test]
+    fn a_link_counts_as_itself_and_not_as_what_it_points_to() {
+        let data = tempfile::tempdir().unwrap();
+        let volume = Mounted::prepare(&volume("state"), data.path()).unwrap();
+        std::fs::write(data.path().join("large"), [0; 100]).unwrap();
+        std::os::unix::fs::symlink("../large", volume.folder.join("link")).unwrap();
+        assert!(!volume.is_over());
+    }
+
+    #[test]
     fn a_volume_name_that_is_a_path_is_refused() {
         let data = tempfile::tempdir().unwrap();
         for name in ["../out", "a/b", "/etc", "..", "."] {

@@ -174,6 +174,7 @@ pub fn unsealed(name: &str, bytes: &[u8]) -> Result<OwnedFd, SealedError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{Mode, OFlags};
 
     const EMPTY: &str = "(component)";
 
@@ -214,6 +215,54 @@ mod tests {
         assert!(matches!(Sealed::read(&reader), Err(SealedError::NotSealed)));
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         assert!(matches!(Sealed::read(&file), Err(SealedError::NotSealed)));
+    }
+
+    #[test]
+    fn a_file_on_a_disk_is_refused_even_where_files_know_seals() {
+        // tmpfs answers the question for seals; a file there carries the one that forbids all others.
+        for folder in ["/dev/shm", env!("CARGO_MANIFEST_DIR")] {
+            let file = std::fs::File::open(folder);
+            let file = file.and_then(|folder| {
+                let flags = OFlags::TMPFILE | OFlags::RDWR;
+                Ok(rustix::fs::openat(&folder, ".", flags, Mode::RUSR | Mode::WUSR)?)
+            });
+            // Not every file system here can make a file without a name.
+            let Ok(file) = file else {
+                continue;
+            };
+            rustix::io::write(&file, &native(&Engine::default())).unwrap();
+            assert!(
+                matches!(Sealed::read(&file), Err(SealedError::NotSealed)),
+                "{folder}"
+            );
+        }
+    }
+
+    #[test]
+    fn native_code_that_was_cut_short_is_refused() {
+        let engine = Engine::default();
+        let native = native(&engine);
+        for keep in [native.len() - 1, native.len() / 2, 64, 1] {
+            let cut = native.get(..keep).unwrap();
+            let file = seal("native", cut).unwrap();
+            let refused = Sealed::read(&file).unwrap().component(&engine);
+            assert!(matches!(refused, Err(SealedError::ForeignCode)), "{keep} bytes");
+        }
+    }
+
+    #[test]
+    fn a_file_one_byte_over_the_limit_is_refused_unread() {
+        let sized = |length: u64| {
+            let file = unsealed("native", b"").unwrap();
+            rustix::fs::ftruncate(&file, length).unwrap();
+            rustix::fs::fcntl_add_seals(&file, WRITE_SEALS).unwrap();
+            Sealed::read(&file).map(|sealed| sealed.bytes().len())
+        };
+        assert!(matches!(
+            sized(SEALED_LEN_MAX.get() + 1),
+            Err(SealedError::Length)
+        ));
+        assert_eq!(sized(4096).unwrap(), 4096);
     }
 
     #[test]
