@@ -139,7 +139,7 @@ pub enum ServerError {
     #[error("no fleet is registered with this server")]
     NoFleet,
     /// A key the server must never hold.
-    #[error("{path} is a key that the root names for {role}; this server must not hold it")]
+    #[error("{path} is a key of {role}, which signs offline; this server must not hold it")]
     OfflineKey {
         /// The file.
         path: String,

@@ -11,8 +11,6 @@ use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::report::Report;
 use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, SetId, UnixSeconds};
 use redan_publish::{DirectorFiles, SigningKey};
-use redan_trust::Claimed;
-use redan_trust::metadata::{Metadata as _, Root};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -157,7 +155,7 @@ impl Fleet {
         };
         let release_root = read(public.join("release/1.root.json"))?;
         let director_root = read(public.join("director/1.root.json"))?;
-        refuse_offline_keys(&release_root, &keys, &online)?;
+        crate::keys::refuse_offline(&public, &online)?;
         let artifacts_folder = folder.join("artifacts");
         std::fs::create_dir_all(&artifacts_folder)
             .map_err(|error| ServerError::file(&artifacts_folder, &error))?;
@@ -281,47 +279,4 @@ async fn load(store: &Store) -> Result<State, ServerError> {
     state.rollouts.sort_by_key(|rollout| rollout.id);
     state.release = store.all_bytes("release").await?.into_iter().collect();
     Ok(state)
-}
-
-/// The server never holds a key that the root or targets role of the release repository names (promise 3).
-fn refuse_offline_keys(root: &str, keys: &OnlineKeys, online: &Path) -> Result<(), ServerError> {
-    let claimed =
-        Claimed::<Root>::parse(root.as_bytes()).map_err(|source| redan_trust::TufError::Malformed {
-            role: "root".into(),
-            source,
-        })?;
-    let root = claimed.peek();
-    for role in ["root", "targets", "snapshot"] {
-        let named = root
-            .roles
-            .get(role)
-            .map(|keys| keys.keyids.as_slice())
-            .unwrap_or_default();
-        let publics: Vec<&serde_json::Value> = named
-            .iter()
-            .filter_map(|id| root.keys.get(id)?.keyval.get("public"))
-            .collect();
-        for key in [
-            &keys.release_timestamp,
-            &keys.director_targets,
-            &keys.director_snapshot,
-            &keys.director_timestamp,
-        ] {
-            if publics
-                .iter()
-                .any(|public| public.as_str() == Some(&key.public().public))
-            {
-                let path = online
-                    .join(format!("{}.key.json", key.purpose()))
-                    .display()
-                    .to_string();
-                return Err(ServerError::OfflineKey {
-                    path,
-                    role: role.to_owned(),
-                });
-            }
-        }
-    }
-    debug_assert!(root.version() > 0, "parsed roots have a version");
-    Ok(())
 }

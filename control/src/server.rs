@@ -1,64 +1,35 @@
-//! Accepting connections, and routing requests to what their verified identity may ask for.
+//! Accepting connections: the name asked for chooses the fleet, its one anchor judges the certificate, and requests go to `routes`.
 
-use crate::checkin::{check_in, tick};
+use crate::checkin::tick;
 use crate::config::Config;
-use crate::error::{Refused, ServerError};
-use crate::est;
+use crate::error::ServerError;
 use crate::fleet::Fleet;
-use crate::operator::{Operator, parse};
-use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use axum::response::IntoResponse as _;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Limited};
+use crate::routes::{Caller, answer};
+use axum::http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use redan_identity::Peer;
-use redan_identity::tls::{peer, refusal};
-use redan_protocol::wire::{
-    CHECKIN, CHECKIN_LEN_MAX, COMPONENT_LEN_MAX, CSR_LEN_MAX, EST_CACERTS, EST_ENROLL, EST_REENROLL,
-    control_host, enrol_host,
-};
-use redan_protocol::{ByteCount, Code, DeviceId, Digest, FleetId, Seconds, SpiffeId, UnixSeconds};
-use serde::Serialize;
+use redan_identity::tls::{Fleets, accept};
+use redan_protocol::{FleetId, UnixSeconds};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio_rustls::LazyConfigAcceptor;
 
-/// Longest handshake.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// Longest wait for a request's head (hyper's own default needs a timer, which is set here).
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
-/// Longest wait for a request's body.
-const BODY_WITHIN: Duration = Duration::from_mins(1);
 /// Oldest connection: older ones are told to come again, and prove themselves again.
 const CONNECTION_AGE: Duration = Duration::from_hours(1);
-/// Most header bytes.
+/// Most bytes of a request's head. Tripped by `a_head_over_the_limit_is_refused`.
 const HEADERS_MAX: usize = 16 * 1024;
 /// Between two looks at soaks, deadlines and expiring timestamps.
 const TICK: Duration = Duration::from_secs(1);
-/// Largest operator document.
-const OPERATOR_BODY_MAX: ByteCount = ByteCount::mib(16);
-
-/// Who opened a connection, of which fleet, under which name.
-#[derive(Clone, Debug)]
-struct Caller {
-    fleet: Arc<Fleet>,
-    peer: Peer,
-    host: String,
-    enrolment: bool,
-    server: SocketAddr,
-    interval: Seconds,
-}
 
 /// The fleets of this server by the names they are reached under.
 #[derive(Debug)]
 pub struct Server {
     fleets: BTreeMap<FleetId, Arc<Fleet>>,
+    names: Fleets,
     config: Config,
 }
 
@@ -88,7 +59,15 @@ impl Server {
         if fleets.is_empty() {
             return Err(ServerError::NoFleet);
         }
-        Ok(Self { fleets, config })
+        let names = Fleets::default();
+        for fleet in fleets.values() {
+            names.put(&fleet.anchor, &fleet.tls);
+        }
+        Ok(Self {
+            fleets,
+            names,
+            config,
+        })
     }
 
     /// Serves until told to stop; then lets requests that have begun be answered.
@@ -136,17 +115,22 @@ impl Server {
         let Ok(local) = stream.local_addr() else { return };
         // Small answers, many of them.
         drop(stream.set_nodelay(true));
-        let handshake = tokio::time::timeout(HANDSHAKE_WITHIN, self.handshake(stream, local));
-        let (tls, caller) = match handshake.await {
-            Ok(Ok(accepted)) => accepted,
-            Ok(Err(code)) => {
+        let accepted = match accept(&self.names, stream, now).await {
+            Ok(accepted) => accepted,
+            Err(code) => {
                 tracing::warn!(code = %code, "a handshake was refused");
                 return;
             }
-            Err(_) => {
-                tracing::debug!("a handshake took too long");
-                return;
-            }
+        };
+        let Some(fleet) = self.fleets.get(&accepted.fleet) else {
+            return;
+        };
+        let caller = Caller {
+            fleet: Arc::clone(fleet),
+            peer: accepted.peer,
+            host: accepted.host,
+            server: local,
+            interval: self.config.checkin_interval_seconds,
         };
         let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
             let caller = caller.clone();
@@ -164,7 +148,7 @@ impl Server {
             .max_concurrent_streams(100)
             .max_header_list_size(16 * 1024)
             .keep_alive_interval(Some(Duration::from_secs(30)));
-        let connection = builder.serve_connection(TokioIo::new(tls), service);
+        let connection = builder.serve_connection(TokioIo::new(accepted.stream), service);
         tokio::pin!(connection);
         let mut stopping = false;
         loop {
@@ -186,280 +170,4 @@ impl Server {
             }
         }
     }
-
-    /// The name asked for chooses the fleet, and the fleet's one anchor judges the certificate.
-    async fn handshake(
-        &self,
-        stream: TcpStream,
-        local: SocketAddr,
-    ) -> Result<(tokio_rustls::server::TlsStream<TcpStream>, Caller), Code> {
-        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
-        let hello = hello.await.map_err(|_| Code::BadRequest)?;
-        let host = hello.client_hello().server_name().unwrap_or_default().to_owned();
-        let named = self.fleets.iter().find_map(|(id, fleet)| {
-            let enrolment = host == enrol_host(id);
-            (enrolment || host == control_host(id)).then(|| (Arc::clone(fleet), enrolment))
-        });
-        let (fleet, enrolment) = named.ok_or(Code::MisdirectedRequest)?;
-        let config = if enrolment {
-            &fleet.tls.enrol
-        } else {
-            &fleet.tls.control
-        };
-        let tls = hello.into_stream(Arc::clone(config)).await;
-        let tls = tls.map_err(|error| refusal(&error).unwrap_or(Code::BadRequest))?;
-        if tls.get_ref().1.alpn_protocol().is_none() {
-            return Err(Code::BadRequest);
-        }
-        let peer = peer(
-            &fleet.anchor,
-            enrolment,
-            tls.get_ref().1.peer_certificates(),
-            now(),
-        );
-        let peer = peer.map_err(|error| error.code())?;
-        let interval = self.config.checkin_interval_seconds;
-        Ok((
-            tls,
-            Caller {
-                fleet,
-                peer,
-                host,
-                enrolment,
-                server: local,
-                interval,
-            },
-        ))
-    }
-}
-
-async fn answer(caller: &Caller, request: Request<hyper::body::Incoming>) -> Response<Body> {
-    match route(caller, request).await {
-        Ok(response) => response,
-        Err(refused) => {
-            tracing::debug!(code = %refused.code, "a request was refused");
-            refused.into_response()
-        }
-    }
-}
-
-async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Result<Response<Body>, Refused> {
-    if authority(request.uri(), request.headers()).as_deref() != Some(&caller.host) {
-        return Err(Refused::plain(Code::MisdirectedRequest));
-    }
-    if request.headers().contains_key(header::CONTENT_ENCODING) {
-        return Err(Refused::plain(Code::WrongContentType));
-    }
-    let path = request.uri().path().to_owned();
-    match &caller.peer {
-        Peer::Enrolling { spki } if caller.enrolment => enrolment(caller, *spki, &path, request).await,
-        Peer::Known(identity) => match identity.id().clone() {
-            SpiffeId::Device(_, device) => {
-                // Asked per request: a revocation acts on connections that are open.
-                caller.fleet.allows(&device, identity.spki()).await?;
-                device_request(caller, &device, &path, request).await
-            }
-            SpiffeId::Operator(_, name) => {
-                let operator = Operator {
-                    fleet: &caller.fleet,
-                    name: &name,
-                    now: now(),
-                };
-                operator_request(caller, operator, &path, request).await
-            }
-            SpiffeId::Control(_) => Err(Refused::plain(Code::NotAuthorised)),
-        },
-        Peer::Enrolling { .. } => Err(Refused::plain(Code::NotAuthorised)),
-    }
-}
-
-/// The authority of the request, without a port.
-fn authority(uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let named = match (uri.authority(), hosts.next(), hosts.next()) {
-        (Some(authority), None, _) => authority.as_str().to_owned(),
-        (Some(authority), Some(host), None) if authority.as_str().as_bytes() == host.as_bytes() => {
-            authority.as_str().to_owned()
-        }
-        (None, Some(host), None) => host.to_str().ok()?.to_owned(),
-        _ => return None,
-    };
-    let (host, port) = named.rsplit_once(':').unwrap_or((&named, ""));
-    port.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| host.to_ascii_lowercase())
-}
-
-async fn enrolment(
-    caller: &Caller,
-    spki: Digest,
-    path: &str,
-    request: Request<hyper::body::Incoming>,
-) -> Result<Response<Body>, Refused> {
-    match (path, request.method()) {
-        (EST_CACERTS, &Method::GET) => Ok(pkcs7(est::cacerts(&caller.fleet)?)),
-        (EST_ENROLL, &Method::POST) => {
-            let body = text(request, CSR_LEN_MAX).await?;
-            Ok(pkcs7(est::enroll(&caller.fleet, spki, &body, now()).await?))
-        }
-        (EST_CACERTS | EST_ENROLL, _) => Err(Refused::plain(Code::WrongMethod)),
-        _ => Err(Refused::plain(Code::NotFound)),
-    }
-}
-
-async fn device_request(
-    caller: &Caller,
-    device: &DeviceId,
-    path: &str,
-    request: Request<hyper::body::Incoming>,
-) -> Result<Response<Body>, Refused> {
-    let fleet = &caller.fleet;
-    if path == CHECKIN {
-        if request.method() != Method::POST {
-            return Err(Refused::plain(Code::WrongMethod));
-        }
-        if request.headers().get(header::CONTENT_TYPE) != Some(&HeaderValue::from_static("application/json"))
-        {
-            return Err(Refused::plain(Code::WrongContentType));
-        }
-        let body = collect(request, CHECKIN_LEN_MAX).await?;
-        return json(&check_in(fleet, device, &body, caller.interval, now()).await?);
-    }
-    if path == EST_REENROLL {
-        if request.method() != Method::POST {
-            return Err(Refused::plain(Code::WrongMethod));
-        }
-        let body = text(request, CSR_LEN_MAX).await?;
-        return Ok(pkcs7(est::reenroll(fleet, device, &body, now()).await?));
-    }
-    if request.method() != Method::GET {
-        return Err(Refused::plain(Code::WrongMethod));
-    }
-    if path == EST_CACERTS {
-        return Ok(pkcs7(est::cacerts(fleet)?));
-    }
-    if let Some(digest) = path.strip_prefix("/artifacts/") {
-        let digest = Digest::parse(digest).map_err(|_| Refused::plain(Code::NotFound))?;
-        return fleet.artifacts.serve(digest, request.headers()).await;
-    }
-    if let Some(file) = path.strip_prefix("/tuf/release/") {
-        return release_file(fleet, file).await;
-    }
-    if let Some(file) = path.strip_prefix("/tuf/director/") {
-        return director_file(fleet, device, file).await;
-    }
-    Err(Refused::plain(Code::NotFound))
-}
-
-async fn release_file(fleet: &Fleet, file: &str) -> Result<Response<Body>, Refused> {
-    let state = fleet.state.lock().await;
-    let bytes = state.release.get(file).cloned();
-    Ok(metadata(bytes.ok_or_else(|| Refused::plain(Code::NotFound))?))
-}
-
-async fn director_file(fleet: &Fleet, device: &DeviceId, file: &str) -> Result<Response<Body>, Refused> {
-    if file == "1.root.json" {
-        return Ok(metadata(fleet.director_root.clone().into_bytes()));
-    }
-    let state = fleet.state.lock().await;
-    let row = state
-        .director
-        .get(device)
-        .ok_or_else(|| Refused::plain(Code::NotFound))?;
-    let text = match file {
-        "timestamp.json" => &row.timestamp,
-        _ if file == format!("{}.snapshot.json", row.version) => &row.snapshot,
-        _ if file == format!("{}.targets.json", row.version) => &row.targets,
-        _ => return Err(Refused::plain(Code::NotFound)),
-    };
-    Ok(metadata(text.clone().into_bytes()))
-}
-
-async fn operator_request(
-    caller: &Caller,
-    operator: Operator<'_>,
-    path: &str,
-    request: Request<hyper::body::Incoming>,
-) -> Result<Response<Body>, Refused> {
-    let method = request.method().clone();
-    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let device = |id: &str| DeviceId::parse(id).map_err(|_| Refused::plain(Code::NotFound));
-    let number = |id: &str| id.parse::<u64>().map_err(|_| Refused::plain(Code::NotFound));
-    match (method, segments.as_slice()) {
-        (Method::GET, ["v1", "fleet"]) => {
-            let fleet = operator.fleet;
-            json(
-                &serde_json::json!({"fleet": fleet.id, "ca_sha256": fleet.anchor.sha256(), "operator": operator.name}),
-            )
-        }
-        (Method::POST, ["v1", "devices", "admit"]) => {
-            let body = collect(request, OPERATOR_BODY_MAX).await?;
-            json(&operator.admit(parse(&body)?, &caller.server.to_string()).await?)
-        }
-        (Method::GET, ["v1", "devices"]) => json(&operator.devices(None).await?),
-        (Method::GET, ["v1", "devices", id]) => json(&operator.devices(Some(&device(id)?)).await?),
-        (Method::POST, ["v1", "devices", id, "revoke"]) => json(&operator.revoke(&device(id)?).await?),
-        (Method::GET, ["v1", "release", file]) => release_file(operator.fleet, file).await,
-        (Method::POST, ["v1", "release"]) => {
-            let body = collect(request, OPERATOR_BODY_MAX).await?;
-            json(&operator.release(parse(&body)?).await?)
-        }
-        (Method::GET, ["v1", "artifacts", digest]) => {
-            let digest = Digest::parse(digest).map_err(|_| Refused::plain(Code::NotFound))?;
-            operator.fleet.artifacts.serve(digest, request.headers()).await
-        }
-        (Method::PUT, ["v1", "artifacts", digest]) => {
-            let digest = Digest::parse(digest).map_err(|_| Refused::plain(Code::NotFound))?;
-            let body = collect(request, COMPONENT_LEN_MAX).await?;
-            json(&operator.put_artifact(digest, body).await?)
-        }
-        (Method::POST, ["v1", "rollouts"]) => {
-            let body = collect(request, OPERATOR_BODY_MAX).await?;
-            json(&operator.start(parse(&body)?).await?)
-        }
-        (Method::GET, ["v1", "rollouts"]) => json(&operator.rollouts(None).await?),
-        (Method::GET, ["v1", "rollouts", id]) => json(&operator.rollouts(Some(number(id)?)).await?),
-        (Method::POST, ["v1", "rollouts", id, verb]) => json(&operator.steer(number(id)?, verb).await?),
-        (Method::GET, ["v1", "audit"]) => json(&operator.audit().await?),
-        (Method::GET, ["metrics"]) => crate::metrics::render(operator.fleet, operator.now).await,
-        _ => Err(Refused::plain(Code::NotFound)),
-    }
-}
-
-async fn collect(request: Request<hyper::body::Incoming>, limit: ByteCount) -> Result<Bytes, Refused> {
-    let most = usize::try_from(limit.get()).unwrap_or(usize::MAX);
-    let body = Limited::new(request.into_body(), most).collect();
-    match tokio::time::timeout(BODY_WITHIN, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Refused::plain(Code::TooLarge))
-        }
-        _ => Err(Refused::plain(Code::BadRequest)),
-    }
-}
-
-async fn text(request: Request<hyper::body::Incoming>, limit: ByteCount) -> Result<String, Refused> {
-    let body = collect(request, limit).await?;
-    String::from_utf8(body.to_vec()).map_err(|_| Refused::plain(Code::CsrInvalid))
-}
-
-fn respond(kind: &'static str, body: impl Into<Body>) -> Response<Body> {
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    (StatusCode::OK, headers, body.into()).into_response()
-}
-
-fn json(value: &impl Serialize) -> Result<Response<Body>, Refused> {
-    let body = serde_json::to_vec(value).map_err(|_| Refused::plain(Code::Internal))?;
-    Ok(respond("application/json", body))
-}
-
-fn metadata(bytes: Vec<u8>) -> Response<Body> {
-    respond("application/json", bytes)
-}
-
-fn pkcs7(text: String) -> Response<Body> {
-    respond(redan_identity::est::PKCS7, text)
 }

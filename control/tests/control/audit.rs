@@ -1,0 +1,95 @@
+//! The audit log: complete, chained, and telling when it was touched.
+
+use crate::site::Site;
+use redan_protocol::audit::{AuditEntry, verify_chain};
+use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
+
+async fn log(site: &Site) -> Vec<AuditEntry> {
+    serde_json::from_value(site.operator().await.get("/v1/audit").await.json()).unwrap()
+}
+
+async fn statement(site: &Site, sql: &'static str) {
+    let options = SqliteConnectOptions::new().filename(site.kept().join("fleet.sqlite"));
+    let mut connection = options.connect().await.unwrap();
+    assert_eq!(
+        sqlx::query(sql)
+            .execute(&mut connection)
+            .await
+            .unwrap()
+            .rows_affected(),
+        1
+    );
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_write_names_who_and_what_and_the_chain_holds() {
+    let site = Site::open().await;
+    let device = site.device("press-1").await;
+    let mut operator = site.operator().await;
+    assert_eq!(
+        operator
+            .post("/v1/devices/press-1/revoke", &json!({}))
+            .await
+            .status,
+        200
+    );
+    drop(device);
+    let entries = log(&site).await;
+    let said: Vec<(String, String)> = entries
+        .iter()
+        .map(|entry| {
+            (
+                entry.actor.clone(),
+                serde_json::to_value(entry.action)
+                    .unwrap()
+                    .as_str()
+                    .unwrap()
+                    .to_owned(),
+            )
+        })
+        .collect();
+    let admin = "spiffe://plant.example/operator/admin";
+    let press = "spiffe://plant.example/device/press-1";
+    for wanted in [
+        ("local", "fleet-added"),
+        (admin, "device-admitted"),
+        (press, "device-enrolled"),
+        (admin, "device-revoked"),
+    ] {
+        let found = said
+            .iter()
+            .any(|(actor, action)| (actor.as_str(), action.as_str()) == wanted);
+        assert!(found, "{wanted:?} is not in {said:?}");
+    }
+    assert_eq!(verify_chain(&entries).unwrap(), entries.last().unwrap().hash);
+    // A restart goes on with the same chain.
+    let site = site.restart().await;
+    site.device("press-2").await;
+    let later = log(&site).await;
+    assert_eq!(later[..entries.len()], entries);
+    assert!(verify_chain(&later).is_ok());
+}
+
+#[tokio::test]
+async fn an_edited_row_is_found() {
+    let site = Site::open().await;
+    site.device("press-1").await;
+    assert!(verify_chain(&log(&site).await).is_ok(), "positive control");
+    statement(
+        &site,
+        "UPDATE audit SET body = replace(body, 'press-1', 'press-9') WHERE entry = 1",
+    )
+    .await;
+    assert!(verify_chain(&log(&site).await).is_err());
+}
+
+#[tokio::test]
+async fn a_removed_row_is_found() {
+    let site = Site::open().await;
+    site.device("press-1").await;
+    statement(&site, "DELETE FROM audit WHERE entry = 1").await;
+    assert!(verify_chain(&log(&site).await).is_err());
+}

@@ -1,0 +1,107 @@
+//! The check-in: a closed report in, a signed statement out.
+
+use crate::site::{Site, now};
+use redan_protocol::report::Report;
+use redan_protocol::wire::{CHECKIN_LEN_MAX, CheckIn, Nonce};
+use redan_protocol::{Code, Seconds};
+use serde_json::{Value, json};
+
+fn body() -> Value {
+    let nonce = Nonce([1; 16]);
+    serde_json::to_value(CheckIn {
+        nonce,
+        report: Report::default(),
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_check_in_is_answered_with_a_statement_for_this_device_and_nonce() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    let reply = device.check_in(Report::default()).await;
+    let signed = &reply.statement["signed"];
+    assert_eq!(signed["_type"], "time-statement");
+    assert_eq!(signed["device"], "spiffe://plant.example/device/press-1");
+    assert_eq!(signed["nonce"], "07".repeat(16));
+    assert!(signed["time"].as_u64().unwrap().abs_diff(now().get()) < 60);
+    assert_eq!(reply.interval, Seconds::new(3));
+    assert_eq!(reply.statement["signatures"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_device_reported_is_what_operators_see_after_a_restart_too() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    let report = Report {
+        refusal: Some(Code::DiskFull),
+        ..Report::default()
+    };
+    device.check_in(report).await;
+    drop(device);
+    let seen = site.operator().await.get("/v1/devices").await.json();
+    assert_eq!(seen[0]["refusal"], "disk-full");
+    let site = site.restart().await;
+    let seen = site.operator().await.get("/v1/devices").await.json();
+    assert_eq!(seen[0]["refusal"], "disk-full");
+}
+
+#[tokio::test]
+async fn a_checkin_one_byte_over_the_limit_is_refused() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    let limit = usize::try_from(CHECKIN_LEN_MAX.get()).unwrap();
+    let mut text = body().to_string();
+    // White space belongs to no member: as long as it fits, it is the same check-in.
+    text.push_str(&" ".repeat(limit - text.len()));
+    assert_eq!(
+        device.ask("POST", "/v1/checkin", text.clone()).await.status,
+        200,
+        "positive control"
+    );
+    text.push(' ');
+    assert_eq!(
+        device.ask("POST", "/v1/checkin", text).await.refusal(),
+        (413, Code::TooLarge)
+    );
+}
+
+#[tokio::test]
+async fn nothing_but_the_closed_report_is_taken() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    let mut more = body();
+    more["payload"] = json!("what the guest saw");
+    let mut inside = body();
+    inside["report"]["log"] = json!("what the guest said");
+    let mut code = body();
+    code["report"]["refusal"] = json!("made-up");
+    let mut nonce = body();
+    nonce["nonce"] = json!("short");
+    for refused in [more, inside, code, nonce, json!(null), json!([1])] {
+        let answer = device.post("/v1/checkin", &refused).await;
+        assert_eq!(answer.refusal(), (400, Code::BadRequest), "{refused}");
+    }
+    assert_eq!(
+        device.post("/v1/checkin", &body()).await.status,
+        200,
+        "positive control"
+    );
+}
+
+#[tokio::test]
+async fn another_content_type_is_refused() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    for headers in [
+        &[("content-type", "text/plain")][..],
+        &[],
+        &[("content-type", "application/json"), ("content-encoding", "gzip")],
+    ] {
+        let answer = device
+            .ask_with("POST", "/v1/checkin", headers, body().to_string())
+            .await
+            .unwrap();
+        assert_eq!(answer.refusal(), (415, Code::WrongContentType), "{headers:?}");
+    }
+}

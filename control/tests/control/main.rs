@@ -1,0 +1,17 @@
+//! The server as its callers meet it: real TLS on loopback, a real database, a fleet founded as custodians found one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod artifacts;
+mod audit;
+mod checkin;
+mod enrolment;
+mod reach;
+mod release;
+mod rollouts;
+mod site;
+mod start;

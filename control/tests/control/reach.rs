@@ -1,0 +1,193 @@
+//! Who reaches what: identity comes from the connection and from nowhere else.
+
+use crate::site::Site;
+use redan_protocol::Code;
+use redan_protocol::wire::control_host;
+use serde_json::json;
+
+/// Routes of operators.
+const OPERATOR: &[(&str, &str)] = &[
+    ("GET", "/v1/fleet"),
+    ("POST", "/v1/devices/admit"),
+    ("GET", "/v1/devices"),
+    ("GET", "/v1/devices/press-1"),
+    ("POST", "/v1/devices/press-1/revoke"),
+    ("GET", "/v1/release/timestamp.json"),
+    ("POST", "/v1/release"),
+    ("POST", "/v1/rollouts"),
+    ("GET", "/v1/rollouts"),
+    ("POST", "/v1/rollouts/1/pause"),
+    ("GET", "/v1/audit"),
+    ("GET", "/metrics"),
+];
+/// Routes of devices.
+const DEVICE: &[(&str, &str)] = &[
+    ("POST", "/v1/checkin"),
+    ("GET", "/tuf/release/timestamp.json"),
+    ("GET", "/tuf/director/timestamp.json"),
+    ("GET", "/.well-known/est/cacerts"),
+    ("POST", "/.well-known/est/simplereenroll"),
+];
+
+#[tokio::test]
+async fn a_device_reaches_no_route_of_operators() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    for (method, path) in OPERATOR {
+        let (status, code) = device.ask(method, path, "{}").await.refusal();
+        assert!([404, 405].contains(&status), "{method} {path}: {status} {code}");
+    }
+}
+
+#[tokio::test]
+async fn an_operator_reaches_no_route_of_devices() {
+    let site = Site::open().await;
+    let mut operator = site.operator().await;
+    for (method, path) in DEVICE {
+        let answer = operator.ask(method, path, "{}").await;
+        assert_eq!(answer.refusal(), (404, Code::NotFound), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn the_enrolment_name_serves_enrolment_and_nothing_else() {
+    let site = Site::open().await;
+    let key = redan_identity::KeyFile::generate().unwrap();
+    let mut nobody = site.enrolling(&key).await;
+    assert_eq!(
+        nobody.get("/.well-known/est/cacerts").await.status,
+        200,
+        "positive control"
+    );
+    for (method, path) in OPERATOR.iter().chain(DEVICE) {
+        if *path == "/.well-known/est/cacerts" {
+            continue;
+        }
+        let answer = nobody.ask(method, path, "{}").await;
+        assert_eq!(answer.refusal(), (404, Code::NotFound), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn headers_paths_and_bodies_make_nobody_somebody_else() {
+    let site = Site::open().await;
+    let mut one = site.device("press-1").await;
+    let _two = site.device("press-2").await;
+    let claims = [
+        (
+            "x-forwarded-client-cert",
+            "URI=spiffe://plant.example/operator/admin",
+        ),
+        ("x-client-cn", "admin"),
+        ("forwarded", "for=admin"),
+        ("authorization", "Basic YWRtaW46YWRtaW4="),
+        ("content-type", "application/json"),
+    ];
+    let answer = one.ask_with("GET", "/v1/audit", &claims, "").await.unwrap();
+    assert_eq!(answer.refusal(), (404, Code::NotFound));
+    let reply = one.check_in(redan_protocol::report::Report::default()).await;
+    let device = reply.statement["signed"]["device"].as_str().unwrap();
+    assert_eq!(device, "spiffe://plant.example/device/press-1");
+    // The director's files are the caller's own: there is no path to another device's.
+    let targets = one.get("/tuf/director/1.targets.json").await.json();
+    assert_eq!(
+        targets["signed"]["device"],
+        json!("spiffe://plant.example/device/press-1")
+    );
+    let other = one.get("/tuf/director/press-2/timestamp.json").await;
+    assert_eq!(other.refusal(), (404, Code::NotFound));
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_fleet_ends_in_the_handshake() {
+    let (ours, theirs) = (Site::open().await, Site::of("other.example").await);
+    let stranger = theirs.enrolled("press-1").await;
+    // TLS 1.3: the client learns of the refusal with its first request.
+    let refused = match ours.connect(&stranger).await {
+        Err(error) => error,
+        Ok(mut caller) => caller
+            .ask_with("GET", "/tuf/release/timestamp.json", &[], "")
+            .await
+            .err()
+            .unwrap(),
+    };
+    assert_ne!(refused.code(), Code::Internal);
+    assert!(theirs.connect(&stranger).await.is_ok(), "positive control");
+}
+
+#[tokio::test]
+async fn the_authority_must_be_the_name_the_handshake_was_for() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    for host in ["enrol.plant.example", "control.other.example", "localhost", ""] {
+        let answer = device
+            .ask_with("GET", "/tuf/release/timestamp.json", &[("host", host)], "")
+            .await;
+        // A second Host header is a bad request to the HTTP library; another name is a misdirected one to us.
+        match answer {
+            Ok(answer) => assert!([400, 421].contains(&answer.status), "{host}: {}", answer.status),
+            Err(error) => assert_ne!(error.code(), Code::Internal, "{host}"),
+        }
+        device = site.device(&format!("press-{}", host.len())).await;
+    }
+    let own = control_host(&site.fleet);
+    assert_eq!(own, "control.plant.example");
+}
+
+#[tokio::test]
+async fn a_revoked_device_is_refused_on_the_connection_it_has() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    assert_eq!(device.get("/tuf/release/timestamp.json").await.status, 200);
+    let mut operator = site.operator().await;
+    assert_eq!(
+        operator
+            .post("/v1/devices/press-1/revoke", &json!({}))
+            .await
+            .status,
+        200
+    );
+    let answer = device.get("/tuf/release/timestamp.json").await;
+    assert_eq!(answer.refusal(), (403, Code::CertificateRevoked));
+}
+
+#[tokio::test]
+async fn a_head_over_the_limit_is_refused() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    let fits = "x".repeat(8 * 1024);
+    let answer = device
+        .ask_with("GET", "/tuf/release/timestamp.json", &[("x-long", &fits)], "")
+        .await;
+    assert_eq!(answer.unwrap().status, 200, "positive control");
+    let long = "x".repeat(17 * 1024);
+    match device
+        .ask_with("GET", "/tuf/release/timestamp.json", &[("x-long", &long)], "")
+        .await
+    {
+        Ok(answer) => assert_eq!(answer.status, 431),
+        Err(error) => assert_ne!(error.code(), Code::Internal),
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_method_and_an_unknown_path_are_told_apart() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    assert_eq!(
+        device.ask("PUT", "/v1/checkin", "{}").await.refusal(),
+        (405, Code::WrongMethod)
+    );
+    assert_eq!(
+        device.ask("DELETE", "/artifacts/x", "").await.refusal(),
+        (405, Code::WrongMethod)
+    );
+    for path in [
+        "/",
+        "/artifacts/..%2f..%2fonline%2fserver.pem",
+        "/tuf/release/../../online/server.pem",
+        "/artifacts/",
+    ] {
+        assert_eq!(device.get(path).await.refusal(), (404, Code::NotFound), "{path}");
+    }
+}

@@ -1,0 +1,172 @@
+//! Uploads of signed metadata: walked as a device would walk them, all or none.
+
+use crate::site::Site;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use redan_protocol::{Code, UnixSeconds};
+use redan_publish::SigningKey;
+use redan_publish::metadata::{sign, target, targets};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+fn upload(files: &[(&str, Vec<u8>)]) -> Value {
+    let files: BTreeMap<&str, String> = files
+        .iter()
+        .map(|(name, bytes)| (*name, STANDARD.encode(bytes)))
+        .collect();
+    json!({"files": files})
+}
+
+fn offline(site: &Site, purpose: &str) -> SigningKey {
+    SigningKey::load(&site.founded().join("offline").join(format!("{purpose}.key.json"))).unwrap()
+}
+
+fn present(site: &Site, name: &str) -> Value {
+    let bytes = std::fs::read(site.founded().join("public/release").join(name)).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+fn next_year() -> UnixSeconds {
+    UnixSeconds::new(crate::site::now().get() + 80 * 86_400)
+}
+
+const DOCUMENT: &[u8] = b"schema = \"redan.policy/1\"";
+
+/// The next policy role and the next snapshot that lists it.
+fn next(site: &Site, policy: &SigningKey, snapshot: &SigningKey) -> Vec<(&'static str, Vec<u8>)> {
+    let none: Option<&Value> = None;
+    let entries = BTreeMap::from([("policy/fleet.toml".to_owned(), target(DOCUMENT, none).unwrap())]);
+    let role = sign(&targets(2, next_year(), &entries, &[]).unwrap(), &[policy]).unwrap();
+    let mut signed = present(site, "1.snapshot.json")["signed"].take();
+    signed["version"] = json!(2);
+    let digest = redan_protocol::Digest::of(&role);
+    signed["meta"]["policy.json"] = json!({"version": 2, "length": role.len(), "hashes": {"sha256": digest}});
+    let snapped = sign(&signed, &[snapshot]).unwrap();
+    vec![("2.policy.json", role), ("2.snapshot.json", snapped)]
+}
+
+async fn store(site: &Site, bytes: &[u8]) {
+    let path = format!("/v1/artifacts/{}", redan_protocol::Digest::of(bytes));
+    assert_eq!(
+        site.operator()
+            .await
+            .ask("PUT", &path, bytes.to_vec())
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn signed_metadata_is_taken_once_its_bytes_are_here_and_served_unchanged() {
+    let site = Site::open().await;
+    let files = next(
+        &site,
+        &offline(&site, "release.policy-1"),
+        &offline(&site, "release.snapshot-1"),
+    );
+    let mut operator = site.operator().await;
+    let early = operator.post("/v1/release", &upload(&files)).await;
+    assert_eq!(early.refusal().1, Code::ArtifactMissing);
+    store(&site, DOCUMENT).await;
+    operator.post("/v1/release", &upload(&files)).await.json();
+    let mut device = site.device("press-1").await;
+    for (name, bytes) in &files {
+        assert_eq!(
+            device.get(&format!("/tuf/release/{name}")).await.body,
+            bytes[..],
+            "{name}"
+        );
+    }
+    let stamp = device.get("/tuf/release/timestamp.json").await.json();
+    assert_eq!(stamp["signed"]["meta"]["snapshot.json"]["version"], 2);
+    // Once more: nothing newer.
+    let again = operator.post("/v1/release", &upload(&files)).await;
+    assert_eq!(again.refusal(), (409, Code::Conflict));
+}
+
+#[tokio::test]
+async fn metadata_signed_by_the_wrong_key_is_refused_and_nothing_changes() {
+    let site = Site::open().await;
+    store(&site, DOCUMENT).await;
+    let (policy, snapshot) = (
+        offline(&site, "release.policy-1"),
+        offline(&site, "release.snapshot-1"),
+    );
+    let online = SigningKey::load(&site.founded().join("online/release.timestamp.key.json")).unwrap();
+    let mut operator = site.operator().await;
+    for (role, files) in [
+        ("policy", next(&site, &online, &snapshot)),
+        ("snapshot", next(&site, &policy, &online)),
+    ] {
+        let answer = operator.post("/v1/release", &upload(&files)).await;
+        assert_eq!(answer.refusal().1, Code::ThresholdNotMet, "{role}");
+    }
+    let mut device = site.device("press-1").await;
+    let stamp = device.get("/tuf/release/timestamp.json").await.json();
+    assert_eq!(stamp["signed"]["meta"]["snapshot.json"]["version"], 1);
+    operator
+        .post("/v1/release", &upload(&next(&site, &policy, &snapshot)))
+        .await
+        .json();
+}
+
+#[tokio::test]
+async fn a_role_that_lists_what_is_not_its_own_is_refused() {
+    let site = Site::open().await;
+    store(&site, DOCUMENT).await;
+    let (policy, snapshot) = (
+        offline(&site, "release.policy-1"),
+        offline(&site, "release.snapshot-1"),
+    );
+    let none: Option<&Value> = None;
+    let digest = redan_protocol::Digest::of(DOCUMENT);
+    let path = format!("components/acme/thermo/9.9.9/{digest}.wasm");
+    let entries = BTreeMap::from([(path, target(DOCUMENT, none).unwrap())]);
+    let role = sign(&targets(2, next_year(), &entries, &[]).unwrap(), &[&policy]).unwrap();
+    let mut files = next(&site, &policy, &snapshot);
+    let mut signed: Value = serde_json::from_slice::<Value>(&files[1].1).unwrap()["signed"].take();
+    signed["meta"]["policy.json"] =
+        json!({"version": 2, "length": role.len(), "hashes": {"sha256": redan_protocol::Digest::of(&role)}});
+    files = vec![
+        ("2.policy.json", role),
+        ("2.snapshot.json", sign(&signed, &[&snapshot]).unwrap()),
+    ];
+    let answer = site.operator().await.post("/v1/release", &upload(&files)).await;
+    assert_eq!(answer.refusal().1, Code::NotReleased);
+}
+
+#[tokio::test]
+async fn names_that_are_no_metadata_files_are_refused() {
+    let site = Site::open().await;
+    let mut operator = site.operator().await;
+    for name in [
+        "timestamp.json",
+        "../online/server.json",
+        "a/b.json",
+        "root",
+        "2.root.json\u{0}",
+    ] {
+        let answer = operator
+            .post("/v1/release", &upload(&[(name, b"{}".to_vec())]))
+            .await;
+        assert_eq!(answer.refusal(), (400, Code::BadRequest), "{name:?}");
+    }
+    let bytes = operator
+        .post("/v1/release", &upload(&[("1.root.json", b"{}".to_vec())]))
+        .await;
+    assert_eq!(
+        bytes.refusal(),
+        (409, Code::Conflict),
+        "other bytes under a name that is taken"
+    );
+    let many: Vec<(String, Vec<u8>)> = (0..65).map(|n| (format!("{n}.x.json"), Vec::new())).collect();
+    let many: Vec<(&str, Vec<u8>)> = many
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), bytes.clone()))
+        .collect();
+    assert_eq!(
+        operator.post("/v1/release", &upload(&many)).await.refusal(),
+        (413, Code::TooLarge)
+    );
+}

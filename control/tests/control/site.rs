@@ -1,0 +1,249 @@
+//! A fleet, its server in this process, and people and devices who call it.
+
+use bytes::Bytes;
+use redan_ceremony::found::{Founding, found};
+use redan_control::config::Config;
+use redan_control::error::ServerError;
+use redan_control::register;
+use redan_control::server::Server;
+use redan_identity::client::{ClientError, Connection};
+use redan_identity::{FleetAnchor, KeyFile, est, pem, tls};
+use redan_protocol::report::Report;
+use redan_protocol::wire::{CheckIn, CheckInReply, Nonce, Problem, Voucher, control_host, enrol_host};
+use redan_protocol::{ByteCount, Code, ComponentName, FleetId, PublisherName, Seconds, UnixSeconds};
+use redan_publish::Profile;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub(crate) const LIMIT: ByteCount = ByteCount::mib(8);
+
+pub(crate) fn now() -> UnixSeconds {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    UnixSeconds::new(now.unwrap().as_secs())
+}
+
+/// Founds a fleet in a folder, as a custodian does.
+pub(crate) fn ceremony(name: &str, out: &Path) {
+    let founding = Founding {
+        fleet: FleetId::parse(name).unwrap(),
+        profile: Profile::Development,
+        publishers: vec![PublisherName::parse("acme").unwrap()],
+        components: vec![ComponentName::parse("acme/thermo").unwrap()],
+        holders: 1,
+        threshold: 1,
+        now: now(),
+    };
+    found(&founding, out).unwrap();
+}
+
+/// A server with one fleet.
+pub(crate) struct Site {
+    pub(crate) folder: TempDir,
+    pub(crate) fleet: FleetId,
+    pub(crate) anchor: FleetAnchor,
+    pub(crate) address: SocketAddr,
+    stop: watch::Sender<bool>,
+    served: JoinHandle<Result<(), ServerError>>,
+}
+
+/// Somebody with a connection.
+pub(crate) struct Caller {
+    connection: Connection,
+}
+
+/// What was answered.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        let text = String::from_utf8_lossy(&self.body);
+        assert_eq!(self.status, 200, "{text}");
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// Status and code of a refusal.
+    #[track_caller]
+    pub(crate) fn refusal(&self) -> (u16, Code) {
+        let text = String::from_utf8_lossy(&self.body);
+        let problem: Problem =
+            serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}: {text}", self.status));
+        assert_eq!(problem.status, self.status);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        (self.status, problem.code)
+    }
+}
+
+impl Caller {
+    pub(crate) async fn ask(&mut self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.ask_with(method, path, &headers, body).await.unwrap()
+    }
+
+    pub(crate) async fn ask_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, ClientError> {
+        let answer = self
+            .connection
+            .request(method, path, headers, body.into(), LIMIT)
+            .await?;
+        Ok(Answer {
+            status: answer.status,
+            headers: answer.headers,
+            body: answer.body,
+        })
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> Answer {
+        self.ask("GET", path, Bytes::new()).await
+    }
+
+    pub(crate) async fn post(&mut self, path: &str, body: &Value) -> Answer {
+        self.ask("POST", path, body.to_string()).await
+    }
+
+    /// Checks in with a report.
+    pub(crate) async fn check_in(&mut self, report: Report) -> CheckInReply {
+        let nonce = Nonce([7; 16]);
+        let body = serde_json::to_vec(&CheckIn { nonce, report }).unwrap();
+        let answer = self.ask("POST", "/v1/checkin", body).await;
+        serde_json::from_value(answer.json()).unwrap()
+    }
+}
+
+/// A server's configuration over a folder.
+pub(crate) fn config(folder: &Path) -> Config {
+    Config {
+        state: folder.join("state"),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        checkin_interval_seconds: Seconds::new(3),
+        connections_max: 64,
+    }
+}
+
+impl Site {
+    pub(crate) async fn open() -> Self {
+        Self::of("plant.example").await
+    }
+
+    pub(crate) async fn of(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let founded = folder.path().join("fleet");
+        ceremony(name, &founded);
+        let config = config(folder.path());
+        register::add(&config, &founded.join("online"), &founded.join("public"))
+            .await
+            .unwrap();
+        Self::serve(folder, FleetId::parse(name).unwrap()).await
+    }
+
+    async fn serve(folder: TempDir, fleet: FleetId) -> Self {
+        let config = config(folder.path());
+        let listener = TcpListener::bind(config.listen).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server::open(config).await.unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let served = tokio::spawn(server.serve(listener, stopped));
+        let ca = std::fs::read_to_string(folder.path().join("fleet/public/ca.pem")).unwrap();
+        let anchor = FleetAnchor::from_pem(fleet.clone(), &ca).unwrap();
+        Self {
+            folder,
+            fleet,
+            anchor,
+            address,
+            stop,
+            served,
+        }
+    }
+
+    /// Stops in order, and starts again on what was kept.
+    pub(crate) async fn restart(self) -> Self {
+        self.stop.send(true).unwrap();
+        self.served.await.unwrap().unwrap();
+        Self::serve(self.folder, self.fleet).await
+    }
+
+    /// Tells it to stop, and gives what to wait for.
+    pub(crate) fn stopping(self) -> (TempDir, JoinHandle<Result<(), ServerError>>) {
+        self.stop.send(true).unwrap();
+        (self.folder, self.served)
+    }
+
+    pub(crate) fn founded(&self) -> PathBuf {
+        self.folder.path().join("fleet")
+    }
+
+    pub(crate) fn kept(&self) -> PathBuf {
+        self.folder.path().join("state/fleets").join(self.fleet.as_str())
+    }
+
+    /// Opens a connection with somebody's key and certificate.
+    pub(crate) async fn connect(&self, bundle: &Path) -> Result<Caller, ClientError> {
+        let (key, chain) = pem::load_bundle(bundle).unwrap();
+        let config = tls::device_client(&self.anchor, chain, &key, now()).unwrap();
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let connection = Connection::open(stream, config, &control_host(&self.fleet)).await?;
+        Ok(Caller { connection })
+    }
+
+    pub(crate) async fn operator(&self) -> Caller {
+        self.connect(&self.founded().join("operators/admin.pem"))
+            .await
+            .unwrap()
+    }
+
+    /// Admits a key under a name.
+    pub(crate) async fn admit(&self, id: &str, key: &KeyFile) -> Voucher {
+        let request = json!({"device": id, "spki": key.spki_sha256()});
+        let answer = self.operator().await.post("/v1/devices/admit", &request).await;
+        serde_json::from_value(answer.json()).unwrap()
+    }
+
+    /// A connection on the enrolment name.
+    pub(crate) async fn enrolling(&self, key: &KeyFile) -> Caller {
+        let config = tls::enrolment_client(&self.anchor, key, now()).unwrap();
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let connection = Connection::open(stream, config, &enrol_host(&self.fleet))
+            .await
+            .unwrap();
+        Caller { connection }
+    }
+
+    /// Admits and enrols a device; gives its key and certificate as a file.
+    pub(crate) async fn enrolled(&self, id: &str) -> PathBuf {
+        let key = KeyFile::generate().unwrap();
+        self.admit(id, &key).await;
+        let mut caller = self.enrolling(&key).await;
+        let headers = [("content-type", est::PKCS10)];
+        let request = est::csr(&key).unwrap();
+        let answer = caller
+            .ask_with("POST", "/.well-known/est/simpleenroll", &headers, request)
+            .await
+            .unwrap();
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert_eq!(answer.status, 200, "{text}");
+        let chain = est::decode_certs_only(&text).unwrap();
+        let bundle = self.folder.path().join(format!("{id}-{}.pem", key.spki_sha256()));
+        redan_identity::key::write_private(&bundle, pem::write_bundle(&key, &chain).as_bytes()).unwrap();
+        bundle
+    }
+
+    /// An enrolled device with a connection.
+    pub(crate) async fn device(&self, id: &str) -> Caller {
+        let bundle = self.enrolled(id).await;
+        self.connect(&bundle).await.unwrap()
+    }
+}
