@@ -10,6 +10,7 @@
 mod admission;
 mod client;
 mod device;
+mod documented;
 mod egress;
 mod far_end;
 mod grants;
