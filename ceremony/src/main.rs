@@ -70,7 +70,12 @@ enum ProfileArgument {
 }
 
 fn main() -> ExitCode {
-    let outcome = run(Arguments::parse().command);
+    // Before anything is read. A kernel without seccomp cannot help; the machine has no network anyway, or it is the wrong one.
+    let denied = redan_jail::deny_sockets();
+    let outcome = match denied {
+        Ok(_) => run(Arguments::parse().command),
+        Err(_) => Err(CeremonyError::Bug),
+    };
     match outcome {
         Ok(text) => {
             // A closed standard output changes nothing about what was done.

@@ -48,7 +48,7 @@ pub(crate) struct Site {
     pub(crate) anchor: FleetAnchor,
     pub(crate) address: SocketAddr,
     stop: watch::Sender<bool>,
-    served: JoinHandle<Result<(), ServerError>>,
+    running: JoinHandle<Result<(), ServerError>>,
 }
 
 /// Somebody with a connection.
@@ -156,7 +156,7 @@ impl Site {
         let address = listener.local_addr().unwrap();
         let server = Server::open(config).await.unwrap();
         let (stop, stopped) = watch::channel(false);
-        let served = tokio::spawn(server.serve(listener, stopped));
+        let running = tokio::spawn(server.serve(listener, stopped));
         let ca = std::fs::read_to_string(folder.path().join("fleet/public/ca.pem")).unwrap();
         let anchor = FleetAnchor::from_pem(fleet.clone(), &ca).unwrap();
         Self {
@@ -165,21 +165,21 @@ impl Site {
             anchor,
             address,
             stop,
-            served,
+            running,
         }
     }
 
     /// Stops in order, and starts again on what was kept.
     pub(crate) async fn restart(self) -> Self {
         self.stop.send(true).unwrap();
-        self.served.await.unwrap().unwrap();
+        self.running.await.unwrap().unwrap();
         Self::serve(self.folder, self.fleet).await
     }
 
     /// Tells it to stop, and gives what to wait for.
     pub(crate) fn stopping(self) -> (TempDir, JoinHandle<Result<(), ServerError>>) {
         self.stop.send(true).unwrap();
-        (self.folder, self.served)
+        (self.folder, self.running)
     }
 
     pub(crate) fn founded(&self) -> PathBuf {

@@ -108,8 +108,8 @@ async fn a_server_told_to_stop_answers_what_has_begun_and_takes_nothing_new() {
     let mut device = site.device("press-1").await;
     assert_eq!(device.get("/tuf/release/timestamp.json").await.status, 200);
     let address = site.address;
-    let (_folder, served) = site.stopping();
-    served.await.unwrap().unwrap();
+    let (_folder, running) = site.stopping();
+    running.await.unwrap().unwrap();
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
     assert!(
         device

@@ -200,9 +200,13 @@ fn main() -> io::Result<()> {
         "executor" => Some(Kind::Executor),
         "broker" => Some(Kind::Broker),
         "compiler" => Some(Kind::Compiler),
-        "none" => None,
+        "none" | "ceremony" => None,
         _ => return Err(io::Error::other("no such kind")),
     };
+    if kind == "ceremony" {
+        let denied = redan_jail::deny_sockets().map_err(|error| io::Error::other(error.to_string()))?;
+        println!("landlock false\nseccomp {denied}");
+    }
     if let Some(kind) = jail {
         let folder: Option<&Path> = (kind == Kind::Executor).then_some(targets.data.as_path());
         let isolation = confine(kind, folder, None).map_err(|error| io::Error::other(error.to_string()))?;

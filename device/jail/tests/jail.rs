@@ -139,7 +139,7 @@ fn done(kind: &str, found: &Findings, names: &[&[&str]]) {
 /// Whether this kernel has the mechanisms at all. What it lacks is reported to the fleet, and then nothing is to be tested.
 fn enforced(kind: &str, found: &Findings) -> bool {
     let on = |name: &str| found[name] == "true";
-    if !on("seccomp") || (kind != "agent" && !on("landlock")) {
+    if !on("seccomp") || (!["agent", "ceremony"].contains(&kind) && !on("landlock")) {
         return false;
     }
     true
@@ -223,5 +223,22 @@ fn an_agent_starts_no_program_and_touches_no_process() {
     if enforced("agent", &found) {
         denied("agent", &found, &[NOBODY]);
         done("agent", &found, &[OWN, CONNECT, SERVE, &["start-thread"]]);
+    }
+}
+
+#[test]
+fn a_ceremony_has_files_and_no_socket_of_any_kind() {
+    let found = hostile("ceremony");
+    if enforced("ceremony", &found) {
+        denied(
+            "ceremony",
+            &found,
+            &[CONNECT, LOCAL, SERVE, &["raw-socket", "packet-socket", "vsock"]],
+        );
+        done(
+            "ceremony",
+            &found,
+            &[OWN, &["write-elsewhere", "read-secret", "start-thread"]],
+        );
     }
 }
