@@ -229,12 +229,23 @@ impl Device {
     }
 }
 
+impl Device {
+    /// The agent goes away; how the executor ends, within a test's patience.
+    pub(crate) fn end(mut self) {
+        let executor = self.executor.take().unwrap();
+        drop(self.agent.take());
+        let (said, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || said.send(executor.join()));
+        ended.recv_timeout(PATIENCE).unwrap().unwrap().unwrap();
+    }
+}
+
 impl Drop for Device {
     fn drop(&mut self) {
         drop(self.agent.take());
-        let ended = self.executor.take().unwrap().join();
+        let ended = self.executor.take().map(JoinHandle::join);
         if !std::thread::panicking() {
-            ended.unwrap().unwrap();
+            ended.transpose().unwrap().unwrap_or(Ok(())).unwrap();
             assert!(!PANICKED.load(Ordering::SeqCst), "an executor's thread panicked");
         }
     }

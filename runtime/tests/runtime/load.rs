@@ -182,3 +182,16 @@ fn orders_for_a_slot_that_is_not_there_are_answered() {
     device.unload(slot, Millis::new(0));
     device.serves_others();
 }
+
+#[test]
+fn an_executor_ends_with_its_agent_whatever_its_guests_do() {
+    let mut device = Device::start();
+    let mut grant = bare();
+    grant.limits.cpu_per_call = Millis::seconds(86_400);
+    grant.limits.wall_call = Millis::seconds(86_400);
+    let slot = device.load(&guests::hostile("loops-forever"), &grant).unwrap();
+    device.say(&ToExecutor::Run { slot }, &[]);
+    // Only once the order is obeyed: the next one is answered after it.
+    assert_eq!(device.probe(slot), Ok(()));
+    device.end();
+}
