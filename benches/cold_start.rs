@@ -7,8 +7,7 @@
 
 use crate::sandbox::Sandbox;
 use aws_lc_rs::{constant_time, hmac};
-use criterion::Criterion;
-use redan_benches::{compare, each, guest};
+use redan_benches::{Asking, compare, each, guest};
 use redan_protocol::Digest;
 use redan_sealed::{Sealed, seal};
 use tempfile::TempDir;
@@ -19,7 +18,7 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 const FUNCTIONS: u32 = 400;
 const TAG_LEN: usize = 32;
 
-pub(crate) fn bench(criterion: &mut Criterion) {
+pub(crate) fn bench(asking: &mut Asking) {
     let sandbox = Sandbox::new();
     let wasm = guest::command_with(FUNCTIONS).unwrap();
     let native = Component::new(&sandbox.engine, &wasm)
@@ -57,7 +56,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         sandbox.bare_call(&entry);
     };
     compare(
-        criterion,
+        asking,
         "verified cold start",
         &mut |times| each(times, ours),
         ("deserialise and instantiate", &mut |times| each(times, reference)),

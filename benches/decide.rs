@@ -2,9 +2,8 @@
 //! with the policies of the demonstration parsed and intersected; the reference is one Ed25519 verification.
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use criterion::Criterion;
 use redan_benches::fleet::{self, ASK_SERVICE, CEILING, EXPIRES, FLEET, Files, Keys, NOW, POLICY, Role};
-use redan_benches::{compare, each};
+use redan_benches::{Asking, compare, each};
 use redan_policy::grant::World;
 use redan_policy::parse_device;
 use redan_protocol::wire::{Nonce, Statement, StatementKind};
@@ -26,7 +25,7 @@ const DEVICE: &str = "spiffe://plant.example/device/press-1";
 const COMPONENT: &[u8] = b"\0asm component";
 const NONCE: Nonce = Nonce([7; 16]);
 
-pub(crate) fn bench(criterion: &mut Criterion) {
+pub(crate) fn bench(asking: &mut Asking) {
     let record = record();
     let member = Member {
         component: record.component.clone(),
@@ -71,7 +70,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let public = pair.public_key().as_ref().to_vec();
 
     compare(
-        criterion,
+        asking,
         "decide",
         &mut |times| {
             each(times, || {

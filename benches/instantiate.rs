@@ -3,12 +3,11 @@
 //! call, drop: the same engine, pool, component and bindings.
 
 use crate::sandbox::Sandbox;
-use criterion::Criterion;
-use redan_benches::{compare, each, guest};
+use redan_benches::{Asking, compare, each, guest};
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
-pub(crate) fn bench(criterion: &mut Criterion) {
+pub(crate) fn bench(asking: &mut Asking) {
     let sandbox = Sandbox::new();
     let component = Component::new(&sandbox.engine, guest::command().unwrap()).unwrap();
     let (ours, capabilities) = (sandbox.linked(&component), sandbox.open());
@@ -18,7 +17,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let bare = CommandPre::new(bare).unwrap();
 
     compare(
-        criterion,
+        asking,
         "sandboxed call",
         &mut |times| each(times, || sandbox.call(&ours, &capabilities)),
         ("bare store", &mut |times| {

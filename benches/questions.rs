@@ -18,13 +18,37 @@ mod sandbox;
 mod tuf_refresh;
 
 use criterion::Criterion;
+use redan_benches::Asking;
+
+type Bench = fn(&mut Asking);
+
+const QUESTIONS: &[(&str, Bench)] = &[
+    ("instantiate", instantiate::bench),
+    ("request", request::bench),
+    ("cold_start", cold_start::bench),
+    ("decide", decide::bench),
+    ("tuf_refresh", tuf_refresh::bench),
+];
 
 fn main() {
-    let mut criterion = Criterion::default().configure_from_args();
-    instantiate::bench(&mut criterion);
-    request::bench(&mut criterion);
-    cold_start::bench(&mut criterion);
-    decide::bench(&mut criterion);
-    tuf_refresh::bench(&mut criterion);
-    criterion.final_summary();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let given = |name: &str| arguments.iter().any(|argument| argument == name);
+    if given("--bench") {
+        let mut measured = Asking::Measured(Box::new(Criterion::default().configure_from_args()));
+        for (_, bench) in QUESTIONS {
+            bench(&mut measured);
+        }
+        if let Asking::Measured(criterion) = measured {
+            criterion.final_summary();
+        }
+        return;
+    }
+    // By the tests, with their filter and their options, of which none is about benches.
+    let filters: Vec<&String> = arguments.iter().filter(|name| !name.starts_with('-')).collect();
+    for (name, bench) in QUESTIONS {
+        if !given("--list") && (filters.is_empty() || filters.iter().any(|filter| name.contains(*filter))) {
+            println!("bench {name}, once");
+            bench(&mut Asking::Once);
+        }
+    }
 }

@@ -4,13 +4,12 @@
 //! same number of kept connections; the time is of one request while all connections are busy.
 
 use bytes::Bytes;
-use criterion::Criterion;
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use redan_benches::fleet::{ASK_SERVICE, grant};
-use redan_benches::{compare, guest};
+use redan_benches::{Asking, compare, guest};
 use redan_channel::{pair, recv, send};
 use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, WorkloadKind};
 use redan_protocol::report::Isolation;
@@ -30,7 +29,7 @@ use tokio::net::TcpStream;
 const CONNECTIONS: u64 = 16;
 const REQUEST: &[u8] = b"GET /thermo/ HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-pub(crate) fn bench(criterion: &mut Criterion) {
+pub(crate) fn bench(asking: &mut Asking) {
     let data = TempDir::new().unwrap();
     let (agent, ours) = executor(&data);
     let reference = plain();
@@ -41,7 +40,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let (mut to_ours, mut to_reference) =
         runtime.block_on(async { (connect(ours).await, connect(reference).await) });
     compare(
-        criterion,
+        asking,
         "http request",
         &mut |times| runtime.block_on(load(&mut to_ours, times)),
         ("plain hyper", &mut |times| {

@@ -1,9 +1,8 @@
 //! What does reading a repository of 1,000 targets cost, beside `tough`? A first refresh from a pinned root, and a poll
 //! that finds nothing new. Both readers take the same files from the same disk and keep their copies on it, unsynced.
 
-use criterion::Criterion;
 use redan_benches::fleet::{self, Files, Keys};
-use redan_benches::{compare, each};
+use redan_benches::{Asking, compare, each};
 use redan_publish::metadata::target;
 use redan_trust::{Answer, Repository, Step, Trusted};
 use std::collections::BTreeMap;
@@ -15,7 +14,7 @@ use tough::{FilesystemTransport, RepositoryLoader};
 
 const TARGETS: u32 = 1000;
 
-pub(crate) fn bench(criterion: &mut Criterion) {
+pub(crate) fn bench(asking: &mut Asking) {
     let served = TempDir::new().unwrap();
     let files = files();
     for (path, bytes) in &files {
@@ -34,7 +33,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     };
 
     compare(
-        criterion,
+        asking,
         "tuf refresh, 1,000 targets",
         &mut |times| {
             after(
@@ -53,7 +52,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     ours(served.path(), our_store.path(), pinned.clone());
     theirs();
     compare(
-        criterion,
+        asking,
         "tuf unchanged poll, 1,000 targets",
         &mut |times| {
             each(times, || {

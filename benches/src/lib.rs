@@ -12,4 +12,4 @@ pub mod fleet;
 pub mod guest;
 mod interleave;
 
-pub use interleave::{Timed, compare, each};
+pub use interleave::{Asking, Timed, compare, each};
