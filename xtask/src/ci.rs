@@ -31,7 +31,7 @@ pub(crate) fn run() -> Result<()> {
     step("the demo");
     crate::demo::play(&crate::demo::Options::for_ci())?;
     step("tests");
-    build::test(&[])
+    build::test(&[], build::Services::Mandatory)
 }
 
 fn step(what: &str) {

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Task::Build => build::everything().map(drop),
         Task::Demo(options) => demo::play(&options),
-        Task::Test { filter } => build::test(&filter),
+        Task::Test { filter } => build::test(&filter, build::Services::IfThere),
         Task::Attacks { json } => attacks::run(json),
         Task::Bench { json, smoke } => bench::run(json, smoke),
         Task::Tidy => tidy::check(),
