@@ -233,11 +233,10 @@ fn rule_b_released(
         let mismatch = || Refusal::ReleaseMismatch { path: path.clone() };
         let released: ReleaseCustom =
             custom(&target.entry).ok_or_else(|| Refusal::CustomInvalid { path: path.clone() })?;
+        // Equal values have one encoding. Encoding is most of a decision's cost, so only values that differ are encoded.
         let canonical = |record: &ComponentRecord| redan_policy::canonical::to_vec(record).ok();
-        if entry.length != target.entry.length
-            || entry.hashes != target.entry.hashes
-            || canonical(&released.record) != canonical(record)
-        {
+        let same = released.record == *record || canonical(&released.record) == canonical(record);
+        if entry.length != target.entry.length || entry.hashes != target.entry.hashes || !same {
             return Err(mismatch());
         }
         if record.fleet != *facts.device.fleet() {
