@@ -38,6 +38,12 @@ pub enum PublishError {
         /// Wanted.
         threshold: u32,
     },
+    /// One public key under two ids, or two under one.
+    #[error("key id {id} does not stand for one public key alone, or its key has another id too")]
+    KeyId {
+        /// The id.
+        id: String,
+    },
     /// No key, or one twice.
     #[error("a file is signed by at least one key, and by each once")]
     Keys,
@@ -88,7 +94,9 @@ impl PublishError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Component { code, .. } => *code,
-            Self::Date | Self::Threshold { .. } | Self::Keys | Self::Key { .. } => Code::BadRequest,
+            Self::Date | Self::Threshold { .. } | Self::KeyId { .. } | Self::Keys | Self::Key { .. } => {
+                Code::BadRequest
+            }
             Self::KeyMode { .. } | Self::File { .. } => Code::DiskFailed,
             Self::Crypto => Code::Internal,
         }
@@ -98,6 +106,7 @@ impl PublishError {
     pub const fn remedy(&self) -> &'static str {
         match self {
             Self::Threshold { .. } => "name more keys, or a lower threshold",
+            Self::KeyId { .. } => "name each public key by the one id its key file gives it",
             Self::Keys => "name each key once with --key",
             Self::KeyMode { .. } => "make the file readable by its owner alone: chmod 600",
             Self::Key { .. } => "name a file made by redan-ceremony",

@@ -67,9 +67,10 @@ fn date(at: UnixSeconds) -> Result<String, PublishError> {
     date.format(&Rfc3339).map_err(|_| PublishError::Date)
 }
 
-/// Keys by id, refusing one public key under two ids: a threshold counts keys, and so must its makers.
+/// Keys by id, refusing one public key under two ids and two under one: a threshold counts keys, and so must its makers.
 fn keys<'a>(signers: impl Iterator<Item = &'a Signers>) -> Result<Map<String, Value>, PublishError> {
     let mut keys = Map::new();
+    let (mut publics, mut ids) = (BTreeMap::new(), BTreeMap::new());
     for signers in signers {
         let distinct: BTreeSet<&str> = signers.keys.iter().map(|key| key.public.as_str()).collect();
         let threshold = usize::try_from(signers.threshold).unwrap_or(usize::MAX);
@@ -80,6 +81,14 @@ fn keys<'a>(signers: impl Iterator<Item = &'a Signers>) -> Result<Map<String, Va
             });
         }
         for key in &signers.keys {
+            // Across roles too: they share one table, and in it one of the two would silently take the other's place.
+            let known = (
+                publics.insert(&key.id, &key.public),
+                ids.insert(&key.public, &key.id),
+            );
+            if !matches!(known, (None, None)) && known != (Some(&key.public), Some(&key.id)) {
+                return Err(PublishError::KeyId { id: key.id.clone() });
+            }
             keys.insert(key.id.clone(), key.tuf());
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::release::{key, root_spec, signers};
 use redan_publish::metadata::{root, sign};
-use redan_publish::{PublishError, SigningKey};
+use redan_publish::{PublicKey, PublishError, Signers, SigningKey};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -99,7 +99,7 @@ fn a_threshold_its_keys_cannot_meet_is_refused() {
     for (keys, threshold, different) in [
         (vec![&one, &two], 3, 2),
         (vec![&one], 0, 1),
-        // One public key under two names counts once.
+        // One key twice counts once.
         (vec![&one, &one], 2, 1),
         (vec![&one, &one], 1, 1),
     ] {
@@ -112,4 +112,65 @@ fn a_threshold_its_keys_cannot_meet_is_refused() {
     }
     spec.roles.insert("root", signers(&[&one, &two], 2));
     assert!(root(&spec).is_ok(), "positive control");
+}
+
+#[test]
+fn one_public_key_under_two_ids_is_refused_in_one_role_and_across_roles() {
+    let (one, two) = (key("one"), key("two"));
+    let alias = PublicKey {
+        id: "alias".to_owned(),
+        ..one.public()
+    };
+    let spec = || {
+        root_spec([
+            ("root", &one),
+            ("targets", &two),
+            ("snapshot", &two),
+            ("timestamp", &two),
+        ])
+    };
+    let with = |role: &'static str, keys: Vec<PublicKey>| {
+        let mut spec = spec();
+        spec.roles.insert(role, Signers { keys, threshold: 1 });
+        root(&spec)
+    };
+    assert!(with("targets", vec![one.public()]).is_ok(), "positive control");
+    let counted = PublishError::Threshold {
+        keys: 1,
+        threshold: 1,
+    };
+    assert_eq!(
+        with("root", vec![one.public(), alias.clone()]).unwrap_err(),
+        counted
+    );
+    // Roles are listed by name, so "targets" comes after "root".
+    let refused = PublishError::KeyId {
+        id: "alias".to_owned(),
+    };
+    assert_eq!(with("targets", vec![alias]).unwrap_err(), refused);
+    // The other way round: another key in the place of the one the root role names.
+    let impostor = PublicKey {
+        id: one.public().id,
+        ..two.public()
+    };
+    let refused = PublishError::KeyId { id: one.public().id };
+    assert_eq!(with("targets", vec![impostor]).unwrap_err(), refused);
+}
+
+#[test]
+fn what_is_no_key_file_at_all_is_refused_and_a_missing_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key.json");
+    let named = path.display().to_string();
+    let missing = PublishError::File {
+        path: named.clone(),
+        what: std::io::Error::from_raw_os_error(2).to_string(),
+    };
+    assert_eq!(SigningKey::load(&path).unwrap_err(), missing);
+    for text in ["", "{}", "-----BEGIN PRIVATE KEY-----", "[1]"] {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let refused = PublishError::Key { path: named.clone() };
+        assert_eq!(SigningKey::load(&path).unwrap_err(), refused, "{text:?}");
+    }
 }

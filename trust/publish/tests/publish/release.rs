@@ -1,10 +1,14 @@
 //! A release and a director repository made with the library, as the ceremony and the server make them.
 
-use redan_protocol::{ComponentName, Digest, FleetId, SpiffeId, UnixSeconds};
+use redan_policy::grant::World;
+use redan_protocol::{
+    ComponentName, Digest, DirectionSequence, FleetId, ReleaseCounter, SetId, SpiffeId, UnixSeconds,
+};
 use redan_publish::metadata::{root, sign, snapshot, target, targets, timestamp};
 use redan_publish::{
-    Delegation, DirectorExpiry, DirectorKeys, Profile, RootSpec, Signers, SigningKey, director,
+    Delegation, Directed, DirectorExpiry, DirectorKeys, Profile, RootSpec, Signers, SigningKey, director,
 };
+use redan_trust::custom::{ComponentRecord, Direction, DirectorCustom};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -120,6 +124,47 @@ pub(crate) fn device() -> SpiffeId {
 
 /// A director repository that directs nothing, for one device.
 pub(crate) fn undirected() -> Files {
+    directing(&[])
+}
+
+/// A director repository that directs the device to the component, and what it says.
+pub(crate) fn directed() -> (Files, Directed) {
+    let sha256 = Digest::of(COMPONENT);
+    let record = ComponentRecord {
+        fleet: fleet(),
+        component: component_name(),
+        counter: ReleaseCounter::new(7),
+        version: "1.0.0".parse().unwrap(),
+        hardware: vec!["x86-64".into()],
+        world: World::HttpProxy,
+        ask: "schema = \"redan.policy/1\"".into(),
+        requires: Vec::new(),
+        conflicts: Vec::new(),
+        state_schema: 1,
+        sbom: None,
+        provenance: None,
+        rebuild: None,
+    };
+    let direction = Direction {
+        device: device(),
+        sequence: DirectionSequence::new(3),
+        set: SetId::parse("plant-1").unwrap(),
+        set_digest: Digest::of(b"the set"),
+        not_before: UnixSeconds::new(0),
+        deadline: UnixSeconds::new(0),
+        retry_budget: 3,
+        unblocked: vec![sha256],
+    };
+    let directed = Directed {
+        path: component_path(),
+        length: u64::try_from(COMPONENT.len()).unwrap(),
+        sha256,
+        custom: DirectorCustom { record, direction },
+    };
+    (directing(std::slice::from_ref(&directed)), directed)
+}
+
+fn directing(directed: &[Directed]) -> Files {
     let [top, bill, snap, clock] = ["root", "targets", "snapshot", "timestamp"].map(key);
     let spec = root_spec([
         ("root", &top),
@@ -136,7 +181,7 @@ pub(crate) fn undirected() -> Files {
         snapshot: &snap,
         timestamp: &clock,
     };
-    let made = director(&device(), 4, &[], expiry, keys).unwrap();
+    let made = director(&device(), 4, directed, expiry, keys).unwrap();
     Files::from([
         (
             "1.root.json".into(),
@@ -161,4 +206,36 @@ pub(crate) fn changed(files: &Files, name: &str, change: impl FnOnce(&mut Value)
     let mut changed = files.clone();
     changed.insert(name.to_owned(), serde_json::to_vec(&json!(file)).unwrap());
     changed
+}
+
+/// A release repository whose second root names other root keys: signed by the new ones, and by the old ones too or not.
+pub(crate) fn rotated(by_both: bool) -> Files {
+    let [old, new, bill, snap, clock] = ["old", "new", "targets", "snapshot", "timestamp"].map(key);
+    let first = root_spec([
+        ("root", &old),
+        ("targets", &bill),
+        ("snapshot", &snap),
+        ("timestamp", &clock),
+    ]);
+    let mut second = first.clone();
+    second.version = 2;
+    second.roles.insert("root", signers(&[&new], 1));
+    let signed_by: &[&SigningKey] = if by_both { &[&new, &old] } else { &[&new] };
+    let bill_of = sign(&targets(1, tomorrow(), &BTreeMap::new(), &[]).unwrap(), &[&bill]).unwrap();
+    let described = BTreeMap::from([("targets.json".to_owned(), (1, bill_of.clone()))]);
+    let snapped = sign(&snapshot(1, tomorrow(), &described).unwrap(), &[&snap]).unwrap();
+    let clocked = sign(&timestamp(1, tomorrow(), (1, &snapped)).unwrap(), &[&clock]).unwrap();
+    Files::from([
+        (
+            "1.root.json".into(),
+            sign(&root(&first).unwrap(), &[&old]).unwrap(),
+        ),
+        (
+            "2.root.json".into(),
+            sign(&root(&second).unwrap(), signed_by).unwrap(),
+        ),
+        ("1.targets.json".into(), bill_of),
+        ("1.snapshot.json".into(), snapped),
+        ("timestamp.json".into(), clocked),
+    ])
 }
