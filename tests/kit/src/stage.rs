@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The fleet's name.
@@ -581,7 +582,22 @@ fn must(ran: Ran, what: &str) -> Result<Ran> {
     Ok(ran)
 }
 
-/// An address on loopback that was free a moment ago.
+/// First port given to workloads, and how many there are: below the range the kernel takes ports of outgoing connections from, so
+/// that nobody gets one between now and the moment the device listens there.
+const PORTS: (u16, u16) = (20_000, 12_000);
+
+/// An address on loopback that was free a moment ago. Stages of other processes begin elsewhere in the range.
 fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let (first, count) = PORTS;
+    for _ in 0..count {
+        let next = std::process::id()
+            .wrapping_mul(97)
+            .wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = first + u16::try_from(next % u32::from(count))?;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    bail!("no port from {first} on is free on loopback")
 }
