@@ -161,13 +161,26 @@ fn what_a_guest_starts_with_counts_too() {
 
 #[test]
 fn a_guest_that_leaks_host_resources_is_stopped() {
-    assert_eq!(attack(&grants::job("leak-handles")), Err(Code::HandleLimit));
+    let mut grant = grants::job("leak-handles");
+    assert_eq!(attack(&grant), Err(Code::HandleLimit));
+    // Each is two entries of the host's table, of which the grant has 500.
+    for (count, outcome) in [("200", Ok(())), ("300", Err(Code::HandleLimit))] {
+        grant.env.insert("TARGET".to_owned(), count.to_owned());
+        assert_eq!(attack(&grant), outcome, "{count} leaked");
+    }
 }
 
 #[test]
 fn a_guest_that_leaks_resources_of_its_own_is_stopped() {
     let guest = "leaks-its-own-resources";
     assert_eq!(outcome(guest, &bare()), Err(Code::HandleLimit));
+    let mut device = Device::start();
+    for (count, outcome) in [(500, Ok(())), (501, Err(Code::HandleLimit))] {
+        let text = guests::hostile_text(guest);
+        let text = text.replace("(i32.const -1)", &format!("(i32.const {count})"));
+        let guest = wat::parse_str(text).unwrap();
+        assert_eq!(device.outcome(&guest, &bare()), outcome, "{count} leaked");
+    }
 }
 
 #[test]

@@ -119,6 +119,21 @@ fn a_looping_call_does_not_hold_up_the_drain() {
 }
 
 #[test]
+fn a_job_that_still_runs_is_not_started_beyond_its_concurrency() {
+    let mut device = Device::start();
+    let mut grant = grants::bare("acme/hostile", World::Command);
+    grant.limits.concurrency = 1;
+    let slot = device.load(&guests::hostile("loops-forever"), &grant).unwrap();
+    device.say(&ToExecutor::Run { slot }, &[]);
+    assert_eq!(device.run(slot), Err(Code::ConcurrencyLimit));
+    let drain = Millis::new(0);
+    device.say(&ToExecutor::Unload { slot, drain }, &[]);
+    assert_eq!(device.probed(slot), Err(Code::Superseded));
+    assert_eq!(device.hear(), FromExecutor::Unloaded { slot });
+    device.serves_others();
+}
+
+#[test]
 fn taking_out_the_active_version_leaves_nothing_and_an_older_one_can_come_back() {
     let mut device = Device::start();
     let guest = guests::hostile_service();

@@ -49,6 +49,14 @@ impl Guest for Hostile {
                     headers.append(&format!("bomb-{n}"), &vec![b'x'; 4_000]).expect("collected");
                 }
             }
+            // Never sent: it is the host's memory they lie in.
+            "/hoards-headers" => {
+                let headers = Fields::new();
+                for n in 0..25 {
+                    headers.append(&format!("hoard-{n}"), &vec![b'x'; 4_000]).expect("collected");
+                }
+                answer(out, 200, Fields::new(), b"");
+            }
             "/many-empty-headers" => {
                 let headers = Fields::new();
                 for _ in 0.. {
