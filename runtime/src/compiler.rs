@@ -5,14 +5,12 @@ use redan_channel::ChannelError;
 use redan_policy::EffectiveGrant;
 use redan_policy::grant::World;
 use redan_protocol::ipc::{Compile, Compiled};
+use redan_protocol::wire::COMPONENT_LEN_MAX;
 use redan_protocol::{ByteCount, Code, Digest};
 use redan_sealed::{Sealed, SealedError};
 use std::os::fd::{AsFd, OwnedFd};
 use wasmtime::Engine;
 use wasmtime::component::Component;
-
-/// Largest component compiled, bytes.
-pub const COMPONENT_LEN_MAX: ByteCount = ByteCount::mib(32);
 
 /// Why the compiler did not even answer.
 #[derive(Debug, thiserror::Error)]

@@ -22,8 +22,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Largest sealed file read, bytes. Native code is 3 to 6 times its Wasm; components are at most 32 MiB.
-pub const SEALED_LEN_MAX: ByteCount = ByteCount::mib(256);
+/// Largest sealed file read, bytes. Native code is 3 to 6 times its Wasm; components are at most 64 MiB.
+pub const SEALED_LEN_MAX: ByteCount = ByteCount::mib(512);
 
 /// The seals that together make content final: no writing, no shrinking, no growing, no removal of these seals.
 pub const WRITE_SEALS: SealFlags = SealFlags::WRITE

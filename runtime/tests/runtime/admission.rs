@@ -5,8 +5,8 @@ use crate::{grants, guests};
 use redan_policy::EffectiveGrant;
 use redan_policy::grant::World;
 use redan_protocol::ipc::Compile;
+use redan_protocol::wire::COMPONENT_LEN_MAX;
 use redan_protocol::{Code, Digest};
-use redan_runtime::compiler::COMPONENT_LEN_MAX;
 use std::os::fd::AsFd;
 
 fn command() -> EffectiveGrant {
