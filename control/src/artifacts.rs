@@ -4,6 +4,7 @@
 use crate::error::{Refused, StoreError};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as StorePath;
@@ -79,9 +80,10 @@ impl Artifacts {
             {
                 None
             }
-            Some(value) => {
-                Some(parse_range(value, length).ok_or_else(|| Refused::plain(Code::RangeInvalid))?)
-            }
+            Some(value) => match parse_range(value, length) {
+                Some(range) => Some(range),
+                None => return Ok(unsatisfiable(length)),
+            },
             None => None,
         };
         let options = GetOptions {
@@ -115,6 +117,15 @@ impl Artifacts {
             .body(Body::from_stream(found.into_stream()))
             .map_err(|_| Refused::plain(Code::Internal))
     }
+}
+
+/// 416 says how long the artifact is (RFC 9110 §15.5.17): a device that has it all learns so.
+fn unsatisfiable(length: u64) -> Response<Body> {
+    let mut answer = Refused::plain(Code::RangeInvalid).into_response();
+    if let Ok(value) = HeaderValue::try_from(format!("bytes */{length}")) {
+        answer.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+    answer
 }
 
 /// `bytes=a-b`, `bytes=a-` or `bytes=-n`; exactly one, within the length.

@@ -5,7 +5,7 @@ use crate::error::Refused;
 use crate::fleet::{Fleet, State};
 use crate::release::{renewed, timestamp_version};
 use crate::store::Put;
-use redan_control_core::{Event, Input};
+use redan_control_core::{Event, Input, Rollout};
 use redan_protocol::audit::Action;
 use redan_protocol::report::Report;
 use redan_protocol::wire::{CheckIn, CheckInReply, Statement, StatementKind};
@@ -49,39 +49,68 @@ async fn note(
 ) -> Result<(), Refused> {
     // A rollback speaks about the rollout whose direction the device was following, and about no other.
     let followed = state.director.get(device).map(|row| (row.rollout, row.sequence));
-    let Some(row) = state.devices.get_mut(device) else {
-        return Err(Refused::plain(Code::CertificateRevoked));
-    };
+    let mut row = state
+        .devices
+        .get(device)
+        .cloned()
+        .ok_or_else(|| Refused::plain(Code::CertificateRevoked))?;
     row.last_seen = Some(now);
     row.report = Some(report.clone());
-    let mut puts = vec![Put::json("device", device.as_str(), row)?];
-    let mut actions = Vec::new();
-    for rollout in &mut state.rollouts {
+    let seen = Put::json("device", device.as_str(), &row)?;
+    let concerned = |rollout: &&Rollout| {
+        rollout.state == redan_control_core::State::Running || rollout.offered_to(device).is_some()
+    };
+    let steps = state.rollouts.iter().filter(concerned).filter_map(|rollout| {
         let none = DirectionSequence::new(u64::MAX);
         let direction = followed
             .filter(|(id, _)| *id == rollout.id)
             .map_or(none, |(_, sequence)| sequence);
-        let event = rollout
-            .step(
-                now,
-                Input::Reported {
-                    device,
-                    report,
-                    direction,
-                },
-            )
-            .unwrap_or(None);
-        if let Some(event) = event {
-            puts.push(Put::json("rollout", rollout.id.to_string(), rollout)?);
-            actions.extend(audited(event, rollout.id));
+        let input = Input::Reported {
+            device,
+            report,
+            direction,
+        };
+        stepped(rollout, now, input)
+    });
+    let steps: Vec<_> = steps.collect();
+    keep(fleet, state, steps, vec![seen], now).await?;
+    state.devices.insert(device.clone(), row);
+    Ok(())
+}
+
+/// A rollout after a step, when that changed it.
+fn stepped(rollout: &Rollout, now: UnixSeconds, input: Input<'_>) -> Option<(Rollout, Option<Event>)> {
+    let mut next = rollout.clone();
+    let event = next.step(now, input).unwrap_or(None);
+    (next != *rollout).then_some((next, event))
+}
+
+/// Makes changed rollouts durable together with what the audit says of them, and only then takes them for real.
+async fn keep(
+    fleet: &Fleet,
+    state: &mut State,
+    steps: Vec<(Rollout, Option<Event>)>,
+    mut puts: Vec<Put>,
+    now: UnixSeconds,
+) -> Result<(), Refused> {
+    let mut actions = Vec::new();
+    for (rollout, event) in &steps {
+        puts.push(Put::json("rollout", rollout.id.to_string(), rollout)?);
+        actions.extend(event.and_then(|event| audited(event, rollout.id)));
+    }
+    if !puts.is_empty() {
+        fleet.commit(state, now, "server", puts, &actions).await?;
+    }
+    for (rollout, _) in steps {
+        if let Some(old) = state.rollouts.iter_mut().find(|old| old.id == rollout.id) {
+            *old = rollout;
         }
     }
-    fleet.commit(state, now, "server", puts, &actions).await?;
     Ok(())
 }
 
 /// What the audit says of an event.
-pub fn audited(event: Event, id: u64) -> Option<(Action, String)> {
+fn audited(event: Event, id: u64) -> Option<(Action, String)> {
     let action = match event {
         Event::Advanced => Action::RolloutAdvanced,
         Event::Halted => Action::RolloutHalted,
@@ -94,17 +123,12 @@ pub fn audited(event: Event, id: u64) -> Option<(Action, String)> {
 /// Lets time pass for the rollouts: soaks end, deadlines pass, also when no device speaks.
 pub async fn tick(fleet: &Fleet, now: UnixSeconds) -> Result<(), Refused> {
     let mut state = fleet.state.lock().await;
-    let mut puts = Vec::new();
-    let mut actions = Vec::new();
-    for rollout in &mut state.rollouts {
-        if let Some(event) = rollout.step(now, Input::Tick).unwrap_or(None) {
-            puts.push(Put::json("rollout", rollout.id.to_string(), rollout)?);
-            actions.extend(audited(event, rollout.id));
-        }
-    }
-    if !puts.is_empty() {
-        fleet.commit(&mut state, now, "server", puts, &actions).await?;
-    }
+    let running = |rollout: &&Rollout| rollout.state == redan_control_core::State::Running;
+    let steps = state.rollouts.iter().filter(running);
+    let steps: Vec<_> = steps
+        .filter_map(|rollout| stepped(rollout, now, Input::Tick))
+        .collect();
+    keep(fleet, &mut state, steps, Vec::new(), now).await?;
     renew_timestamp(fleet, &mut state, now).await
 }
 

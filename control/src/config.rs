@@ -17,7 +17,7 @@ pub struct Config {
     /// How long devices wait between check-ins.
     #[serde(default = "interval")]
     pub checkin_interval_seconds: Seconds,
-    /// Most connections at once.
+    /// Most connections at once. Tripped by `a_connection_over_the_limit_is_closed_and_the_others_go_on`.
     #[serde(default = "connections")]
     pub connections_max: usize,
 }
@@ -37,7 +37,7 @@ impl Config {
             path: path.display().to_string(),
             what,
         };
-        let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| ServerError::file(path, &error))?;
         toml::from_str(&text).map_err(|error| {
             let line = error
                 .span()

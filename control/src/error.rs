@@ -146,6 +146,26 @@ pub enum ServerError {
         /// The role.
         role: String,
     },
+    /// A file in the folder of online keys that the server has no use for.
+    #[error("{path} is no key this server needs; it holds those and nothing else")]
+    StrayKey {
+        /// The file.
+        path: String,
+    },
+    /// A key the fleet's root does not name for what the server would sign with it.
+    #[error("{path} is not the key that the fleet's root names for {role}")]
+    WrongKey {
+        /// The file.
+        path: String,
+        /// The role.
+        role: String,
+    },
+    /// A root of another fleet, or with another certificate authority.
+    #[error("the {repository} root is not of this fleet and its certificate authority")]
+    OtherFleet {
+        /// `release` or `director`.
+        repository: &'static str,
+    },
     /// Keys and metadata.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -181,7 +201,8 @@ impl ServerError {
             Self::Listen { .. } => Code::Unreachable,
             Self::FleetExists(_) => Code::Conflict,
             Self::NoFleet => Code::NotFound,
-            Self::OfflineKey { .. } => Code::NotAuthorised,
+            Self::OfflineKey { .. } | Self::StrayKey { .. } | Self::WrongKey { .. } => Code::NotAuthorised,
+            Self::OtherFleet { .. } => Code::WrongFleet,
             Self::Publish(error) => error.code(),
             Self::Identity { source, .. } => source.code(),
             Self::Metadata(error) => error.code(),
@@ -201,6 +222,12 @@ impl ServerError {
             Self::OfflineKey { .. } => {
                 "take the key off this machine; if it has been here, replace it in a ceremony"
             }
+            Self::StrayKey { .. } => {
+                "take the file off this machine; the ceremony's online/ folder has what is needed"
+            }
+            Self::WrongKey { .. } | Self::OtherFleet { .. } => {
+                "take online/ and public/ from one and the same ceremony"
+            }
             Self::Publish(error) => error.remedy(),
             Self::Identity { source, .. } => source.remedy(),
             Self::Metadata(error) => error.code().remedy(),
@@ -216,7 +243,13 @@ impl ServerError {
             | Self::Listen { .. }
             | Self::Store(_)
             | Self::Publish(PublishError::File { .. }) => 3,
-            Self::OfflineKey { .. } | Self::Publish(_) | Self::Identity { .. } | Self::Metadata(_) => 1,
+            Self::OfflineKey { .. }
+            | Self::StrayKey { .. }
+            | Self::WrongKey { .. }
+            | Self::OtherFleet { .. }
+            | Self::Publish(_)
+            | Self::Identity { .. }
+            | Self::Metadata(_) => 1,
         }
     }
 }

@@ -72,6 +72,7 @@ pub async fn reenroll(
     };
     let id = SpiffeId::Device(fleet.id.clone(), device.clone());
     let chain = fleet.issuer.issue(&id, &request, now)?;
+    // A next key that was never used is forgotten: the device lost it, or the answer never reached it.
     row.keys.truncate(1);
     if !row.keys.contains(&next) {
         row.keys.push(next);

@@ -5,6 +5,7 @@ use crate::artifacts::Artifacts;
 use crate::error::{Refused, ServerError, StoreError};
 use crate::store::{Put, Store};
 use redan_control_core::Rollout;
+use redan_identity::profile::{Purpose, check};
 use redan_identity::tls::{FleetServer, fleet_server};
 use redan_identity::{FleetAnchor, Issuer, IssuerKind, pem};
 use redan_protocol::audit::{Action, AuditEntry};
@@ -107,6 +108,8 @@ pub struct Fleet {
     pub anchor: FleetAnchor,
     /// Its TLS.
     pub tls: FleetServer,
+    /// Last second of the server's certificate.
+    pub server_expires: UnixSeconds,
     /// Its device issuer.
     pub issuer: Issuer,
     /// Its online keys.
@@ -143,9 +146,15 @@ impl Fleet {
         let (server_key, server_chain) = bundle("server.pem")?;
         let tls = fleet_server(&anchor, &server_chain, &server_key, now)
             .map_err(identity(&online.join("server.pem")))?;
+        let server_expires = check(&anchor, &server_chain, Purpose::Server, now)
+            .map_err(identity(&online.join("server.pem")))?
+            .expires();
         let (issuer_key, issuer_chain) = bundle("device-issuer.pem")?;
         let certificate = issuer_chain.into_iter().next().ok_or(ServerError::NoFleet)?;
-        let issuer = Issuer::load(IssuerKind::Device, anchor.clone(), issuer_key, certificate);
+        // The operators' or servers' issuer in its place would be an offline key on this machine.
+        let issuer = Issuer::load(IssuerKind::Device, anchor.clone(), issuer_key, certificate)
+            .proven(now)
+            .map_err(identity(&online.join("device-issuer.pem")))?;
         let key = |name: &str| SigningKey::load(&online.join(format!("{name}.key.json")));
         let keys = OnlineKeys {
             release_timestamp: key("release.timestamp")?,
@@ -155,17 +164,18 @@ impl Fleet {
         };
         let release_root = read(public.join("release/1.root.json"))?;
         let director_root = read(public.join("director/1.root.json"))?;
-        crate::keys::refuse_offline(&public, &online)?;
         let artifacts_folder = folder.join("artifacts");
         std::fs::create_dir_all(&artifacts_folder)
             .map_err(|error| ServerError::file(&artifacts_folder, &error))?;
         let artifacts = Artifacts::local(&artifacts_folder)?;
         let store = Store::open(&folder.join("fleet.sqlite")).await?;
         let state = load(&store).await?;
+        crate::keys::hold(&anchor, &public, &online, &state.release)?;
         let fleet = Self {
             id,
             anchor,
             tls,
+            server_expires,
             issuer,
             keys,
             artifacts,
@@ -185,20 +195,7 @@ impl Fleet {
             return Ok(());
         }
         let folder = public.join("release");
-        let mut files = BTreeMap::new();
-        let entries = std::fs::read_dir(&folder).map_err(|error| ServerError::file(&folder, &error))?;
-        for entry in entries {
-            let path = entry.map_err(|error| ServerError::file(&folder, &error))?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default()
-                .to_owned();
-            files.insert(
-                name,
-                std::fs::read(&path).map_err(|error| ServerError::file(&path, &error))?,
-            );
-        }
+        let files = crate::keys::read(&folder)?;
         let accepted = crate::release::accept(self, &state.release, files, now).map_err(|refused| {
             let path = folder.display().to_string();
             ServerError::File {
@@ -248,13 +245,25 @@ impl Fleet {
         self.store.audit(from).await
     }
 
-    /// Whether a key may speak for a device now. Asked for every request, so that a revocation acts on open connections.
-    pub async fn allows(&self, device: &DeviceId, spki: Digest) -> Result<(), Refused> {
-        let state = self.state.lock().await;
-        match state.devices.get(device) {
-            Some(row) if !row.revoked && row.keys.contains(&spki) => Ok(()),
-            _ => Err(Refused::plain(redan_protocol::Code::CertificateRevoked)),
+    /// Whether a key may speak for a device now. Asked for every request, so that a revocation acts on open connections. The first
+    /// request under the next key ends the one before (20-identity, life of a certificate).
+    pub async fn allows(&self, device: &DeviceId, spki: Digest, now: UnixSeconds) -> Result<(), Refused> {
+        let mut state = self.state.lock().await;
+        let row = state.devices.get(device).filter(|row| !row.revoked);
+        let place = row.and_then(|row| row.keys.iter().position(|key| *key == spki));
+        let (Some(row), Some(place)) = (row, place) else {
+            // A key that was superseded speaks again: the device was cloned, or its own renewal went wrong.
+            tracing::warn!(fleet = %self.id, %device, %spki, "a key that is revoked or superseded was used");
+            return Err(Refused::plain(redan_protocol::Code::CertificateRevoked));
+        };
+        if place > 0 {
+            let mut row = row.clone();
+            row.keys.drain(..place);
+            let put = Put::json("device", device.as_str(), &row)?;
+            self.commit(&mut state, now, "server", vec![put], &[]).await?;
+            state.devices.insert(device.clone(), row);
         }
+        Ok(())
     }
 }
 

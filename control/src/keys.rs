@@ -1,6 +1,8 @@
 //! The keys a server may hold, and the refusal of every other (promise 3).
 
 use crate::error::ServerError;
+use crate::release::Files;
+use redan_identity::FleetAnchor;
 use redan_publish::SigningKey;
 use redan_trust::Claimed;
 use redan_trust::TufError;
@@ -10,35 +12,66 @@ use std::path::Path;
 
 /// Certificates a server has the keys of.
 const CERTIFIED: &[&str] = &["server.pem", "device-issuer.pem"];
+/// Keys of the release root it signs with.
+const RELEASE: &[&str] = &["timestamp"];
+/// Keys of the director's root it signs with.
+const DIRECTOR: &[&str] = &["targets", "snapshot", "timestamp"];
 /// Roles of the release root that are signed offline.
 const OFFLINE: &[&str] = &["root", "targets", "snapshot"];
 
-/// Refuses to go on when the folder of online keys holds one that signs offline: of the release root, of its delegations, of the
-/// director's root, or of a certificate authority. It looks at every file there, not only at those the server would use.
-pub(crate) fn refuse_offline(public: &Path, online: &Path) -> Result<(), ServerError> {
-    let mut named = BTreeMap::new();
-    let release: Root = parse(&public.join("release/1.root.json"), "root")?;
-    for role in OFFLINE {
-        let ids = release.roles.get(*role).map(|role| role.keyids.as_slice());
-        note(
-            &mut named,
-            &release.keys,
-            ids.unwrap_or_default(),
-            &format!("release.{role}"),
-        );
+/// Holds the folder of online keys against the fleet's metadata: the ceremony's, and what was uploaded since. Each key is of the role
+/// it is for; none signs offline, whatever its file is called; and there is nothing else in the folder.
+pub(crate) fn hold(
+    anchor: &FleetAnchor,
+    public: &Path,
+    online: &Path,
+    uploaded: &Files,
+) -> Result<(), ServerError> {
+    let mut release = read(&public.join("release"))?;
+    release.extend(uploaded.clone());
+    let director = read(&public.join("director"))?;
+    refuse_offline(online, &release, &director)?;
+    for (repository, files, roles) in [("release", &release, RELEASE), ("director", &director, DIRECTOR)] {
+        let root = newest_root(files)?;
+        let fleet = root.fleet.as_ref() == Some(anchor.fleet()) && root.ca_sha256 == Some(anchor.sha256());
+        if !fleet {
+            return Err(ServerError::OtherFleet { repository });
+        }
+        for role in roles {
+            let path = online.join(format!("{repository}.{role}.key.json"));
+            let public = SigningKey::load(&path)?.public().public;
+            if !publics(&root.keys, &keyids(&root, role)).any(|named| named == public) {
+                return Err(ServerError::WrongKey {
+                    path: path.display().to_string(),
+                    role: format!("{repository}.{role}"),
+                });
+            }
+        }
     }
-    let director: Root = parse(&public.join("director/1.root.json"), "root")?;
-    let ids = director.roles.get("root").map(|role| role.keyids.as_slice());
-    note(
-        &mut named,
-        &director.keys,
-        ids.unwrap_or_default(),
-        "director.root",
-    );
-    let targets: Targets = parse(&public.join("release/1.targets.json"), "targets")?;
-    if let Some(delegations) = &targets.delegations {
-        for role in &delegations.roles {
-            note(&mut named, &delegations.keys, &role.keyids, &role.name);
+    Ok(())
+}
+
+/// Looks at every file of the folder, not only at those the server would use.
+fn refuse_offline(online: &Path, release: &Files, director: &Files) -> Result<(), ServerError> {
+    let mut named = BTreeMap::new();
+    for (_, root) in all::<Root>(release, "root")? {
+        for role in OFFLINE {
+            note(
+                &mut named,
+                &root.keys,
+                &keyids(&root, role),
+                &format!("release.{role}"),
+            );
+        }
+    }
+    for (_, root) in all::<Root>(director, "root")? {
+        note(&mut named, &root.keys, &keyids(&root, "root"), "director.root");
+    }
+    for (_, targets) in all::<Targets>(release, "targets")? {
+        if let Some(delegations) = &targets.delegations {
+            for role in &delegations.roles {
+                note(&mut named, &delegations.keys, &role.keyids, &role.name);
+            }
         }
     }
     for entry in std::fs::read_dir(online).map_err(|error| ServerError::file(online, &error))? {
@@ -47,39 +80,85 @@ pub(crate) fn refuse_offline(public: &Path, online: &Path) -> Result<(), ServerE
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        let role = if name.ends_with(".key.json") {
-            named.get(&SigningKey::load(&path)?.public().public).cloned()
-        } else if path
-            .extension()
-            .is_some_and(|kind| kind.eq_ignore_ascii_case("pem"))
-            && !CERTIFIED.contains(&name)
-        {
-            Some("the fleet's certificates".to_owned())
-        } else {
-            None
+        let shown = path.display().to_string();
+        let signs = name.strip_suffix(".key.json");
+        let role = match signs {
+            Some(_) => named.get(&SigningKey::load(&path)?.public().public).cloned(),
+            None if name.to_ascii_lowercase().ends_with(".pem") && !CERTIFIED.contains(&name) => {
+                Some("the fleet's certificates".to_owned())
+            }
+            None => None,
         };
         if let Some(role) = role {
-            let path = path.display().to_string();
-            return Err(ServerError::OfflineKey { path, role });
+            return Err(ServerError::OfflineKey { path: shown, role });
+        }
+        let needed = CERTIFIED.contains(&name)
+            || signs
+                .and_then(|signs| signs.split_once('.'))
+                .is_some_and(|of| match of {
+                    ("release", role) => RELEASE.contains(&role),
+                    ("director", role) => DIRECTOR.contains(&role),
+                    _ => false,
+                });
+        if !needed {
+            return Err(ServerError::StrayKey { path: shown });
         }
     }
     Ok(())
 }
 
 fn note(named: &mut BTreeMap<String, String>, keys: &BTreeMap<String, Key>, ids: &[String], name: &str) {
-    for public in ids
-        .iter()
-        .filter_map(|id| keys.get(id)?.keyval.get("public")?.as_str())
-    {
-        named.insert(public.to_owned(), name.to_owned());
-    }
+    named.extend(publics(keys, ids).map(|public| (public.to_owned(), name.to_owned())));
 }
 
-fn parse<T: Metadata>(path: &Path, role: &str) -> Result<T, ServerError> {
-    let bytes = std::fs::read(path).map_err(|error| ServerError::file(path, &error))?;
-    let claimed = Claimed::<T>::parse(&bytes).map_err(|source| TufError::Malformed {
-        role: role.into(),
-        source,
-    })?;
-    Ok(claimed.into_peeked())
+fn publics<'a>(keys: &'a BTreeMap<String, Key>, ids: &'a [String]) -> impl Iterator<Item = &'a str> {
+    ids.iter()
+        .filter_map(|id| keys.get(id)?.keyval.get("public")?.as_str())
+}
+
+fn keyids(root: &Root, role: &str) -> Vec<String> {
+    root.roles
+        .get(role)
+        .map(|role| role.keyids.clone())
+        .unwrap_or_default()
+}
+
+fn newest_root(files: &Files) -> Result<Root, ServerError> {
+    let roots = all::<Root>(files, "root")?;
+    let newest = roots.into_iter().max_by_key(|(version, _)| *version);
+    let missing = || {
+        ServerError::Metadata(TufError::Unavailable {
+            path: "1.root.json".into(),
+        })
+    };
+    newest.map(|(_, root)| root).ok_or_else(missing)
+}
+
+/// Every version of a role's file: `<version>.<role>.json`.
+fn all<T: Metadata>(files: &Files, role: &str) -> Result<Vec<(u64, T)>, ServerError> {
+    let mut found = Vec::new();
+    for (name, bytes) in files {
+        let version = name
+            .strip_suffix(&format!(".{role}.json"))
+            .and_then(|version| version.parse::<u64>().ok());
+        let Some(version) = version else { continue };
+        let claimed = Claimed::<T>::parse(bytes).map_err(|source| TufError::Malformed {
+            role: role.into(),
+            source,
+        })?;
+        found.push((version, claimed.into_peeked()));
+    }
+    Ok(found)
+}
+
+/// A folder of the ceremony's metadata.
+pub(crate) fn read(folder: &Path) -> Result<Files, ServerError> {
+    let mut files = Files::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| ServerError::file(folder, &error))? {
+        let path = entry.map_err(|error| ServerError::file(folder, &error))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let bytes = std::fs::read(&path).map_err(|error| ServerError::file(&path, &error))?;
+        files.insert(name.unwrap_or_default().to_owned(), bytes);
+    }
+    Ok(files)
 }

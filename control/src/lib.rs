@@ -28,3 +28,5 @@ pub mod release;
 mod routes;
 pub mod server;
 pub mod store;
+mod view;
+pub mod waves;

@@ -104,18 +104,27 @@ async fn serve(config: Config) -> Result<(), ServerError> {
     let (stop, stopped) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
-    tokio::spawn(async move {
+    let mut told = async || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // Nobody listening any more means that the server has stopped already.
-        let _ = stop.send(true);
-        // A second signal ends the process at once.
-        drop((terminate, interrupt));
-    });
+    };
     say(&format!("redan-control: listening on {bound}"));
-    server.serve(listener, stopped).await
+    let serving = server.serve(listener, stopped);
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = serving.as_mut() => return ended,
+        () = told() => {}
+    }
+    // Nobody listening any more means that the server has stopped already.
+    let _ = stop.send(true);
+    say("redan-control: stopping; what has begun is answered first");
+    tokio::select! {
+        ended = serving => ended,
+        // Told twice: whoever is still being answered has to ask again.
+        () = told() => Ok(()),
+    }
 }
 
 fn say(line: &str) {

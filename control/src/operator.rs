@@ -5,14 +5,16 @@ use crate::error::Refused;
 use crate::fleet::{DeviceRow, Fleet, State};
 use crate::release::{FILES_MAX, Files, accept, current_role};
 use crate::store::Put;
+use crate::view::{device_view, rollout_view};
+use crate::waves::{WaveSpec, waves};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use redan_control_core::rollout::WAVES_MAX;
-use redan_control_core::{Input, Rollout, Rules, desired};
+use redan_control_core::{Input, Rollout, Rules};
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::wire::{Voucher, VoucherSchema};
-use redan_protocol::{Code, DeviceId, Digest, OperatorName, Permille, Seconds, SetId, SpiffeId, UnixSeconds};
+use redan_protocol::{Code, DeviceId, Digest, OperatorName, Seconds, SetId, SpiffeId, UnixSeconds};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,19 +64,6 @@ pub struct Start {
     deadline_seconds: Seconds,
 }
 
-/// One wave: named devices, or a cumulative share of the fleet, or devices with all of some labels.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WaveSpec {
-    name: String,
-    #[serde(default)]
-    devices: Vec<DeviceId>,
-    #[serde(default)]
-    permille: Option<Permille>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-}
-
 /// Reads a JSON body.
 pub fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Refused> {
     serde_json::from_slice(body).map_err(|error| Refused::because(Code::BadRequest, error.to_string()))
@@ -119,14 +108,21 @@ impl Operator<'_> {
             return Err(Refused::because(Code::Conflict, detail));
         }
         let expires = self.now.after(VOUCHER_LIFE);
-        let row = DeviceRow {
+        let fresh = DeviceRow {
             keys: vec![request.spki],
-            labels: request.labels,
+            labels: BTreeMap::new(),
             voucher_expires: expires,
             enrolled: None,
             revoked: false,
             last_seen: None,
             report: None,
+        };
+        // The same key once more: another voucher and other labels for the device that is there, which stays what it is.
+        let known = state.devices.get(&request.device).filter(|row| !row.revoked);
+        let row = DeviceRow {
+            labels: request.labels,
+            voucher_expires: expires,
+            ..known.cloned().unwrap_or(fresh)
         };
         let put = Put::json("device", request.device.as_str(), &row)?;
         let subject = format!("{} {}", request.device, request.spki);
@@ -256,17 +252,7 @@ impl Operator<'_> {
         if request.waves.is_empty() || request.waves.len() > WAVES_MAX {
             return Err(preflight(format!("a rollout has 1 to {WAVES_MAX} waves")));
         }
-        let busy = state
-            .rollouts
-            .iter()
-            .find(|r| r.state == redan_control_core::State::Running);
-        if let Some(busy) = busy {
-            let detail = format!(
-                "rollout {} of {} is running; wait for it or abort it",
-                busy.id, busy.set
-            );
-            return Err(Refused::because(Code::Conflict, detail));
-        }
+        refuse_second(&state.rollouts)?;
         let waves = waves(&state, request.waves)?;
         let id = state.rollouts.last().map_or(1, |last| last.id.saturating_add(1));
         let rules = Rules {
@@ -319,6 +305,9 @@ impl Operator<'_> {
         rollout
             .step(self.now, input)
             .map_err(|error| Refused::because(Code::WrongState, error.to_string()))?;
+        if matches!(input, Input::Resume) {
+            refuse_second(&state.rollouts)?;
+        }
         let put = Put::json("rollout", id.to_string(), &rollout)?;
         self.commit(&mut state, vec![put], action, format!("rollout {id}"))
             .await?;
@@ -335,114 +324,15 @@ impl Operator<'_> {
     }
 }
 
-/// Resolves waves to devices: each device belongs to the first wave that names it.
-fn waves(state: &State, specs: Vec<WaveSpec>) -> Result<Vec<(String, Vec<DeviceId>)>, Refused> {
-    let fleet: Vec<&DeviceId> = state
-        .devices
-        .iter()
-        .filter(|(_, row)| row.enrolled.is_some() && !row.revoked)
-        .map(|(id, _)| id)
-        .collect();
-    let mut taken: BTreeSet<DeviceId> = BTreeSet::new();
-    let mut waves = Vec::new();
-    for spec in specs {
-        let mut members = Vec::new();
-        for id in &spec.devices {
-            if !fleet.contains(&id) {
-                return Err(Refused::because(
-                    Code::PreflightRefused,
-                    format!("{id} is not an enrolled device"),
-                ));
-            }
-            members.push(id.clone());
-        }
-        if let Some(share) = spec.permille {
-            let count = fleet
-                .len()
-                .saturating_mul(usize::from(share.get()))
-                .div_ceil(1000);
-            members.extend(fleet.iter().take(count).map(|id| (*id).clone()));
-        }
-        if !spec.labels.is_empty() {
-            let has = |row: &DeviceRow| {
-                spec.labels
-                    .iter()
-                    .all(|(name, value)| row.labels.get(name) == Some(value))
-            };
-            members.extend(
-                state
-                    .devices
-                    .iter()
-                    .filter(|(id, row)| fleet.contains(id) && has(row))
-                    .map(|(id, _)| id.clone()),
-            );
-        }
-        members.retain(|id| taken.insert(id.clone()));
-        waves.push((spec.name, members));
-    }
-    if taken.is_empty() {
-        return Err(Refused::because(
-            Code::PreflightRefused,
-            "no device belongs to any wave",
-        ));
-    }
-    Ok(waves)
-}
-
-fn device_view(id: &DeviceId, row: &DeviceRow, state: &State) -> Value {
-    let report = row.report.as_ref();
-    let slots: Vec<Value> = report
-        .into_iter()
-        .flat_map(|report| &report.slots)
-        .map(|slot| {
-            let [major, minor, patch] = slot.version;
-            json!({
-                "component": slot.component,
-                "version": format!("{major}.{minor}.{patch}"),
-                "counter": slot.counter,
-                "digest": slot.digest,
-                "grant": slot.grant,
-                "health": slot.health,
-                "code": slot.code.map(Code::name),
-            })
-        })
-        .collect();
-    json!({
-        "device": id,
-        "labels": row.labels,
-        "spki": row.keys.first(),
-        "enrolled": row.enrolled,
-        "revoked": row.revoked,
-        "last_seen": row.last_seen,
-        "set": report.and_then(|report| report.set.clone()),
-        "desired_set": desired(&state.rollouts, id),
-        "phase": report.map(|report| report.phase),
-        "refusal": report.and_then(|report| report.refusal).map(Code::name),
-        "rollback": report.and_then(|report| report.rollback).map(Code::name),
-        "isolation": report.map(|report| report.isolation),
-        "slots": slots,
-    })
-}
-
-fn rollout_view(rollout: &Rollout) -> Value {
-    let waves: Vec<Value> = rollout
-        .waves
-        .iter()
-        .map(|wave| {
-            let devices: Vec<Value> = wave
-                .devices
-                .iter()
-                .map(|(device, outcome)| json!({"device": device, "outcome": outcome}))
-                .collect();
-            json!({"name": wave.name, "offered": wave.offered, "held": wave.held, "devices": devices})
-        })
-        .collect();
-    json!({
-        "id": rollout.id,
-        "set": rollout.set,
-        "state": rollout.state,
-        "wave": rollout.wave,
-        "waves": waves,
-        "halted_because": rollout.halted_because.map(Code::name),
-    })
+/// One rollout runs at a time: which of two a device followed would depend on the order they were started in.
+fn refuse_second(rollouts: &[Rollout]) -> Result<(), Refused> {
+    let running = |rollout: &&Rollout| rollout.state == redan_control_core::State::Running;
+    let Some(busy) = rollouts.iter().find(running) else {
+        return Ok(());
+    };
+    let detail = format!(
+        "rollout {} of {} is running; wait for it or abort it",
+        busy.id, busy.set
+    );
+    Err(Refused::because(Code::Conflict, detail))
 }

@@ -6,14 +6,14 @@ use redan_protocol::{Code, Seconds, UnixSeconds};
 use redan_publish::metadata::{sign, timestamp};
 use redan_trust::lookup::LookupStep;
 use redan_trust::metadata::{Metadata as _, Snapshot, Targets, file_name};
-use redan_trust::{Answer, Claimed, Refresh, Repository, Step, Trusted};
-use std::collections::BTreeMap;
+use redan_trust::{Answer, Claimed, Refresh, Repository, Step, Target, Trusted};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Release timestamps live 48 hours (10-trust), and are made anew after a quarter of that.
 const TIMESTAMP_LIFE: Seconds = Seconds::new(48 * 3600);
 /// Age at which a timestamp is made anew.
 const TIMESTAMP_RENEW: Seconds = Seconds::new(12 * 3600);
-/// Most files in one upload.
+/// Most files in one upload. Tripped by `names_that_are_no_metadata_files_are_refused`.
 pub const FILES_MAX: usize = 64;
 
 /// Metadata by file name.
@@ -141,6 +141,7 @@ fn verify(
         }
     }
     let mut repository = refresh.finish().map_err(refuse)?;
+    refuse_unnamed(&repository, present, uploaded)?;
     let listed: Vec<String> = repository.snapshot().meta.keys().cloned().collect();
     for file in listed {
         let role = file.trim_end_matches(".json");
@@ -153,30 +154,73 @@ fn verify(
                 format!("{file} is listed but was not uploaded"),
             ));
         };
-        if uploaded.contains_key(&file_name(role, Some(version))) {
-            for path in targets.targets.keys() {
-                look_up(&mut repository, files, path, role)?;
+        let new = uploaded.contains_key(&file_name(role, Some(version)));
+        let probe = probe(&repository, role)?;
+        match search(&mut repository, files, &probe) {
+            // A role that ran out stops its own paths; it must not stop everybody else's uploads too.
+            Err(redan_trust::TufError::Expired { .. }) if !new => continue,
+            searched => searched.map_err(refuse)?,
+        };
+        for path in targets.targets.keys().filter(|_| new) {
+            let target = search(&mut repository, files, path).map_err(refuse)?;
+            if target.is_none_or(|target| target.roles.last().is_none_or(|last| last != role)) {
+                let detail = format!("{path} is listed by role {role}, which is not trusted for it");
+                return Err(Refused::because(Code::NotReleased, detail));
             }
         }
     }
     Ok(())
 }
 
-fn look_up(repository: &mut Repository, files: &Files, path: &str, role: &str) -> Result<(), Refused> {
-    let refuse = |error: redan_trust::TufError| Refused::because(error.code(), error.to_string());
+/// A file nobody's signature leads to would keep its name from the file that is signed for it later.
+fn refuse_unnamed(repository: &Repository, present: &Files, uploaded: &Files) -> Result<(), Refused> {
+    let mut named: BTreeSet<String> = (1..=repository.root().version())
+        .map(|version| file_name("root", Some(version)))
+        .collect();
+    named.insert(file_name("snapshot", Some(repository.snapshot_version())));
+    for (file, entry) in &repository.snapshot().meta {
+        let role = file.trim_end_matches(".json");
+        named.insert(file_name(role, Some(entry.version)));
+    }
+    let stray = uploaded
+        .keys()
+        .find(|name| !named.contains(*name) && !present.contains_key(*name));
+    match stray {
+        Some(name) => {
+            let detail = format!("{name} is not named by the roots and the snapshot of this upload");
+            Err(Refused::because(Code::BadRequest, detail))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A path a role is trusted for: looking it up verifies the role's own signatures, also when it lists nothing.
+fn probe(repository: &Repository, role: &str) -> Result<String, Refused> {
+    let delegations = repository.targets().delegations.as_ref();
+    let delegated =
+        delegations.and_then(|delegations| delegations.roles.iter().find(|delegated| delegated.name == role));
+    let pattern = delegated.and_then(|delegated| delegated.paths.as_ref()?.first());
+    let nobody = || {
+        let detail = format!("role {role} is listed, but the targets role delegates no paths to it");
+        Refused::because(Code::NotReleased, detail)
+    };
+    Ok(pattern.ok_or_else(nobody)?.replace(['*', '?'], "x"))
+}
+
+/// Looks a target up as devices do.
+fn search(
+    repository: &mut Repository,
+    files: &Files,
+    path: &str,
+) -> Result<Option<Target>, redan_trust::TufError> {
     let mut lookup = repository.lookup(path);
     let mut answer = None;
     loop {
-        match lookup.step(answer.take()).map_err(refuse)? {
+        match lookup.step(answer.take())? {
             LookupStep::Do(Step::Fetch { path, .. }) => answer = Some(found(files, &path)),
             LookupStep::Do(_) => answer = Some(Answer::Stored),
-            LookupStep::Found(target) if target.roles.last().is_some_and(|last| last == role) => {
-                return Ok(());
-            }
-            LookupStep::Found(_) | LookupStep::NotFound => {
-                let detail = format!("{path} is listed by role {role}, which is not trusted for it");
-                return Err(Refused::because(Code::NotReleased, detail));
-            }
+            LookupStep::Found(target) => return Ok(Some(target)),
+            LookupStep::NotFound => return Ok(None),
         }
     }
 }

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, 
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Body as _;
 use redan_identity::Peer;
 use redan_protocol::wire::{
     CHECKIN, CHECKIN_LEN_MAX, COMPONENT_LEN_MAX, CSR_LEN_MAX, EST_CACERTS, EST_ENROLL, EST_REENROLL,
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 /// Longest wait for a request's body.
 const BODY_WITHIN: Duration = Duration::from_mins(1);
-/// Largest operator document.
+/// Largest operator document: 64 files of metadata in base64. Tripped by `an_operators_document_one_byte_over_the_limit_is_refused`.
 const OPERATOR_BODY_MAX: ByteCount = ByteCount::mib(16);
 
 /// Who opened a connection, of which fleet, under which name.
@@ -60,7 +61,7 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
         Peer::Known(identity) => match identity.id().clone() {
             SpiffeId::Device(_, device) => {
                 // Asked per request: a revocation acts on connections that are open.
-                caller.fleet.allows(&device, identity.spki()).await?;
+                caller.fleet.allows(&device, identity.spki(), now()).await?;
                 device_request(caller, &device, &path, request).await
             }
             SpiffeId::Operator(_, name) => {
@@ -230,6 +231,10 @@ async fn operator_request(
 }
 
 async fn collect(request: Request<hyper::body::Incoming>, limit: ByteCount) -> Result<Bytes, Refused> {
+    // What says that it is too long is refused before a byte of it is read.
+    if request.body().size_hint().lower() > limit.get() {
+        return Err(Refused::plain(Code::TooLarge));
+    }
     let most = usize::try_from(limit.get()).unwrap_or(usize::MAX);
     let body = Limited::new(request.into_body(), most).collect();
     match tokio::time::timeout(BODY_WITHIN, body).await {

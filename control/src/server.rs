@@ -22,6 +22,12 @@ const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const CONNECTION_AGE: Duration = Duration::from_hours(1);
 /// Most bytes of a request's head. Tripped by `a_head_over_the_limit_is_refused`.
 const HEADERS_MAX: usize = 16 * 1024;
+/// The same for HTTP/2, after decompression. Tripped by `a_head_over_the_limit_is_refused`.
+const HEADERS_MAX_H2: u32 = 16 * 1024;
+/// Most streams of one HTTP/2 connection.
+const STREAMS_MAX: u32 = 100;
+/// How often a silent HTTP/2 connection is asked whether somebody is there.
+const PING_EVERY: Duration = Duration::from_secs(30);
 /// Between two looks at soaks, deadlines and expiring timestamps.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -145,9 +151,9 @@ impl Server {
         builder
             .http2()
             .timer(TokioTimer::new())
-            .max_concurrent_streams(100)
-            .max_header_list_size(16 * 1024)
-            .keep_alive_interval(Some(Duration::from_secs(30)));
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEADERS_MAX_H2)
+            .keep_alive_interval(Some(PING_EVERY));
         let connection = builder.serve_connection(TokioIo::new(accepted.stream), service);
         tokio::pin!(connection);
         let mut stopping = false;

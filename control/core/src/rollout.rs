@@ -11,7 +11,7 @@ use redan_protocol::{Code, DeviceId, DirectionSequence, Seconds, SetId, UnixSeco
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Most waves of a rollout.
+/// Most waves of a rollout. Tripped by `a_rollout_of_more_waves_than_the_limit_is_refused`.
 pub const WAVES_MAX: usize = 16;
 
 /// Where a rollout stands.
@@ -177,7 +177,7 @@ impl Rollout {
             .count()
     }
 
-    /// One step. `Ok(None)`: nothing changed.
+    /// One step. `Ok(None)`: nothing to tell; that a wave has held, or a device was given up, may be noted all the same.
     pub fn step(&mut self, now: UnixSeconds, input: Input<'_>) -> Result<Option<Event>, WrongState> {
         match (self.state, input) {
             (State::Running, Input::Pause) => Ok(Some(self.steer(State::Paused))),

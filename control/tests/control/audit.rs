@@ -1,27 +1,12 @@
 //! The audit log: complete, chained, and telling when it was touched.
 
 use crate::site::Site;
-use redan_protocol::audit::{AuditEntry, verify_chain};
+use redan_protocol::Code;
+use redan_protocol::audit::{AuditEntry, AuditFault, verify_chain};
 use serde_json::json;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _};
 
 async fn log(site: &Site) -> Vec<AuditEntry> {
     serde_json::from_value(site.operator().await.get("/v1/audit").await.json()).unwrap()
-}
-
-async fn statement(site: &Site, sql: &'static str) {
-    let options = SqliteConnectOptions::new().filename(site.kept().join("fleet.sqlite"));
-    let mut connection = options.connect().await.unwrap();
-    assert_eq!(
-        sqlx::query(sql)
-            .execute(&mut connection)
-            .await
-            .unwrap()
-            .rows_affected(),
-        1
-    );
-    connection.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -78,18 +63,40 @@ async fn an_edited_row_is_found() {
     let site = Site::open().await;
     site.device("press-1").await;
     assert!(verify_chain(&log(&site).await).is_ok(), "positive control");
-    statement(
-        &site,
-        "UPDATE audit SET body = replace(body, 'press-1', 'press-9') WHERE entry = 1",
-    )
-    .await;
-    assert!(verify_chain(&log(&site).await).is_err());
+    let edited = site
+        .statement("UPDATE audit SET body = replace(body, 'press-1', 'press-9') WHERE entry = 1")
+        .await;
+    assert_eq!(edited, 1);
+    assert_eq!(verify_chain(&log(&site).await), Err(AuditFault::Hash { at: 1 }));
 }
 
 #[tokio::test]
 async fn a_removed_row_is_found() {
     let site = Site::open().await;
     site.device("press-1").await;
-    statement(&site, "DELETE FROM audit WHERE entry = 1").await;
-    assert!(verify_chain(&log(&site).await).is_err());
+    let removed = site.statement("DELETE FROM audit WHERE entry = 1").await;
+    assert_eq!(removed, 1);
+    assert_eq!(verify_chain(&log(&site).await), Err(AuditFault::Order { at: 1 }));
+}
+
+#[tokio::test]
+async fn what_the_audit_cannot_hold_is_not_done() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    let mut operator = site.operator().await;
+    site.statement("ALTER TABLE audit RENAME TO lost").await;
+    let answer = operator.post("/v1/devices/press-1/revoke", &json!({})).await;
+    assert_eq!(answer.refusal(), (500, Code::Internal));
+    assert_eq!(operator.get("/v1/devices/press-1").await.json()["revoked"], false);
+    assert_eq!(
+        device.get("/tuf/release/timestamp.json").await.status,
+        200,
+        "it is not half revoked"
+    );
+    site.statement("ALTER TABLE lost RENAME TO audit").await;
+    operator
+        .post("/v1/devices/press-1/revoke", &json!({}))
+        .await
+        .json();
+    assert!(verify_chain(&log(&site).await).is_ok(), "without a gap");
 }

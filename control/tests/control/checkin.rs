@@ -1,5 +1,6 @@
 //! The check-in: a closed report in, a signed statement out.
 
+use crate::raw::Raw;
 use crate::site::{Site, now};
 use redan_protocol::report::Report;
 use redan_protocol::wire::{CHECKIN_LEN_MAX, CheckIn, Nonce};
@@ -103,5 +104,39 @@ async fn another_content_type_is_refused() {
             .await
             .unwrap();
         assert_eq!(answer.refusal(), (415, Code::WrongContentType), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_cannot_be_kept_is_not_taken() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    site.statement("ALTER TABLE documents RENAME TO lost").await;
+    let answer = device.post("/v1/checkin", &body()).await;
+    assert_eq!(answer.refusal(), (500, Code::Internal));
+    let seen = site.operator().await.get("/v1/devices/press-1").await.json();
+    assert_eq!(seen["last_seen"], json!(null));
+    site.statement("ALTER TABLE lost RENAME TO documents").await;
+    assert_eq!(
+        device.post("/v1/checkin", &body()).await.status,
+        200,
+        "positive control"
+    );
+}
+
+#[tokio::test]
+async fn a_checkin_that_does_not_say_its_length_is_limited_all_the_same() {
+    let site = Site::open().await;
+    let bundle = site.enrolled("press-1").await;
+    let limit = usize::try_from(CHECKIN_LEN_MAX.get()).unwrap();
+    for (length, status) in [(limit, "200"), (limit + 1, "413")] {
+        let mut text = body().to_string();
+        text.push_str(&" ".repeat(length - text.len()));
+        let mut raw = Raw::known(&site, &bundle).await;
+        let head = "POST /v1/checkin HTTP/1.1\r\nhost: control.plant.example\r\n\
+                    content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+        raw.send(head).await;
+        raw.send(&format!("{length:x}\r\n{text}\r\n0\r\n\r\n")).await;
+        assert_eq!(raw.status().await, status, "{length} bytes");
     }
 }

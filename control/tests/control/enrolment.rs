@@ -30,6 +30,31 @@ async fn a_key_nobody_admitted_gets_no_certificate() {
 }
 
 #[tokio::test]
+async fn an_expired_voucher_admits_nobody_who_has_not_enrolled_yet() {
+    let site = Site::open().await;
+    let (late, early) = (KeyFile::generate().unwrap(), KeyFile::generate().unwrap());
+    site.admit("press-1", &late).await;
+    site.admit("press-2", &early).await;
+    let request = est::csr(&early).unwrap();
+    assert_eq!(
+        enroll(&mut site.enrolling(&early).await, request.clone())
+            .await
+            .status,
+        200
+    );
+    // A week goes by.
+    let site = site
+        .restart_after(
+            "UPDATE documents SET body = json_set(body, '$.voucher_expires', 1) WHERE kind = 'device'",
+        )
+        .await;
+    let answer = enroll(&mut site.enrolling(&late).await, est::csr(&late).unwrap()).await;
+    assert_eq!(answer.refusal(), (403, Code::VoucherInvalid));
+    let again = enroll(&mut site.enrolling(&early).await, request).await;
+    assert_eq!(again.status, 200, "who has enrolled may ask again");
+}
+
+#[tokio::test]
 async fn the_requests_key_must_be_the_connections() {
     let site = Site::open().await;
     let (admitted, thief) = (KeyFile::generate().unwrap(), KeyFile::generate().unwrap());

@@ -45,7 +45,7 @@ fn next(site: &Site, policy: &SigningKey, snapshot: &SigningKey) -> Vec<(&'stati
     vec![("2.policy.json", role), ("2.snapshot.json", snapped)]
 }
 
-async fn store(site: &Site, bytes: &[u8]) {
+pub(crate) async fn store(site: &Site, bytes: &[u8]) {
     let path = format!("/v1/artifacts/{}", redan_protocol::Digest::of(bytes));
     assert_eq!(
         site.operator()
@@ -67,7 +67,7 @@ async fn signed_metadata_is_taken_once_its_bytes_are_here_and_served_unchanged()
     );
     let mut operator = site.operator().await;
     let early = operator.post("/v1/release", &upload(&files)).await;
-    assert_eq!(early.refusal().1, Code::ArtifactMissing);
+    assert_eq!(early.refusal(), (404, Code::ArtifactMissing));
     store(&site, DOCUMENT).await;
     operator.post("/v1/release", &upload(&files)).await.json();
     let mut device = site.device("press-1").await;
@@ -100,7 +100,7 @@ async fn metadata_signed_by_the_wrong_key_is_refused_and_nothing_changes() {
         ("snapshot", next(&site, &policy, &online)),
     ] {
         let answer = operator.post("/v1/release", &upload(&files)).await;
-        assert_eq!(answer.refusal().1, Code::ThresholdNotMet, "{role}");
+        assert_eq!(answer.refusal(), (400, Code::ThresholdNotMet), "{role}");
     }
     let mut device = site.device("press-1").await;
     let stamp = device.get("/tuf/release/timestamp.json").await.json();
@@ -133,7 +133,7 @@ async fn a_role_that_lists_what_is_not_its_own_is_refused() {
         ("2.snapshot.json", sign(&signed, &[&snapshot]).unwrap()),
     ];
     let answer = site.operator().await.post("/v1/release", &upload(&files)).await;
-    assert_eq!(answer.refusal().1, Code::NotReleased);
+    assert_eq!(answer.refusal(), (400, Code::NotReleased));
 }
 
 #[tokio::test]
@@ -169,4 +169,134 @@ async fn names_that_are_no_metadata_files_are_refused() {
         operator.post("/v1/release", &upload(&many)).await.refusal(),
         (413, Code::TooLarge)
     );
+}
+
+/// The next snapshot that lists this as version 2 of a role.
+fn listing(site: &Site, role: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut signed = present(site, "1.snapshot.json")["signed"].take();
+    signed["version"] = json!(2);
+    let digest = redan_protocol::Digest::of(bytes);
+    signed["meta"][format!("{role}.json")] =
+        json!({"version": 2, "length": bytes.len(), "hashes": {"sha256": digest}});
+    sign(&signed, &[&offline(site, "release.snapshot-1")]).unwrap()
+}
+
+#[tokio::test]
+async fn a_role_that_lists_nothing_must_be_signed_by_its_own_keys_too() {
+    let site = Site::open().await;
+    let mut operator = site.operator().await;
+    let nothing = targets(2, next_year(), &BTreeMap::new(), &[]).unwrap();
+    let thief = sign(&nothing, &[&offline(&site, "release.plan-1")]).unwrap();
+    let snapshot = listing(&site, "policy", &thief);
+    let files = [("2.policy.json", thief), ("2.snapshot.json", snapshot)];
+    let answer = operator.post("/v1/release", &upload(&files)).await;
+    assert_eq!(answer.refusal(), (400, Code::ThresholdNotMet));
+    let own = sign(&nothing, &[&offline(&site, "release.policy-1")]).unwrap();
+    let snapshot = listing(&site, "policy", &own);
+    let files = [("2.policy.json", own), ("2.snapshot.json", snapshot)];
+    operator.post("/v1/release", &upload(&files)).await.json();
+}
+
+#[tokio::test]
+async fn a_file_nobody_signed_for_takes_no_name() {
+    let site = Site::open().await;
+    store(&site, DOCUMENT).await;
+    let files = next(
+        &site,
+        &offline(&site, "release.policy-1"),
+        &offline(&site, "release.snapshot-1"),
+    );
+    let mut operator = site.operator().await;
+    for name in [
+        "3.policy.json",
+        "9.root.json",
+        "2.plan.json",
+        "policy.json",
+        "1.snapshot.json",
+    ] {
+        let mut more = files.clone();
+        more.push((name, b"{}".to_vec()));
+        let answer = operator.post("/v1/release", &upload(&more)).await;
+        let taken = name == "1.snapshot.json";
+        let refused = if taken {
+            (409, Code::Conflict)
+        } else {
+            (400, Code::BadRequest)
+        };
+        assert_eq!(answer.refusal(), refused, "{name}");
+    }
+    operator.post("/v1/release", &upload(&files)).await.json();
+}
+
+#[tokio::test]
+async fn a_role_nobody_delegates_to_is_refused() {
+    let site = Site::open().await;
+    let nothing = targets(2, next_year(), &BTreeMap::new(), &[]).unwrap();
+    let stray = sign(&nothing, &[&offline(&site, "release.policy-1")]).unwrap();
+    let snapshot = listing(&site, "stray", &stray);
+    let files = [("2.stray.json", stray), ("2.snapshot.json", snapshot)];
+    let answer = site.operator().await.post("/v1/release", &upload(&files)).await;
+    assert_eq!(answer.refusal(), (400, Code::NotReleased));
+}
+
+/// Delegates a new component to a key, as a ceremony of the targets role does.
+pub(crate) async fn delegate(site: &Site, key: &SigningKey) {
+    let role = key.purpose().trim_end_matches("-1").to_owned();
+    let mut signed = present(site, "1.targets.json")["signed"].take();
+    signed["version"] = json!(2);
+    let id = key.public().id;
+    signed["delegations"]["keys"][&id] = key.public().tuf();
+    let paths = [format!(
+        "components/{}/*/*",
+        role.trim_start_matches("component.").replace('.', "/")
+    )];
+    let delegated =
+        json!({"name": role, "keyids": [id], "threshold": 1, "terminating": true, "paths": paths});
+    signed["delegations"]["roles"]
+        .as_array_mut()
+        .unwrap()
+        .push(delegated);
+    let top = sign(&signed, &[&offline(site, "release.targets-1")]).unwrap();
+    let files = [
+        ("2.targets.json", top.clone()),
+        ("2.snapshot.json", listing(site, "targets", &top)),
+    ];
+    site.operator()
+        .await
+        .post("/v1/release", &upload(&files))
+        .await
+        .json();
+}
+
+/// Publishes the next version of a role with these targets, whatever is served now.
+pub(crate) async fn publish(site: &Site, role: &str, entries: &BTreeMap<String, Value>) {
+    let mut operator = site.operator().await;
+    let stamp = operator.get("/v1/release/timestamp.json").await.json();
+    let version = stamp["signed"]["meta"]["snapshot.json"]["version"]
+        .as_u64()
+        .unwrap();
+    let file = format!("/v1/release/{version}.snapshot.json");
+    let mut snapshot = operator.get(&file).await.json()["signed"].take();
+    let listed = format!("{role}.json");
+    let next = snapshot["meta"][&listed]["version"].as_u64().unwrap() + 1;
+    let signed = targets(next, next_year(), entries, &[]).unwrap();
+    let bytes = sign(&signed, &[&offline(site, &format!("{}-1", purpose(role)))]).unwrap();
+    let digest = redan_protocol::Digest::of(&bytes);
+    snapshot["version"] = json!(version + 1);
+    snapshot["meta"][&listed] = json!({"version": next, "length": bytes.len(), "hashes": {"sha256": digest}});
+    let snapped = sign(&snapshot, &[&offline(site, "release.snapshot-1")]).unwrap();
+    let (name, snapshot) = (
+        format!("{next}.{listed}"),
+        format!("{}.snapshot.json", version + 1),
+    );
+    let files = upload(&[(&name, bytes), (&snapshot, snapped)]);
+    operator.post("/v1/release", &files).await.json();
+}
+
+fn purpose(role: &str) -> String {
+    if role.starts_with("component.") {
+        role.to_owned()
+    } else {
+        format!("release.{role}")
+    }
 }

@@ -1,20 +1,85 @@
-//! Rollouts over the network: what is refused up front. What they do with reports is tested in `control/core` and end to end.
+//! Rollouts over the network: what is refused up front, and what devices are directed to as one goes on. How waves count is tested in
+//! `control/core`, what devices do with a direction end to end.
 
-use crate::site::Site;
-use redan_protocol::Code;
-use serde_json::json;
+use crate::release::{publish, store};
+use crate::site::{Caller, Site};
+use redan_protocol::report::{Phase, Report};
+use redan_protocol::{Code, Digest, DirectionSequence, SetId};
+use redan_publish::metadata::target;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const COMPONENT: &[u8] = b"the bytes of a component";
+
+fn component_path() -> String {
+    format!("components/acme/thermo/1.0.0/{}.wasm", Digest::of(COMPONENT))
+}
+
+/// Publishes the component and sets of it.
+async fn published(site: &Site, sets: &[&str]) {
+    store(site, COMPONENT).await;
+    let record = json!({
+        "fleet": site.fleet, "component": "acme/thermo", "counter": 1, "version": "1.0.0", "hardware": [],
+        "world": "wasi:http/proxy@0.2", "ask": "", "requires": [], "conflicts": [], "state_schema": 1,
+        "sbom": null, "provenance": null, "rebuild": null,
+    });
+    let entry = target(COMPONENT, Some(&json!({"match": record}))).unwrap();
+    let entries = BTreeMap::from([(component_path(), entry)]);
+    publish(site, "component.acme.thermo", &entries).await;
+    let mut plans = BTreeMap::new();
+    for set in sets {
+        let document = json!({
+            "schema": "redan.release-set/1", "fleet": site.fleet, "id": set, "replaces": null,
+            "rollback_sets": [], "rings": [{"share": 1000, "opens_after": 0, "soak": 0}],
+            "members": [{
+                "component": "acme/thermo", "version": "1.0.0", "counter": 1, "digest": Digest::of(COMPONENT),
+            }],
+        });
+        let bytes = document.to_string().into_bytes();
+        store(site, &bytes).await;
+        let none: Option<&Value> = None;
+        plans.insert(format!("plans/{set}.json"), target(&bytes, none).unwrap());
+    }
+    publish(site, "plan", &plans).await;
+}
+
+fn start(set: &str, waves: &Value) -> Value {
+    json!({
+        "set": set, "waves": waves, "failure_threshold": 1, "soak_seconds": 0, "deadline_seconds": 3600,
+    })
+}
+
+/// What the server directs a device to, and under which sequence number, after a check-in with this report.
+async fn directed(device: &mut Caller, report: Report) -> Option<(Value, u64)> {
+    device.check_in(report).await;
+    let stamp = device.get("/tuf/director/timestamp.json").await.json();
+    let version = &stamp["signed"]["meta"]["snapshot.json"]["version"];
+    let file = format!("/tuf/director/{version}.targets.json");
+    let targets = device.get(&file).await.json()["signed"]["targets"].take();
+    let direction = &targets.get(component_path())?["custom"]["direction"];
+    Some((direction["set"].clone(), direction["sequence"].as_u64().unwrap()))
+}
+
+/// What a device says that runs a set for good.
+fn runs(set: &str, direction: u64) -> Report {
+    Report {
+        set: Some(SetId::parse(set).unwrap()),
+        phase: Phase::Committed,
+        direction: DirectionSequence::new(direction),
+        ..Report::default()
+    }
+}
+
+async fn steer(site: &Site, id: u64, verb: &str) -> crate::site::Answer {
+    let path = format!("/v1/rollouts/{id}/{verb}");
+    site.operator().await.post(&path, &json!({})).await
+}
 
 #[tokio::test]
 async fn a_set_that_is_not_published_is_not_rolled_out() {
     let site = Site::open().await;
     site.device("press-1").await;
-    let request = json!({
-        "set": "plant-1",
-        "waves": [{"name": "all", "permille": 1000}],
-        "failure_threshold": 1,
-        "soak_seconds": 1,
-        "deadline_seconds": 60,
-    });
+    let request = start("plant-1", &json!([{"name": "all", "permille": 1000}]));
     let mut operator = site.operator().await;
     let answer = operator.post("/v1/rollouts", &request).await;
     assert_eq!(answer.refusal(), (400, Code::PreflightRefused));
@@ -38,4 +103,154 @@ async fn a_request_with_an_unknown_member_is_refused_and_the_member_named() {
         .await;
     assert_eq!(answer.refusal(), (400, Code::BadRequest));
     assert!(String::from_utf8_lossy(&answer.body).contains("speed"));
+}
+
+#[tokio::test]
+async fn a_wave_is_directed_when_it_is_its_turn_and_a_paused_rollout_opens_none() {
+    let site = Site::open().await;
+    let (mut first, mut second) = (site.device("press-1").await, site.device("press-2").await);
+    published(&site, &["plant-1"]).await;
+    assert_eq!(directed(&mut first, Report::default()).await, None);
+    let waves = json!([{"name": "canary", "devices": ["press-1"]}, {"name": "all", "permille": 1000}]);
+    let mut operator = site.operator().await;
+    let started = operator
+        .post("/v1/rollouts", &start("plant-1", &waves))
+        .await
+        .json();
+    assert_eq!(
+        (&started["id"], &started["state"]),
+        (&json!(1), &json!("running"))
+    );
+    let (set, sequence) = directed(&mut first, Report::default()).await.unwrap();
+    assert_eq!(set, "plant-1");
+    assert_eq!(
+        directed(&mut second, Report::default()).await,
+        None,
+        "not its turn"
+    );
+
+    assert_eq!(steer(&site, 1, "pause").await.json()["state"], "paused");
+    assert_eq!(steer(&site, 1, "pause").await.refusal(), (409, Code::WrongState));
+    directed(&mut first, runs("plant-1", sequence)).await;
+    assert_eq!(directed(&mut second, Report::default()).await, None, "paused");
+    // A restart forgets nothing of it.
+    drop((first, second));
+    let site = site.restart().await;
+    let seen = site.operator().await.get("/v1/rollouts/1").await.json();
+    assert_eq!((&seen["state"], &seen["wave"]), (&json!("paused"), &json!(0)));
+    let outcome = &seen["waves"][0]["devices"][0]["outcome"];
+    assert_eq!(outcome, "succeeded");
+}
+
+#[tokio::test]
+async fn a_resumed_rollout_goes_on_and_an_aborted_one_keeps_only_what_has_succeeded() {
+    let site = Site::open().await;
+    let (mut first, mut second) = (site.device("press-1").await, site.device("press-2").await);
+    published(&site, &["plant-1"]).await;
+    let waves = json!([{"name": "canary", "devices": ["press-1"]}, {"name": "all", "permille": 1000}]);
+    let mut operator = site.operator().await;
+    operator
+        .post("/v1/rollouts", &start("plant-1", &waves))
+        .await
+        .json();
+    assert_eq!(steer(&site, 1, "resume").await.refusal(), (409, Code::WrongState));
+    steer(&site, 1, "pause").await.json();
+    steer(&site, 1, "resume").await.json();
+    let (_, sequence) = directed(&mut first, Report::default()).await.unwrap();
+    // The canary has held, so the second wave is open with this very report.
+    directed(&mut first, runs("plant-1", sequence)).await;
+    let (set, _) = directed(&mut second, Report::default()).await.unwrap();
+    assert_eq!(set, "plant-1");
+
+    assert_eq!(steer(&site, 1, "abort").await.json()["state"], "aborted");
+    assert_eq!(directed(&mut second, Report::default()).await, None, "taken back");
+    let (kept, _) = directed(&mut first, runs("plant-1", sequence)).await.unwrap();
+    assert_eq!(kept, "plant-1");
+    for verb in ["abort", "resume", "pause"] {
+        assert_eq!(
+            steer(&site, 1, verb).await.refusal(),
+            (409, Code::WrongState),
+            "{verb}"
+        );
+    }
+    let audit = operator.get("/v1/audit").await.json();
+    let audit = audit.as_array().unwrap();
+    let rollouts = audit.iter().map(|entry| entry["action"].as_str().unwrap());
+    let rollouts: Vec<&str> = rollouts.filter(|action| action.starts_with("rollout-")).collect();
+    let wanted =
+        ["started", "paused", "resumed", "advanced", "aborted"].map(|what| format!("rollout-{what}"));
+    assert_eq!(rollouts, wanted);
+}
+
+#[tokio::test]
+async fn one_rollout_runs_at_a_time() {
+    let site = Site::open().await;
+    site.device("press-1").await;
+    published(&site, &["plant-1", "plant-2"]).await;
+    let waves = json!([{"name": "all", "permille": 1000}]);
+    let mut operator = site.operator().await;
+    let first = start("plant-1", &waves);
+    let second = start("plant-2", &waves);
+    operator.post("/v1/rollouts", &first).await.json();
+    let answer = operator.post("/v1/rollouts", &second).await;
+    assert_eq!(answer.refusal(), (409, Code::Conflict));
+    // A paused one lets another go first, and then waits for its end.
+    steer(&site, 1, "pause").await.json();
+    operator.post("/v1/rollouts", &second).await.json();
+    assert_eq!(steer(&site, 1, "resume").await.refusal(), (409, Code::Conflict));
+    assert_eq!(operator.get("/v1/rollouts/1").await.json()["state"], "paused");
+    steer(&site, 2, "abort").await.json();
+    assert_eq!(steer(&site, 1, "resume").await.json()["state"], "running");
+}
+
+#[tokio::test]
+async fn a_rollout_of_more_waves_than_the_limit_is_refused() {
+    let site = Site::open().await;
+    site.device("press-1").await;
+    published(&site, &["plant-1"]).await;
+    let waves = |count: usize| {
+        let wave = |n: usize| json!({"name": format!("wave {n}"), "permille": 1000});
+        (0..count).map(wave).collect::<Value>()
+    };
+    let mut operator = site.operator().await;
+    for count in [0, 17] {
+        let answer = operator
+            .post("/v1/rollouts", &start("plant-1", &waves(count)))
+            .await;
+        assert_eq!(answer.refusal(), (400, Code::PreflightRefused), "{count} waves");
+    }
+    operator
+        .post("/v1/rollouts", &start("plant-1", &waves(16)))
+        .await
+        .json();
+}
+
+#[tokio::test]
+async fn a_rollout_for_nobody_or_for_a_device_that_is_not_enrolled_is_refused() {
+    let site = Site::open().await;
+    site.admit("press-1", &redan_identity::KeyFile::generate().unwrap())
+        .await;
+    let gone = site.device("press-2").await;
+    published(&site, &["plant-1"]).await;
+    let mut operator = site.operator().await;
+    operator
+        .post("/v1/devices/press-2/revoke", &json!({}))
+        .await
+        .json();
+    drop(gone);
+    for wave in [
+        json!({"name": "all", "permille": 1000}),
+        json!({"name": "admitted only", "devices": ["press-1"]}),
+        json!({"name": "revoked", "devices": ["press-2"]}),
+        json!({"name": "unknown", "devices": ["press-3"]}),
+        json!({"name": "labels", "labels": {"hall": "2"}}),
+    ] {
+        let answer = operator
+            .post("/v1/rollouts", &start("plant-1", &json!([wave])))
+            .await;
+        assert_eq!(answer.refusal(), (400, Code::PreflightRefused), "{wave}");
+    }
+    let over = json!([{"name": "all", "permille": 1001}]);
+    let answer = operator.post("/v1/rollouts", &start("plant-1", &over)).await;
+    assert_eq!(answer.refusal(), (400, Code::BadRequest));
 }

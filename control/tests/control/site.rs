@@ -13,6 +13,8 @@ use redan_protocol::wire::{CheckIn, CheckInReply, Nonce, Problem, Voucher, contr
 use redan_protocol::{ByteCount, Code, ComponentName, FleetId, PublisherName, Seconds, UnixSeconds};
 use redan_publish::Profile;
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -134,12 +136,25 @@ pub(crate) fn config(folder: &Path) -> Config {
     }
 }
 
+async fn statement(kept: &Path, sql: &'static str) -> u64 {
+    let options = SqliteConnectOptions::new().filename(kept.join("fleet.sqlite"));
+    let mut connection = options.connect().await.unwrap();
+    let done = sqlx::query(sql).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    done.rows_affected()
+}
+
 impl Site {
     pub(crate) async fn open() -> Self {
         Self::of("plant.example").await
     }
 
     pub(crate) async fn of(name: &str) -> Self {
+        Self::with(name, 64).await
+    }
+
+    /// With room for so many connections.
+    pub(crate) async fn with(name: &str, connections_max: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let founded = folder.path().join("fleet");
         ceremony(name, &founded);
@@ -147,11 +162,14 @@ impl Site {
         register::add(&config, &founded.join("online"), &founded.join("public"))
             .await
             .unwrap();
-        Self::serve(folder, FleetId::parse(name).unwrap()).await
+        Self::serve(folder, FleetId::parse(name).unwrap(), connections_max).await
     }
 
-    async fn serve(folder: TempDir, fleet: FleetId) -> Self {
-        let config = config(folder.path());
+    async fn serve(folder: TempDir, fleet: FleetId, connections_max: usize) -> Self {
+        let config = Config {
+            connections_max,
+            ..config(folder.path())
+        };
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server::open(config).await.unwrap();
@@ -173,7 +191,21 @@ impl Site {
     pub(crate) async fn restart(self) -> Self {
         self.stop.send(true).unwrap();
         self.running.await.unwrap().unwrap();
-        Self::serve(self.folder, self.fleet).await
+        Self::serve(self.folder, self.fleet, 64).await
+    }
+
+    /// The same with a change of the database in between, behind the server's back.
+    pub(crate) async fn restart_after(self, sql: &'static str) -> Self {
+        self.stop.send(true).unwrap();
+        self.running.await.unwrap().unwrap();
+        let kept = self.folder.path().join("state/fleets").join(self.fleet.as_str());
+        statement(&kept, sql).await;
+        Self::serve(self.folder, self.fleet, 64).await
+    }
+
+    /// Changes the database of the running server behind its back; gives how many rows that changed.
+    pub(crate) async fn statement(&self, sql: &'static str) -> u64 {
+        statement(&self.kept(), sql).await
     }
 
     /// Tells it to stop, and gives what to wait for.

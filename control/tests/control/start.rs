@@ -1,10 +1,11 @@
 //! Starting and stopping.
 
+use crate::raw::Raw;
 use crate::site::{Site, ceremony, config};
-use redan_control::config::Config;
 use redan_control::error::ServerError;
 use redan_control::register;
 use redan_control::server::Server;
+use redan_identity::client::ClientError;
 use redan_protocol::Code;
 
 #[tokio::test]
@@ -89,53 +90,202 @@ async fn a_missing_key_is_named_and_nothing_is_half_registered() {
     assert_eq!(left, 0);
 }
 
-#[test]
-fn a_configuration_with_an_unknown_key_names_file_line_and_key() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("control.toml");
-    std::fs::write(&file, "state = \"x\"\nlisten = \"127.0.0.1:0\"\nverify = false\n").unwrap();
-    let error = Config::load(&file).unwrap_err();
-    let text = error.to_string();
-    for word in ["control.toml", "line 3", "verify"] {
-        assert!(text.contains(word), "{word} is missing in {text}");
+#[tokio::test]
+async fn a_server_does_not_start_with_an_offline_key_that_came_later() {
+    let site = Site::open().await;
+    let online = site.kept().join("online");
+    let config = config(site.folder.path());
+    let offline = |name: &str| site.founded().join("offline").join(name);
+    let start = async || Server::open(config.clone()).await.err();
+    for (key, file, role) in [
+        (
+            "release.root-1.key.json",
+            "release.root-1.key.json",
+            "release.root",
+        ),
+        // Under the name of a key that it needs, too.
+        (
+            "release.targets-1.key.json",
+            "director.targets.key.json",
+            "release.targets",
+        ),
+        (
+            "component.acme.thermo-1.key.json",
+            "x.key.json",
+            "component.acme.thermo",
+        ),
+    ] {
+        let to = online.join(file);
+        let before = std::fs::read(&to).ok();
+        std::fs::copy(offline(key), &to).unwrap();
+        let error = start().await.unwrap();
+        let said = format!(
+            "{} is a key of {role}, which signs offline; this server must not hold it",
+            to.display()
+        );
+        assert_eq!((error.to_string(), error.code()), (said, Code::NotAuthorised));
+        match before {
+            Some(bytes) => std::fs::write(&to, bytes).unwrap(),
+            None => std::fs::remove_file(&to).unwrap(),
+        }
     }
-    assert_eq!(error.exit(), 2);
+    let stray = online.join("notes.txt");
+    std::fs::write(&stray, "remember the key").unwrap();
+    let error = start().await.unwrap();
+    assert!(
+        matches!(&error, ServerError::StrayKey { path } if *path == stray.display().to_string()),
+        "{error}"
+    );
+    std::fs::remove_file(&stray).unwrap();
+    assert!(start().await.is_none(), "positive control");
+}
+
+#[tokio::test]
+async fn a_key_of_a_role_that_was_delegated_later_is_refused_as_well() {
+    let site = Site::open().await;
+    let late = redan_publish::SigningKey::generate("component.acme.late-1").unwrap();
+    crate::release::delegate(&site, &late).await;
+    let path = site.kept().join("online/late.key.json");
+    late.save(&path).unwrap();
+    let error = Server::open(config(site.folder.path())).await.err().unwrap();
+    let role = "component.acme.late".to_owned();
+    let said = ServerError::OfflineKey {
+        path: path.display().to_string(),
+        role,
+    };
+    assert_eq!(error.to_string(), said.to_string());
+}
+
+#[tokio::test]
+async fn keys_and_roots_of_two_fleets_are_not_mixed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    ceremony("plant.example", &one);
+    ceremony("plant.example", &two);
+    let copy = |name: &str| std::fs::copy(two.join(name), one.join(name)).unwrap();
+    let keep = |name: &str| (name.to_owned(), std::fs::read(one.join(name)).unwrap());
+    let restore = |(name, bytes): (String, Vec<u8>)| std::fs::write(one.join(name), bytes).unwrap();
+    let add = async || {
+        register::add(&config(folder.path()), &one.join("online"), &one.join("public"))
+            .await
+            .map_err(|error| (error.code(), error.to_string()))
+    };
+    for (name, code, word) in [
+        (
+            "online/director.targets.key.json",
+            Code::NotAuthorised,
+            "director.targets",
+        ),
+        (
+            "online/release.timestamp.key.json",
+            Code::NotAuthorised,
+            "release.timestamp",
+        ),
+        ("public/director/1.root.json", Code::WrongFleet, "director root"),
+        (
+            "online/device-issuer.pem",
+            Code::CertificateProfile,
+            "device-issuer.pem",
+        ),
+    ] {
+        let kept = keep(name);
+        copy(name);
+        let (found, said) = add().await.unwrap_err();
+        assert_eq!(found, code, "{said}");
+        assert!(said.contains(word), "{said}");
+        restore(kept);
+    }
+    // The operators' issuer where the devices' belongs: its key signs offline.
+    let kept = keep("online/device-issuer.pem");
+    std::fs::copy(
+        one.join("offline/operator-issuer.pem"),
+        one.join("online/device-issuer.pem"),
+    )
+    .unwrap();
+    let (found, said) = add().await.unwrap_err();
+    assert_eq!(found, Code::CertificateProfile, "{said}");
+    restore(kept);
+    assert_eq!(add().await.unwrap().as_str(), "plant.example", "positive control");
 }
 
 #[tokio::test]
 async fn a_server_told_to_stop_answers_what_has_begun_and_takes_nothing_new() {
     let site = Site::open().await;
-    let mut device = site.device("press-1").await;
-    assert_eq!(device.get("/tuf/release/timestamp.json").await.status, 200);
+    let bundle = site.enrolled("press-1").await;
+    let mut idle = site.connect(&bundle).await.unwrap();
+    assert_eq!(idle.get("/tuf/release/timestamp.json").await.status, 200);
+    let body =
+        serde_json::json!({"nonce": "00".repeat(16), "report": redan_protocol::report::Report::default()});
+    let body = body.to_string();
+    let mut begun = Raw::known(&site, &bundle).await;
+    let head = format!(
+        "POST /v1/checkin HTTP/1.1\r\nhost: control.plant.example\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    begun.send(&head).await;
+    // The server asks for the body: the request has begun.
+    assert_eq!(begun.status().await, "100");
     let address = site.address;
     let (_folder, running) = site.stopping();
-    running.await.unwrap().unwrap();
-    assert!(tokio::net::TcpStream::connect(address).await.is_err());
-    assert!(
-        device
-            .ask_with("GET", "/tuf/release/timestamp.json", &[], "")
+    // The idle connection ends; the listener is gone before that one is waited for.
+    assert_eq!(
+        idle.ask_with("GET", "/tuf/release/timestamp.json", &[], "")
             .await
-            .is_err()
+            .err(),
+        Some(ClientError::Connection)
     );
+    assert!(!running.is_finished(), "it waits for the request");
+    begun.send(&body).await;
+    assert_eq!(begun.status().await, "200");
+    let rest = begun.rest().await;
+    assert!(rest.contains("time-statement"), "{rest}");
+    running.await.unwrap().unwrap();
+    let refused = tokio::net::TcpStream::connect(address).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test]
-async fn metrics_count_devices_and_seconds_left() {
+async fn metrics_count_devices_and_say_when_everything_expires() {
     let site = Site::open().await;
     site.device("press-1").await;
-    let answer = site.operator().await.get("/metrics").await;
+    site.device("press-2").await;
+    let mut operator = site.operator().await;
+    operator
+        .post("/v1/devices/press-2/revoke", &serde_json::json!({}))
+        .await
+        .json();
+    let answer = operator.get("/metrics").await;
+    assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4");
     let text = String::from_utf8(answer.body.to_vec()).unwrap();
-    assert!(text.contains("\nredan_devices_enrolled 1\n"), "{text}");
-    for name in [
-        "redan_release_timestamp_seconds_left",
-        "redan_release_targets_seconds_left",
-        "redan_audit_entries",
+    for line in [
+        "redan_devices_enrolled 1",
+        "redan_devices_revoked 1",
+        "redan_devices_refusing 0",
+        "redan_rollouts_running 0",
+        // The fleet, two admissions, two enrolments, a revocation.
+        "redan_audit_entries 6",
     ] {
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(name))
-            .unwrap_or_else(|| panic!("no {name}"));
-        let value: u64 = line.split(' ').nth(1).unwrap().parse().unwrap();
-        assert!(value > 0, "{line}");
+        assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+    }
+    let day = 86_400;
+    for (of, life) in [
+        ("certificate.server", 90 * day),
+        ("release.root", 365 * day),
+        ("director.root", 365 * day),
+        ("release.timestamp", 2 * day),
+        ("release.snapshot", 90 * day),
+        ("release.targets", 365 * day),
+        ("release.plan", 90 * day),
+        ("release.policy", 365 * day),
+        ("release.component.acme.thermo", 180 * day),
+    ] {
+        let start = format!("redan_seconds_left{{of=\"{of}\"}} ");
+        let left = text.lines().find_map(|line| line.strip_prefix(&start));
+        let left: u64 = left
+            .unwrap_or_else(|| panic!("no {of} in {text}"))
+            .parse()
+            .unwrap();
+        assert!(left <= life && left > life - day, "{of}: {left}");
     }
 }

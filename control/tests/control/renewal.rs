@@ -1,0 +1,103 @@
+//! Renewal: a new key for a device that has one, and the end of the old one.
+
+use crate::site::{Caller, Site, now};
+use redan_identity::{KeyFile, est, pem, profile};
+use redan_protocol::Code;
+use serde_json::json;
+use std::path::PathBuf;
+
+const STAMP: &str = "/tuf/release/timestamp.json";
+
+/// Renews over a connection that is there; gives the new key and certificate as a file.
+async fn renew(site: &Site, caller: &mut Caller) -> PathBuf {
+    let key = KeyFile::generate().unwrap();
+    let headers = [("content-type", est::PKCS10)];
+    let request = est::csr(&key).unwrap();
+    let answer = caller
+        .ask_with("POST", "/.well-known/est/simplereenroll", &headers, request)
+        .await
+        .unwrap();
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    assert_eq!(answer.status, 200, "{text}");
+    let chain = est::decode_certs_only(&text).unwrap();
+    let (_, device, spki) = profile::check_device_leaf(&site.anchor, &chain, now()).unwrap();
+    assert_eq!((device.as_str(), spki), ("press-1", key.spki_sha256()));
+    let bundle = site.folder.path().join(format!("{spki}.pem"));
+    redan_identity::key::write_private(&bundle, pem::write_bundle(&key, &chain).as_bytes()).unwrap();
+    bundle
+}
+
+#[tokio::test]
+async fn both_keys_speak_until_the_new_one_has_and_then_the_old_one_is_refused() {
+    let site = Site::open().await;
+    let mut old = site.device("press-1").await;
+    let bundle = renew(&site, &mut old).await;
+    assert_eq!(old.get(STAMP).await.status, 200, "the new key has not spoken yet");
+    let mut new = site.connect(&bundle).await.unwrap();
+    assert_eq!(new.get(STAMP).await.status, 200);
+    assert_eq!(old.get(STAMP).await.refusal(), (403, Code::CertificateRevoked));
+    let site = site.restart().await;
+    let mut new = site.connect(&bundle).await.unwrap();
+    assert_eq!(new.get(STAMP).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_device_renews_again_and_again() {
+    let site = Site::open().await;
+    let mut caller = site.device("press-1").await;
+    for round in 0..3 {
+        let bundle = renew(&site, &mut caller).await;
+        caller = site.connect(&bundle).await.unwrap();
+        assert_eq!(caller.get(STAMP).await.status, 200, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_new_keys_that_never_spoke_the_later_one_counts() {
+    let site = Site::open().await;
+    let mut old = site.device("press-1").await;
+    let lost = renew(&site, &mut old).await;
+    let kept = renew(&site, &mut old).await;
+    let mut lost = site.connect(&lost).await.unwrap();
+    assert_eq!(lost.get(STAMP).await.refusal(), (403, Code::CertificateRevoked));
+    let mut kept = site.connect(&kept).await.unwrap();
+    assert_eq!(kept.get(STAMP).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_device_does_not_renew_with_the_key_of_another() {
+    let site = Site::open().await;
+    let other = KeyFile::generate().unwrap();
+    site.admit("press-2", &other).await;
+    let mut caller = site.device("press-1").await;
+    let headers = [("content-type", est::PKCS10)];
+    let request = est::csr(&other).unwrap();
+    let answer = caller
+        .ask_with("POST", "/.well-known/est/simplereenroll", &headers, request)
+        .await
+        .unwrap();
+    assert_eq!(answer.refusal(), (403, Code::CertificateRevoked));
+}
+
+#[tokio::test]
+async fn admitting_the_same_key_again_renews_the_voucher_and_forgets_nothing() {
+    let site = Site::open().await;
+    let key = KeyFile::generate().unwrap();
+    site.admit("press-1", &key).await;
+    let mut caller = site.enrolling(&key).await;
+    let headers = [("content-type", est::PKCS10)];
+    let request = est::csr(&key).unwrap();
+    let enrolled = caller
+        .ask_with("POST", "/.well-known/est/simpleenroll", &headers, request)
+        .await
+        .unwrap();
+    assert_eq!(enrolled.status, 200);
+    let mut operator = site.operator().await;
+    let before = operator.get("/v1/devices/press-1").await.json();
+    assert!(before["enrolled"].is_u64(), "{before}");
+    let again = json!({"device": "press-1", "spki": key.spki_sha256(), "labels": {"hall": "2"}});
+    operator.post("/v1/devices/admit", &again).await.json();
+    let after = operator.get("/v1/devices/press-1").await.json();
+    assert_eq!(after["enrolled"], before["enrolled"]);
+    assert_eq!(after["labels"], json!({"hall": "2"}));
+}
