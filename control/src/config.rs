@@ -37,7 +37,8 @@ impl Config {
             path: path.display().to_string(),
             what,
         };
-        let text = std::fs::read_to_string(path).map_err(|error| ServerError::file(path, &error))?;
+        // Not a disk's fault but the caller's: whatever keeps it from being read, the path given is what to correct.
+        let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
         toml::from_str(&text).map_err(|error| {
             let line = error
                 .span()

@@ -104,19 +104,25 @@ fn newest_snapshot(honest: &Files) -> Result<(u64, &[u8])> {
         .context("no snapshot")
 }
 
-/// A second root that hands every role to the timestamp key, signed by it.
+/// A second root that hands every offline role to a key the attacker made, signed by the timestamp key and by that key. The timestamp
+/// stays with the stolen key: the product's server would not start over a root that names another.
 fn root_by_online_keys(honest: &Files, online: &Path) -> Result<Files> {
-    let key = SigningKey::load(&online.join("release.timestamp.key.json"))?;
+    let stolen = SigningKey::load(&online.join("release.timestamp.key.json"))?;
+    let made = SigningKey::generate("attacker")?;
     let mut signed = signed(honest, "1.root.json")?;
     put(&mut signed, "version", json!(2))?;
-    let role = json!({"keyids": [key.public().id], "threshold": 1});
-    let roles = ["root", "targets", "snapshot", "timestamp"].map(|name| (name.to_owned(), role.clone()));
-    put(&mut signed, "roles", Value::Object(roles.into_iter().collect()))?;
+    let public = made.public();
+    let keys = signed.get_mut("keys").context("the root's keys")?;
+    put(keys, &public.id.to_string(), public.tuf())?;
+    let roles = signed.get_mut("roles").context("the root's roles")?;
+    for role in ["root", "targets", "snapshot"] {
+        put(roles, role, json!({"keyids": [public.id], "threshold": 1}))?;
+    }
     Ok(Files::from([
-        ("2.root.json".into(), sign(&signed, &[&key])?),
+        ("2.root.json".into(), sign(&signed, &[&stolen, &made])?),
         (
             "timestamp.json".into(),
-            newer_timestamp(honest, &key, newest_snapshot(honest)?)?,
+            newer_timestamp(honest, &stolen, newest_snapshot(honest)?)?,
         ),
     ]))
 }
