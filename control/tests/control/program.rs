@@ -81,7 +81,7 @@ fn an_unknown_key_of_the_configuration_is_named_with_its_line() {
 fn a_configuration_that_is_not_there_is_named() {
     let what = "/no/such/control.toml: No such file or directory (os error 2)";
     let ran = serve(Path::new("/no/such/control.toml"));
-    said(&ran, 3, what, "disk-failed", FILE);
+    said(&ran, 2, what, "bad-request", CONFIGURATION);
 }
 
 #[test]
