@@ -1,5 +1,6 @@
 //! What `redan-device status` shows: the same facts as the report, for the people at the device.
 
+use redan_protocol::code::by_name;
 use redan_protocol::report::{Health, Isolation, Phase};
 use redan_protocol::{
     Code, ComponentName, Digest, DirectionSequence, ReleaseCounter, SetId, SpiffeId, Version64,
@@ -18,8 +19,10 @@ pub struct Status {
     /// The direction followed or refused.
     pub direction: DirectionSequence,
     /// Why the offered set is not adopted.
+    #[serde(with = "by_name")]
     pub refusal: Option<Code>,
     /// Why the last trial was rolled back.
+    #[serde(with = "by_name")]
     pub rollback: Option<Code>,
     /// Version of the trusted release timestamp.
     pub release: Version64,
@@ -28,6 +31,7 @@ pub struct Status {
     /// Isolation in force.
     pub isolation: Isolation,
     /// Why the control server was not reached at the last check-in; `None`: it was.
+    #[serde(with = "by_name")]
     pub offline: Option<Code>,
     /// The installed versions.
     pub slots: Vec<SlotStatus>,
@@ -51,6 +55,7 @@ pub struct SlotStatus {
     /// How it is.
     pub health: Health,
     /// Why it is not healthy.
+    #[serde(with = "by_name")]
     pub code: Option<Code>,
     /// Where it listens.
     pub listen: Option<std::net::SocketAddr>,

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 /// Renders an answer.
 pub fn render(answer: &Value) -> String {
     match answer {
+        Value::Array(rows) if rows.is_empty() => "none yet\n".to_owned(),
         Value::Array(rows) if rows.iter().all(|row| row.get("device").is_some()) => devices(rows),
         Value::Array(rows) if rows.iter().all(|row| row.get("waves").is_some()) => rollouts(rows),
         other => serde_json::to_string_pretty(other).unwrap_or_default(),
@@ -21,51 +22,88 @@ fn text(row: &Value, key: &str) -> String {
 }
 
 fn devices(rows: &[Value]) -> String {
-    let mut out = format!(
-        "{:<16} {:<14} {:<11} {:<16} {:<20} workloads\n",
-        "device", "set", "phase", "rollback", "why not updating"
-    );
-    for row in rows {
+    let heads = [
+        "device",
+        "set",
+        "phase",
+        "rollback",
+        "why not updating",
+        "workloads",
+    ];
+    table(heads, rows, |row| {
         let workloads: Vec<String> = row
             .get("slots")
             .and_then(Value::as_array)
             .into_iter()
             .flatten()
             .map(|slot| {
-                format!(
-                    "{} {} {}",
-                    text(slot, "component"),
-                    text(slot, "version"),
-                    text(slot, "health")
-                )
+                ["component", "version", "health"]
+                    .map(|key| text(slot, key))
+                    .join(" ")
             })
             .collect();
-        let _ = writeln!(
-            out,
-            "{:<16} {:<14} {:<11} {:<16} {:<20} {}",
-            text(row, "device"),
-            text(row, "set"),
-            text(row, "phase"),
-            text(row, "rollback"),
-            text(row, "refusal"),
-            workloads.join(", ")
-        );
+        let [device, set, phase, rollback, refusal] =
+            ["device", "set", "phase", "rollback", "refusal"].map(|key| text(row, key));
+        [device, set, phase, rollback, refusal, workloads.join(", ")]
+    })
+}
+
+fn rollouts(rows: &[Value]) -> String {
+    let heads = ["id", "set", "state", "wave", "why"];
+    table(heads, rows, |row| {
+        ["id", "set", "state", "wave", "halted_because"].map(|key| text(row, key))
+    })
+}
+
+/// Columns as wide as what is in them, two spaces apart; the last one is not padded.
+fn table<const COLUMNS: usize>(
+    heads: [&str; COLUMNS],
+    rows: &[Value],
+    cells: impl Fn(&Value) -> [String; COLUMNS],
+) -> String {
+    let mut lines = vec![heads.map(str::to_owned)];
+    lines.extend(rows.iter().map(cells));
+    let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
+        let lengths = lines
+            .iter()
+            .filter_map(|line| line.get(column))
+            .map(|cell| cell.chars().count());
+        lengths.max().unwrap_or_default()
+    });
+    let mut out = String::new();
+    for line in &lines {
+        let padded: Vec<String> = line
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        let _ = writeln!(out, "{}", padded.join("  ").trim_end());
     }
     out
 }
 
-fn rollouts(rows: &[Value]) -> String {
-    let mut out = format!("{:<5} {:<16} {:<10} {:<6} why\n", "id", "set", "state", "wave");
-    for row in rows {
-        let _ = writeln!(
-            out,
-            "{:<5} {:<16} {:<10} {:<6} {}",
-            text(row, "id"),
-            text(row, "set"),
-            text(row, "state"),
-            text(row, "wave"),
-            text(row, "halted_because")
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_empty_list_says_so() {
+        assert_eq!(render(&json!([])), "none yet\n");
+    }
+
+    #[test]
+    fn long_names_keep_their_columns() {
+        let rows = json!([
+            {"device": "a", "set": "plant-1", "phase": "steady", "rollback": null, "refusal": "not-fresh", "slots": []},
+            {"device": "packaging-line-7-left", "set": null, "phase": "trial", "rollback": null, "refusal": null,
+             "slots": [{"component": "acme/thermo", "version": "1.0.0", "health": "healthy"}]},
+        ]);
+        assert_eq!(
+            render(&rows),
+            "device                 set      phase   rollback  why not updating  workloads\n\
+             a                      plant-1  steady  –         not-fresh\n\
+             packaging-line-7-left  –        trial   –         –                 acme/thermo 1.0.0 healthy\n"
         );
     }
-    out
 }

@@ -149,7 +149,7 @@ impl Operator<'_> {
             .devices
             .get(device)
             .cloned()
-            .ok_or_else(|| Refused::plain(Code::NotFound))?;
+            .ok_or_else(|| no_device(device))?;
         row.revoked = true;
         let put = Put::json("device", device.as_str(), &row)?;
         self.commit(&mut state, vec![put], Action::DeviceRevoked, device.to_string())
@@ -167,7 +167,7 @@ impl Operator<'_> {
                 .devices
                 .get_key_value(id)
                 .map(view)
-                .ok_or_else(|| Refused::plain(Code::NotFound)),
+                .ok_or_else(|| no_device(id)),
             None => Ok(state.devices.iter().map(view).collect()),
         }
     }
@@ -280,9 +280,7 @@ impl Operator<'_> {
         match only {
             Some(id) => {
                 let found = state.rollouts.iter().find(|rollout| rollout.id == id);
-                found
-                    .map(rollout_view)
-                    .ok_or_else(|| Refused::plain(Code::NotFound))
+                found.map(rollout_view).ok_or_else(|| no_rollout(id))
             }
             None => Ok(state.rollouts.iter().map(rollout_view).collect()),
         }
@@ -301,7 +299,7 @@ impl Operator<'_> {
         let mut rollout = place
             .and_then(|at| state.rollouts.get(at))
             .cloned()
-            .ok_or_else(|| Refused::plain(Code::NotFound))?;
+            .ok_or_else(|| no_rollout(id))?;
         rollout
             .step(self.now, input)
             .map_err(|error| Refused::because(Code::WrongState, error.to_string()))?;
@@ -322,6 +320,14 @@ impl Operator<'_> {
     pub async fn audit(&self) -> Result<Vec<AuditEntry>, Refused> {
         Ok(self.fleet.audit(0).await?)
     }
+}
+
+fn no_device(id: &DeviceId) -> Refused {
+    Refused::because(Code::NotFound, format!("there is no device {id} in this fleet"))
+}
+
+fn no_rollout(id: u64) -> Refused {
+    Refused::because(Code::NotFound, format!("there is no rollout {id} in this fleet"))
 }
 
 /// One rollout runs at a time: which of two a device followed would depend on the order they were started in.

@@ -252,7 +252,7 @@ codes! {
     /// Somebody else changed it first.
     Conflict = 207, "conflict", "read the present state and try again";
     /// A rollout's pre-flight said no.
-    PreflightRefused = 208, "preflight-refused", "see the refusals of each device";
+    PreflightRefused = 208, "preflight-refused", "correct what is named, then start the rollout again";
     /// The rollout's state does not allow this.
     WrongState = 209, "wrong-state", "see the rollout's state";
     /// Our own fault.
@@ -283,6 +283,29 @@ impl fmt::Display for Code {
     }
 }
 
+/// Serialises an optional code by its name: for answers that people read, where a number says nothing.
+pub mod by_name {
+    use super::Code;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+
+    /// The name, or nothing.
+    #[allow(clippy::ref_option, reason = "the signature serde's `with` calls")]
+    pub fn serialize<S: Serializer>(code: &Option<Code>, to: S) -> Result<S::Ok, S::Error> {
+        code.map(Code::name).serialize(to)
+    }
+
+    /// A name of the table, or nothing.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Code>, D::Error> {
+        let Some(name) = Option::<String>::deserialize(from)? else {
+            return Ok(None);
+        };
+        let found = Code::ALL.iter().find(|code| code.name() == name);
+        found
+            .map(|code| Some(*code))
+            .ok_or_else(|| D::Error::custom("not the name of a code this version knows"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,6 +321,29 @@ mod tests {
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert!(code.remedy().len() > 8, "{code} says nothing about what to do");
         }
+    }
+
+    #[derive(Debug, Eq, PartialEq, Serialize, Deserialize)]
+    struct Answer {
+        #[serde(with = "by_name")]
+        why: Option<Code>,
+    }
+
+    #[test]
+    fn a_code_by_name_reads_back_and_an_unknown_name_is_refused() {
+        for code in Code::ALL {
+            let text = serde_json::to_string(&Answer { why: Some(*code) }).unwrap();
+            assert_eq!(text, format!("{{\"why\":\"{code}\"}}"));
+            assert_eq!(
+                serde_json::from_str::<Answer>(&text).unwrap(),
+                Answer { why: Some(*code) }
+            );
+        }
+        assert_eq!(
+            serde_json::from_str::<Answer>("{\"why\":null}").unwrap(),
+            Answer { why: None }
+        );
+        assert!(serde_json::from_str::<Answer>("{\"why\":\"no-such-code\"}").is_err());
     }
 
     #[test]
