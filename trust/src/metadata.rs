@@ -74,7 +74,7 @@ impl Envelope {
                 });
             }
         }
-        let canonical = redan_policy::canonical::to_vec(&signed).map_err(|_| Malformed::Json)?;
+        let canonical = redan_policy::canonical::of(&signed).map_err(|_| Malformed::Json)?;
         Ok(Self {
             canonical,
             signed,

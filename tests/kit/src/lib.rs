@@ -14,6 +14,7 @@
 pub mod interrupt;
 pub mod process;
 pub mod programs;
+pub mod python;
 pub mod stage;
 pub mod traffic;
 pub mod view;

@@ -229,7 +229,7 @@ pub fn sign(signed: &Value, keys: &[&SigningKey]) -> Result<File, PublishError> 
 
 /// The same, as a value: for documents that travel inside others.
 pub fn envelope(signed: &Value, keys: &[&SigningKey]) -> Result<Value, PublishError> {
-    let canonical = redan_policy::canonical::to_vec(signed).map_err(|_| PublishError::Crypto)?;
+    let canonical = redan_policy::canonical::of(signed).map_err(|_| PublishError::Crypto)?;
     let mut signatures = BTreeMap::new();
     for key in keys {
         signatures.insert(key.public().id, hex::encode(key.sign(&canonical)));

@@ -22,21 +22,10 @@ fn repositories() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
         let build = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let venv = build.join("tuf-producer-7.0.1");
-        if !venv.join("done").exists() {
-            let _ = fs::remove_dir_all(&venv);
-            run(Command::new("python3").args(["-m", "venv"]).arg(&venv));
-            run(Command::new(venv.join("bin/pip")).args([
-                "install",
-                "--quiet",
-                "tuf==7.0.1",
-                "securesystemslib[crypto]==1.6.0",
-            ]));
-            fs::write(venv.join("done"), "").unwrap();
-        }
+        let python = redan_kit::python::tuf(build).unwrap().unwrap();
         let out = build.join(format!("tuf-producer-out-{}", std::process::id()));
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/producer.py");
-        run(Command::new(venv.join("bin/python")).arg(script).arg(&out));
+        run(Command::new(python).arg(script).arg(&out));
         out
     })
 }

@@ -21,6 +21,8 @@ SIGNERS = {
     "targets": [CryptoSigner.generate_ecdsa()],
 }
 DELEGATE = "../delegate ?"
+# What canonical JSON is easily got wrong on: a key that begins another, spellings of one letter, characters that JSON escapes.
+HARD = ["dir/file", "dir/file!", "dir/e\u0301", "dir/\u00e9", "dir/\"\\\n\u0001\u2028\U0001f512"]
 
 
 def write(state, name, signed, signers):
@@ -55,7 +57,8 @@ def state(name, version, roots, consistent=True, hashed=False):
     path.write_bytes(CONTENT)
 
     signer = CryptoSigner.generate_ed25519()
-    delegated = Targets(version=version, expires=EXPIRES, targets={target.path: target})
+    listed = {path: TargetFile.from_data(path, CONTENT, ["sha256"]) for path in [target.path, *HARD]}
+    delegated = Targets(version=version, expires=EXPIRES, targets=listed)
     key = signer.public_key
     role = DelegatedRole(DELEGATE, [key.keyid], 1, True, paths=["dir/*"])
     targets = Targets(
