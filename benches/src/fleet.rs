@@ -168,7 +168,8 @@ pub fn find(files: &Files, repository: &mut Repository, path: &str) -> Result<Op
     }
 }
 
-fn serve(files: &Files, step: Step) -> Result<Answer> {
+/// Answers a step from files in memory; what is to be stored is forgotten.
+pub fn serve(files: &Files, step: Step) -> Result<Answer> {
     match step {
         Step::Fetch { path, .. } => Ok(files.get(&path).cloned().map_or(Answer::Absent, Answer::Bytes)),
         Step::Store { .. } | Step::Remove { .. } => Ok(Answer::Stored),

@@ -8,6 +8,7 @@
 //! Absent on purpose: absolute goals. Microseconds are a property of a machine; a ratio travels.
 #![forbid(unsafe_code)]
 
+pub mod decision;
 pub mod fleet;
 pub mod guest;
 mod interleave;

@@ -46,6 +46,7 @@ const TESTS: &[&str] = &[
     "redan-attack-lab",
     "redan-boundaries",
     "redan-benches",
+    "redan-fuzz",
     "tuf-client",
     "xtask",
 ];
