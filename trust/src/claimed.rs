@@ -63,8 +63,8 @@ impl<'a, T> Signers<'a, T> {
 impl<T: Metadata> Claimed<T> {
     /// Reads a file without believing it.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        let envelope = Envelope::parse(bytes)?;
-        let value = read(&envelope.signed)?;
+        let (envelope, signed) = Envelope::parse(bytes)?;
+        let value = read(signed)?;
         Ok(Self { envelope, value })
     }
 }

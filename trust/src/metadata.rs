@@ -38,21 +38,22 @@ pub(crate) struct Signature {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// A file and the parts of its envelope.
+/// What is needed of an envelope to find out who signed it.
 #[derive(Clone, Debug)]
 pub(crate) struct Envelope {
     /// Canonical JSON of `signed`: what signatures are over.
     pub(crate) canonical: Vec<u8>,
-    pub(crate) signed: Value,
     pub(crate) signatures: Vec<Signature>,
 }
 
 impl Envelope {
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+    /// The envelope, and what is in it: to be taken apart, for metadata of ten thousand targets is not worth a copy.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<(Self, Value), Malformed> {
         Self::from_value(crate::json::parse(bytes).ok_or(Malformed::Json)?)
     }
 
-    pub(crate) fn from_value(value: Value) -> Result<Self, Malformed> {
+    /// The same from JSON that was parsed.
+    pub(crate) fn from_value(value: Value) -> Result<(Self, Value), Malformed> {
         let Value::Object(mut envelope) = value else {
             return Err(Malformed::Envelope);
         };
@@ -75,11 +76,11 @@ impl Envelope {
             }
         }
         let canonical = redan_policy::canonical::of(&signed).map_err(|_| Malformed::Json)?;
-        Ok(Self {
+        let envelope = Self {
             canonical,
-            signed,
             signatures,
-        })
+        };
+        Ok((envelope, signed))
     }
 }
 
@@ -98,7 +99,7 @@ pub trait Metadata: DeserializeOwned {
 }
 
 /// Reads `signed` as metadata of a type.
-pub(crate) fn read<T: Metadata>(signed: &Value) -> Result<T, Malformed> {
+pub(crate) fn read<T: Metadata>(signed: Value) -> Result<T, Malformed> {
     let text = |name| signed.get(name).and_then(Value::as_str).unwrap_or_default();
     if text("_type") != T::TYPE || text("spec_version").split('.').next() != Some("1") {
         return Err(Malformed::Type);

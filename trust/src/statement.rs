@@ -20,8 +20,8 @@ pub fn verify_statement(
         role: ROLE.into(),
         source,
     };
-    let envelope = Envelope::from_value(envelope.clone()).map_err(malformed)?;
-    let value = Statement::deserialize(&envelope.signed).map_err(|_| malformed(Malformed::Field))?;
+    let (envelope, signed) = Envelope::from_value(envelope.clone()).map_err(malformed)?;
+    let value = Statement::deserialize(signed).map_err(|_| malformed(Malformed::Field))?;
     let signers = director
         .signers("timestamp")
         .ok_or_else(|| TufError::Unlisted { role: ROLE.into() })?;
