@@ -118,6 +118,11 @@ pub fn presented_spki(certificate: &CertificateDer<'_>) -> Result<Digest, Identi
     Ok(Digest::of(parsed.public_key().raw))
 }
 
+/// First and last second of a certificate that was verified elsewhere: when to renew it, what to show people.
+pub fn valid_between(certificate: &CertificateDer<'_>) -> Result<(UnixSeconds, UnixSeconds), IdentityError> {
+    Ok(validity(&parse(certificate)?))
+}
+
 /// The latest not-before of a chain: the true time is at least that (corrections 5).
 pub fn latest_not_before(chain: &[CertificateDer<'_>]) -> UnixSeconds {
     chain

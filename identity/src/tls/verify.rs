@@ -20,12 +20,27 @@ const SCHEMES: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
 
 /// A lower bound of the true time: what a device has proven so far, or an operator's clock. Asked at every handshake.
 #[derive(Clone)]
-pub struct Floor(Arc<dyn Fn() -> UnixSeconds + Send + Sync>);
+pub struct Floor {
+    now: Arc<dyn Fn() -> UnixSeconds + Send + Sync>,
+    learn: Arc<dyn Fn(UnixSeconds) + Send + Sync>,
+}
 
 impl Floor {
     /// A bound that moves.
     pub fn moving(clock: impl Fn() -> UnixSeconds + Send + Sync + 'static) -> Self {
-        Self(Arc::new(clock))
+        Self::learning(clock, |_| ())
+    }
+
+    /// A bound that moves, and is told what each server's chain proves. The servers' issuer is offline, so a not-before in a chain
+    /// that was verified is a time that offline keys signed (corrections 1): it is that late at least, whoever presents the chain.
+    pub fn learning(
+        clock: impl Fn() -> UnixSeconds + Send + Sync + 'static,
+        learn: impl Fn(UnixSeconds) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            now: Arc::new(clock),
+            learn: Arc::new(learn),
+        }
     }
 }
 
@@ -37,7 +52,7 @@ impl From<UnixSeconds> for Floor {
 
 impl fmt::Debug for Floor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Floor({})", (self.0)())
+        write!(f, "Floor({})", (self.now)())
     }
 }
 
@@ -201,12 +216,14 @@ impl ServerCertVerifier for OurServer {
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let chain = chain(leaf, others);
-        let now = (self.floor.0)().max(latest_not_before(&chain));
+        let made = latest_not_before(&chain);
+        let now = (self.floor.now)().max(made);
         let identity = check(&self.anchor, &chain, Purpose::Server, now).map_err(refuse)?;
         let control = SpiffeId::Control(self.anchor.fleet().clone());
         if *identity.id() != control || name.to_str() != self.host {
             return Err(refuse(ProfileFault::Uri.into()));
         }
+        (self.floor.learn)(made);
         Ok(ServerCertVerified::assertion())
     }
 

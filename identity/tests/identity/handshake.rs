@@ -6,7 +6,7 @@ use redan_identity::client::ClientError;
 use redan_identity::tls::{
     Accepted, Floor, HANDSHAKE_WITHIN, Peer, accept, device_client, enrolment_client, fleet_server,
 };
-use redan_identity::{IdentityError, KeyFile, ProfileFault, pem};
+use redan_identity::{IdentityError, KeyFile, ProfileFault, pem, profile};
 use redan_protocol::{Code, SpiffeId, UnixSeconds};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
@@ -272,6 +272,26 @@ async fn a_server_certificate_is_judged_at_the_proven_time() {
         .await
         .unwrap_err();
     assert_eq!(refused, ClientError::Refused(Code::CertificateExpired));
+}
+
+#[tokio::test]
+async fn a_chain_of_this_fleets_server_teaches_the_time_and_no_other_chain_does() {
+    let learnt = Arc::new(AtomicU64::new(0));
+    let floor = || {
+        let learnt = Arc::clone(&learnt);
+        Floor::learning(
+            || NEVER,
+            move |at| {
+                learnt.fetch_max(at.get(), Ordering::SeqCst);
+            },
+        )
+    };
+    let (ours, evil) = (fleet("plant.example"), fleet("plant.example"));
+    judged(&ours, &evil, floor()).await.unwrap_err();
+    assert_eq!(learnt.load(Ordering::SeqCst), 0);
+    judged(&ours, &ours, floor()).await.unwrap();
+    let made = profile::valid_between(&ours.server_chain[0]).unwrap().0;
+    assert_eq!(learnt.load(Ordering::SeqCst), made.get());
 }
 
 #[tokio::test]
