@@ -22,8 +22,8 @@ fn text(row: &Value, key: &str) -> String {
 
 fn devices(rows: &[Value]) -> String {
     let mut out = format!(
-        "{:<16} {:<14} {:<11} {:<16} {:<20} workloads\n",
-        "device", "set", "phase", "rollback", "why not updating"
+        "{:<16} {:<14} {:<11} {:<16} {:<20} {:<12} workloads\n",
+        "device", "set", "phase", "rollback", "why not updating", "alarm"
     );
     for row in rows {
         let workloads: Vec<String> = row
@@ -42,16 +42,25 @@ fn devices(rows: &[Value]) -> String {
             .collect();
         let _ = writeln!(
             out,
-            "{:<16} {:<14} {:<11} {:<16} {:<20} {}",
+            "{:<16} {:<14} {:<11} {:<16} {:<20} {:<12} {}",
             text(row, "device"),
             text(row, "set"),
             text(row, "phase"),
             text(row, "rollback"),
             text(row, "refusal"),
+            alarm(row),
             workloads.join(", ")
         );
     }
     out
+}
+
+/// How often a superseded key of the device was used again; the whole alarm is in `redan device show`.
+fn alarm(row: &Value) -> String {
+    match row.pointer("/clone_alarm/count") {
+        Some(count) => format!("clone ({count})"),
+        None => "–".to_owned(),
+    }
 }
 
 fn rollouts(rows: &[Value]) -> String {
@@ -68,4 +77,21 @@ fn rollouts(rows: &[Value]) -> String {
         );
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_clone_alarm_is_in_the_list_of_devices() {
+        let quiet = json!({"device": "press-1", "clone_alarm": null, "slots": []});
+        let alarmed = json!({"device": "press-2", "clone_alarm": {"count": 3}, "slots": []});
+        let list = render(&json!([quiet, alarmed]));
+        let lines: Vec<&str> = list.lines().collect();
+        assert!(lines[0].contains("alarm"), "{list}");
+        assert!(!lines[1].contains("clone"), "{list}");
+        assert!(lines[2].contains("clone (3)"), "{list}");
+    }
 }

@@ -2,7 +2,8 @@
 //! that rows of two fleets cannot meet.
 
 use crate::artifacts::Artifacts;
-use crate::error::{Refused, ServerError, StoreError};
+use crate::error::{ServerError, StoreError};
+use crate::lineage::CloneAlarm;
 use crate::store::{Put, Store};
 use redan_control_core::Rollout;
 use redan_identity::profile::{Purpose, check};
@@ -15,6 +16,7 @@ use redan_publish::{DirectorFiles, SigningKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use tokio::sync::Mutex;
 
 /// Keys the server holds, and no others.
@@ -36,6 +38,15 @@ pub struct OnlineKeys {
 pub struct DeviceRow {
     /// Keys it may use: the current one, and after a renewal the next one.
     pub keys: Vec<Digest>,
+    /// Keys it used before, or was to use: nobody may any more.
+    #[serde(default)]
+    pub superseded: Vec<Digest>,
+    /// The last certificate that was issued for renewal, for a device that did not get the answer.
+    #[serde(default)]
+    pub renewal: Option<Issued>,
+    /// A superseded key spoke again.
+    #[serde(default)]
+    pub clone_alarm: Option<CloneAlarm>,
     /// Labels for waves.
     pub labels: BTreeMap<String, String>,
     /// Its voucher's last second.
@@ -48,6 +59,18 @@ pub struct DeviceRow {
     pub last_seen: Option<UnixSeconds>,
     /// What it said then.
     pub report: Option<Report>,
+}
+
+/// An answer to a request for renewal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issued {
+    /// For which key.
+    pub spki: Digest,
+    /// The answer, as it was given.
+    pub answer: String,
+    /// How long the same request gets the same answer.
+    pub until: UnixSeconds,
 }
 
 /// What a device is directed to, signed.
@@ -95,6 +118,8 @@ pub struct State {
     pub rollouts: Vec<Rollout>,
     /// Release metadata by file name, as signed.
     pub release: BTreeMap<String, Vec<u8>>,
+    /// When a device's newest key spoke for the first time, in this run of the server.
+    pub superseded_at: BTreeMap<DeviceId, Instant>,
     /// The newest audit entry.
     pub last_audit: Option<AuditEntry>,
 }
@@ -243,27 +268,6 @@ impl Fleet {
     /// The audit log.
     pub async fn audit(&self, from: u64) -> Result<Vec<AuditEntry>, StoreError> {
         self.store.audit(from).await
-    }
-
-    /// Whether a key may speak for a device now. Asked for every request, so that a revocation acts on open connections. The first
-    /// request under the next key ends the one before (20-identity, life of a certificate).
-    pub async fn allows(&self, device: &DeviceId, spki: Digest, now: UnixSeconds) -> Result<(), Refused> {
-        let mut state = self.state.lock().await;
-        let row = state.devices.get(device).filter(|row| !row.revoked);
-        let place = row.and_then(|row| row.keys.iter().position(|key| *key == spki));
-        let (Some(row), Some(place)) = (row, place) else {
-            // A key that was superseded speaks again: the device was cloned, or its own renewal went wrong.
-            tracing::warn!(fleet = %self.id, %device, %spki, "a key that is revoked or superseded was used");
-            return Err(Refused::plain(redan_protocol::Code::CertificateRevoked));
-        };
-        if place > 0 {
-            let mut row = row.clone();
-            row.keys.drain(..place);
-            let put = Put::json("device", device.as_str(), &row)?;
-            self.commit(&mut state, now, "server", vec![put], &[]).await?;
-            state.devices.insert(device.clone(), row);
-        }
-        Ok(())
     }
 }
 

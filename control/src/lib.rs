@@ -21,6 +21,7 @@ pub mod error;
 pub mod est;
 pub mod fleet;
 mod keys;
+pub mod lineage;
 pub mod metrics;
 pub mod operator;
 pub mod register;

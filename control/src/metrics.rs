@@ -38,6 +38,17 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
         "Devices that do not adopt what they are offered",
         count(|row| row.report.as_ref().is_some_and(|report| report.refusal.is_some())),
     );
+    gauge(
+        "redan_devices_clone_suspected",
+        "Devices of which a superseded key was used again",
+        count(|row| row.clone_alarm.is_some()),
+    );
+    let alarms = state.devices.values().filter_map(|row| row.clone_alarm.as_ref());
+    gauge(
+        "redan_clone_alarms",
+        "Uses of superseded keys of the devices above",
+        alarms.fold(0, |sum, alarm| sum.saturating_add(alarm.count)),
+    );
     let running = state
         .rollouts
         .iter()

@@ -110,6 +110,9 @@ impl Operator<'_> {
         let expires = self.now.after(VOUCHER_LIFE);
         let fresh = DeviceRow {
             keys: vec![request.spki],
+            superseded: Vec::new(),
+            renewal: None,
+            clone_alarm: None,
             labels: BTreeMap::new(),
             voucher_expires: expires,
             enrolled: None,

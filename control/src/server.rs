@@ -12,7 +12,7 @@ use redan_identity::tls::{Fleets, accept};
 use redan_protocol::{FleetId, UnixSeconds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -119,6 +119,7 @@ impl Server {
 
     async fn connection(&self, stream: TcpStream, mut stop: watch::Receiver<bool>) {
         let Ok(local) = stream.local_addr() else { return };
+        let opened = Instant::now();
         // Small answers, many of them.
         drop(stream.set_nodelay(true));
         let accepted = match accept(&self.names, stream, now).await {
@@ -136,7 +137,9 @@ impl Server {
             peer: accepted.peer,
             host: accepted.host,
             server: local,
+            opened,
             interval: self.config.checkin_interval_seconds,
+            grace: self.config.renewal_grace_seconds,
         };
         let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
             let caller = caller.clone();

@@ -11,6 +11,7 @@ mod audit;
 mod checkin;
 mod enrolment;
 mod limits;
+mod lineage;
 mod program;
 mod raw;
 mod reach;

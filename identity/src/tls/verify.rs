@@ -3,7 +3,7 @@
 use super::provider;
 use crate::anchor::FleetAnchor;
 use crate::error::{IdentityError, ProfileFault};
-use crate::profile::{Purpose, check, latest_not_before, presented_spki};
+use crate::profile::{Purpose, check, check_client, latest_not_before, presented_spki};
 use redan_protocol::{Code, SpiffeId, UnixSeconds};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -140,7 +140,7 @@ macro_rules! handshake_signatures {
     };
 }
 
-/// Devices and operators of one fleet.
+/// Devices and operators of one fleet; devices also with a certificate that has expired, see [`check_client`].
 #[derive(Debug)]
 pub(super) struct Members {
     anchor: FleetAnchor,
@@ -163,7 +163,7 @@ impl ClientCertVerifier for Members {
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        check(&self.anchor, &chain(leaf, others), Purpose::Client, seconds(now)).map_err(refuse)?;
+        check_client(&self.anchor, &chain(leaf, others), seconds(now)).map_err(refuse)?;
         Ok(ClientCertVerified::assertion())
     }
 
