@@ -4,6 +4,7 @@
 use crate::artifacts::Artifacts;
 use crate::error::{ServerError, StoreError};
 use crate::lineage::CloneAlarm;
+use crate::live::Live;
 use crate::store::{Put, Store};
 use redan_control_core::Rollout;
 use redan_identity::profile::{Purpose, check};
@@ -146,6 +147,8 @@ pub struct Fleet {
     /// The director's root.
     pub director_root: String,
     store: Store,
+    /// Open connections of its devices.
+    pub(crate) live: Live,
     /// What changes; one writer at a time.
     pub state: Mutex<State>,
 }
@@ -207,6 +210,7 @@ impl Fleet {
             release_root,
             director_root,
             store,
+            live: Live::default(),
             state: Mutex::new(state),
         };
         fleet.first_metadata(&public, now).await?;

@@ -22,6 +22,7 @@ pub mod est;
 pub mod fleet;
 mod keys;
 pub mod lineage;
+mod live;
 pub mod metrics;
 pub mod operator;
 pub mod register;

@@ -49,6 +49,11 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
         "Uses of superseded keys of the devices above",
         alarms.fold(0, |sum, alarm| sum.saturating_add(alarm.count)),
     );
+    gauge(
+        "redan_device_connections",
+        "Open connections of devices",
+        u64::try_from(fleet.live.count()).unwrap_or(u64::MAX),
+    );
     let running = state
         .rollouts
         .iter()

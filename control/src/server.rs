@@ -2,14 +2,17 @@
 
 use crate::checkin::tick;
 use crate::config::Config;
-use crate::error::ServerError;
+use crate::error::{Refused, ServerError};
 use crate::fleet::Fleet;
+use crate::live::Entry;
 use crate::routes::{Caller, answer};
 use axum::http::Request;
+use axum::response::IntoResponse as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use redan_identity::Peer;
 use redan_identity::tls::{Fleets, accept};
-use redan_protocol::{FleetId, UnixSeconds};
+use redan_protocol::{Code, FleetId, SpiffeId, UnixSeconds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -132,6 +135,13 @@ impl Server {
         let Some(fleet) = self.fleets.get(&accepted.fleet) else {
             return;
         };
+        let mut entry = match &accepted.peer {
+            Peer::Known(identity) | Peer::Expired(identity) => match identity.id() {
+                SpiffeId::Device(_, device) => Some(fleet.live.enter(device.clone())),
+                SpiffeId::Operator(..) | SpiffeId::Control(_) => None,
+            },
+            Peer::Enrolling { .. } => None,
+        };
         let caller = Caller {
             fleet: Arc::clone(fleet),
             peer: accepted.peer,
@@ -143,7 +153,13 @@ impl Server {
         };
         let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
             let caller = caller.clone();
-            async move { Ok::<_, std::convert::Infallible>(answer(&caller, request).await) }
+            // A task of its own: what has begun ends in order, also when the connection is cut or the caller hangs up in the middle
+            // of a commit. Else the database could have what memory has not.
+            let answered = tokio::spawn(async move { answer(&caller, request).await });
+            async move {
+                let internal = |_| Refused::plain(Code::Internal).into_response();
+                Ok::<_, std::convert::Infallible>(answered.await.unwrap_or_else(internal))
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
@@ -168,6 +184,8 @@ impl Server {
                     }
                     return;
                 }
+                // Revoked: not a word more.
+                () = cut(entry.as_mut()) => return,
                 _ = stop.changed(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
@@ -178,5 +196,13 @@ impl Server {
                 }
             }
         }
+    }
+}
+
+/// Until a connection is to be closed; never, for one that nobody revokes.
+async fn cut(entry: Option<&mut Entry<'_>>) {
+    match entry {
+        Some(entry) => entry.cut().await,
+        None => std::future::pending().await,
     }
 }

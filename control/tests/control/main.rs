@@ -17,6 +17,7 @@ mod raw;
 mod reach;
 mod release;
 mod renewal;
+mod revocation;
 mod rollouts;
 mod site;
 mod start;
