@@ -7,18 +7,24 @@ use crate::lineage::CloneAlarm;
 use crate::live::Live;
 use crate::store::{Put, Store};
 use redan_control_core::Rollout;
-use redan_identity::profile::{Purpose, check};
+use redan_identity::profile::{Purpose, check, valid_between};
 use redan_identity::tls::{FleetServer, fleet_server};
-use redan_identity::{FleetAnchor, Issuer, IssuerKind, pem};
+use redan_identity::{CertificateDer, FleetAnchor, Issuer, IssuerKind, KeyFile, pem};
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::report::Report;
-use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, SetId, UnixSeconds};
+use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, Seconds, SetId, UnixSeconds};
 use redan_publish::{DirectorFiles, SigningKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 use std::time::Instant;
 use tokio::sync::Mutex;
+
+/// When a server's certificate ought to be replaced: a third of its 90 days before its end.
+const SERVER_SPARE: Seconds = Seconds::new(30 * 86_400);
+/// When an issuer or the root ought to be: two lives of what it issues and the grace of devices that are away (20-identity).
+const AUTHORITY_SPARE: Seconds = Seconds::new(182 * 86_400);
 
 /// Keys the server holds, and no others.
 #[derive(Debug)]
@@ -132,10 +138,10 @@ pub struct Fleet {
     pub id: FleetId,
     /// Its one trust anchor.
     pub anchor: FleetAnchor,
-    /// Its TLS.
-    pub tls: FleetServer,
-    /// Last second of the server's certificate.
-    pub server_expires: UnixSeconds,
+    /// Its online keys' folder: `server.pem` is read from it again when it was replaced.
+    online: PathBuf,
+    /// Last second of the server's certificate and of its issuer's.
+    server: RwLock<(UnixSeconds, UnixSeconds)>,
     /// Its device issuer.
     pub issuer: Issuer,
     /// Its online keys.
@@ -154,8 +160,12 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Opens a registered fleet.
-    pub async fn open(folder: &Path, id: FleetId, now: UnixSeconds) -> Result<Self, ServerError> {
+    /// Opens a registered fleet; also gives what its names are served with.
+    pub async fn open(
+        folder: &Path,
+        id: FleetId,
+        now: UnixSeconds,
+    ) -> Result<(Self, FleetServer), ServerError> {
         let online = folder.join("online");
         let public = folder.join("public");
         let read =
@@ -166,18 +176,8 @@ impl Fleet {
         };
         let ca = public.join("ca.pem");
         let anchor = FleetAnchor::from_pem(id.clone(), &read(ca.clone())?).map_err(identity(&ca))?;
-        let bundle = |name: &str| {
-            let path = online.join(name);
-            let text = redan_identity::Zeroizing::new(read(path.clone())?);
-            pem::read_bundle(&text).map_err(identity(&path))
-        };
-        let (server_key, server_chain) = bundle("server.pem")?;
-        let tls = fleet_server(&anchor, &server_chain, &server_key, now)
-            .map_err(identity(&online.join("server.pem")))?;
-        let server_expires = check(&anchor, &server_chain, Purpose::Server, now)
-            .map_err(identity(&online.join("server.pem")))?
-            .expires();
-        let (issuer_key, issuer_chain) = bundle("device-issuer.pem")?;
+        let (tls, server) = server_certificate(&anchor, &online, now)?;
+        let (issuer_key, issuer_chain) = bundle(&online.join("device-issuer.pem"))?;
         let certificate = issuer_chain.into_iter().next().ok_or(ServerError::NoFleet)?;
         // The operators' or servers' issuer in its place would be an offline key on this machine.
         let issuer = Issuer::load(IssuerKind::Device, anchor.clone(), issuer_key, certificate)
@@ -202,8 +202,8 @@ impl Fleet {
         let fleet = Self {
             id,
             anchor,
-            tls,
-            server_expires,
+            online: online.clone(),
+            server: RwLock::new(server),
             issuer,
             keys,
             artifacts,
@@ -214,7 +214,40 @@ impl Fleet {
             state: Mutex::new(state),
         };
         fleet.first_metadata(&public, now).await?;
-        Ok(fleet)
+        Ok((fleet, tls))
+    }
+
+    /// Reads `server.pem` once more and holds it to what it was held to at start; what is served does not change before that.
+    pub fn reload_server(&self, now: UnixSeconds) -> Result<FleetServer, ServerError> {
+        let (tls, server) = server_certificate(&self.anchor, &self.online, now)?;
+        *self.server.write().unwrap_or_else(PoisonError::into_inner) = server;
+        Ok(tls)
+    }
+
+    /// The certificates this server depends on, with their last second.
+    pub fn certificates(&self) -> Vec<(&'static str, UnixSeconds)> {
+        let (server, issuer) = *self.server.read().unwrap_or_else(PoisonError::into_inner);
+        let last =
+            |certificate| valid_between(certificate).map_or_else(|_| UnixSeconds::default(), |(_, to)| to);
+        vec![
+            ("certificate.server", server),
+            ("certificate.server-issuer", issuer),
+            ("certificate.device-issuer", last(self.issuer.certificate())),
+            ("certificate.ca", last(self.anchor.root())),
+        ]
+    }
+
+    /// Those of them that ought to be replaced now, with their last second.
+    pub fn expiring(&self, now: UnixSeconds) -> Vec<(&'static str, UnixSeconds)> {
+        let soon = |(name, to): &(&'static str, UnixSeconds)| {
+            let spare = if *name == "certificate.server" {
+                SERVER_SPARE
+            } else {
+                AUTHORITY_SPARE
+            };
+            now.after(spare) >= *to
+        };
+        self.certificates().into_iter().filter(soon).collect()
     }
 
     /// The first time: takes the ceremony's metadata over and signs the first timestamp.
@@ -273,6 +306,35 @@ impl Fleet {
     pub async fn audit(&self, from: u64) -> Result<Vec<AuditEntry>, StoreError> {
         self.store.audit(from).await
     }
+}
+
+fn bundle(path: &Path) -> Result<(KeyFile, Vec<CertificateDer<'static>>), ServerError> {
+    let text = std::fs::read_to_string(path).map_err(|error| ServerError::file(path, &error))?;
+    let text = redan_identity::Zeroizing::new(text);
+    pem::read_bundle(&text).map_err(|source| ServerError::Identity {
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+/// `server.pem`: what the fleet's names are served with, and the last second of leaf and issuer.
+fn server_certificate(
+    anchor: &FleetAnchor,
+    online: &Path,
+    now: UnixSeconds,
+) -> Result<(FleetServer, (UnixSeconds, UnixSeconds)), ServerError> {
+    let path = online.join("server.pem");
+    let (key, chain) = bundle(&path)?;
+    let checked = || {
+        let tls = fleet_server(anchor, &chain, &key, now)?;
+        let leaf = check(anchor, &chain, Purpose::Server, now)?.expires();
+        let issuer = chain.last().map(valid_between).transpose()?;
+        Ok((tls, (leaf, issuer.map_or(leaf, |(_, to)| to))))
+    };
+    checked().map_err(|source| ServerError::Identity {
+        path: path.display().to_string(),
+        source,
+    })
 }
 
 async fn load(store: &Store) -> Result<State, ServerError> {

@@ -86,7 +86,8 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
 /// When everything that expires on the server's side does. A device's director files are made anew whenever it asks.
 fn expiries(fleet: &Fleet, state: &State) -> Vec<(String, UnixSeconds)> {
     let files = &state.release;
-    let mut found = vec![("certificate.server".to_owned(), fleet.server_expires)];
+    let certificates = fleet.certificates().into_iter();
+    let mut found: Vec<_> = certificates.map(|(name, at)| (name.to_owned(), at)).collect();
     let root = newest_root(files).or_else(|| expires::<Root>(fleet.release_root.as_bytes()));
     found.extend(root.map(|at| ("release.root".to_owned(), at)));
     let root = expires::<Root>(fleet.director_root.as_bytes());

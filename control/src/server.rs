@@ -38,7 +38,7 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Server {
     fleets: BTreeMap<FleetId, Arc<Fleet>>,
-    names: Fleets,
+    names: Arc<Fleets>,
     config: Config,
 }
 
@@ -55,6 +55,7 @@ impl Server {
     pub async fn open(config: Config) -> Result<Self, ServerError> {
         let folder = config.state.join("fleets");
         let mut fleets = BTreeMap::new();
+        let names = Arc::new(Fleets::default());
         for entry in std::fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.map_err(|error| ServerError::file(&folder, &error))?.path();
             let name = path
@@ -62,21 +63,36 @@ impl Server {
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
             if let Ok(id) = FleetId::parse(name) {
-                fleets.insert(id.clone(), Arc::new(Fleet::open(&path, id, now()).await?));
+                let (fleet, tls) = Fleet::open(&path, id.clone(), now()).await?;
+                for (certificate, expires) in fleet.expiring(now()) {
+                    let days = expires.get().saturating_sub(now().get()).checked_div(86_400);
+                    tracing::warn!(
+                        fleet = %id,
+                        certificate,
+                        days_left = days.unwrap_or_default(),
+                        "expires soon; replace it: docs/control.md, certificates"
+                    );
+                }
+                names.put(&fleet.anchor, &tls);
+                fleets.insert(id, Arc::new(fleet));
             }
         }
         if fleets.is_empty() {
             return Err(ServerError::NoFleet);
-        }
-        let names = Fleets::default();
-        for fleet in fleets.values() {
-            names.put(&fleet.anchor, &fleet.tls);
         }
         Ok(Self {
             fleets,
             names,
             config,
         })
+    }
+
+    /// What takes new certificates over while the server serves.
+    pub fn reloader(&self) -> Reloader {
+        Reloader {
+            fleets: self.fleets.clone(),
+            names: Arc::clone(&self.names),
+        }
     }
 
     /// Serves until told to stop; then lets requests that have begun be answered.
@@ -196,6 +212,27 @@ impl Server {
                 }
             }
         }
+    }
+}
+
+/// Takes new server certificates over. Open connections keep theirs and go on; who comes later sees the new one.
+#[derive(Debug)]
+pub struct Reloader {
+    fleets: BTreeMap<FleetId, Arc<Fleet>>,
+    names: Arc<Fleets>,
+}
+
+impl Reloader {
+    /// Reads every fleet's `server.pem` again. One that would have been refused at start is refused now, and what was served is served
+    /// on.
+    pub fn reload(&self) -> Vec<(FleetId, Result<(), ServerError>)> {
+        let again = |(id, fleet): (&FleetId, &Arc<Fleet>)| {
+            let outcome = fleet
+                .reload_server(now())
+                .map(|tls| self.names.put(&fleet.anchor, &tls));
+            (id.clone(), outcome)
+        };
+        self.fleets.iter().map(again).collect()
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod artifacts;
 mod audit;
+mod certificates;
 mod checkin;
 mod enrolment;
 mod limits;

@@ -31,6 +31,11 @@ pub(crate) fn now() -> UnixSeconds {
 
 /// Founds a fleet in a folder, as a custodian does.
 pub(crate) fn ceremony(name: &str, out: &Path) {
+    ceremony_at(name, out, now());
+}
+
+/// The same at another time.
+pub(crate) fn ceremony_at(name: &str, out: &Path, now: UnixSeconds) {
     let founding = Founding {
         fleet: FleetId::parse(name).unwrap(),
         profile: Profile::Development,
@@ -38,7 +43,7 @@ pub(crate) fn ceremony(name: &str, out: &Path) {
         components: vec![ComponentName::parse("acme/thermo").unwrap()],
         holders: 1,
         threshold: 1,
-        now: now(),
+        now,
     };
     found(&founding, out).unwrap();
 }
