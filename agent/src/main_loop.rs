@@ -236,7 +236,15 @@ impl Agent {
                 if matches!(unreached, Unreached::Refused(Code::CertificateExpired)) {
                     self.renewal.expired();
                 }
-                tracing::info!(code = code.name(), "the check-in failed");
+                match unreached {
+                    Unreached::Link(_) => tracing::info!(code = code.name(), "the check-in failed"),
+                    // Somebody has to do something about it, and may be looking at this device only.
+                    Unreached::Refused(_) => tracing::warn!(
+                        code = code.name(),
+                        remedy = code.remedy(),
+                        "the server refused the check-in; what runs goes on, and it is tried again"
+                    ),
+                }
                 self.offline = Some(code);
                 let wait = RETRY_MIN.saturating_mul(1 << self.failures.min(9)).min(RETRY_MAX);
                 self.failures = self.failures.saturating_add(1);

@@ -2,8 +2,8 @@
 //! (20-identity, life of a certificate).
 //!
 //! A renewal never stops what runs: it is a task beside the main loop, and the link presents the new certificate from the next
-//! connection on. Nothing is asked of the server between the moment the new key speaks for the first time and the moment its
-//! answer is known.
+//! connection on. No check-in is made between the moment the new key speaks for the first time and the moment its answer is
+//! known.
 
 use crate::AgentError;
 use crate::clock::Proven;
