@@ -1,6 +1,8 @@
 //! The check-in: the closed report out, a signed statement back. Runs beside the main loop and changes nothing; the outcome is
 //! for the main loop to act on.
 
+use crate::clock::Proven;
+use crate::enrol::refused;
 use crate::link::Link;
 use crate::main_loop::Event;
 use crate::refresh::Files;
@@ -28,7 +30,9 @@ pub(crate) struct Session {
     pub(crate) settled: Option<(Version64, Version64)>,
     /// How long the plan of the record is known.
     pub(crate) plan_known: Seconds,
+    /// Lower bound of the true time; moved by what the session's own handshake proves.
     pub(crate) now: UnixSeconds,
+    pub(crate) proven: Proven,
     pub(crate) ceiling: DeviceCeiling,
     pub(crate) release: Files,
     pub(crate) director: Files,
@@ -38,14 +42,39 @@ pub(crate) struct Session {
 /// What came out.
 pub(crate) struct Reached {
     pub(crate) interval: Seconds,
+    /// What time the server says it is. Good for one thing: when to renew.
+    pub(crate) time: Option<UnixSeconds>,
     /// `None`: nothing new.
     pub(crate) verdict: Option<Decided>,
 }
 
+/// Why nothing came out.
+pub(crate) enum Unreached {
+    /// The server was not reached, or not believed at all.
+    Link(Code),
+    /// The server refuses this device.
+    Refused(Code),
+}
+
+impl Unreached {
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Link(code) | Self::Refused(code) => *code,
+        }
+    }
+}
+
+impl From<Code> for Unreached {
+    fn from(code: Code) -> Self {
+        Self::Link(code)
+    }
+}
+
 impl Session {
-    /// Checks in, and follows up. An error means that the server was not reached or not believed at all.
-    pub(crate) async fn run(self) -> Result<Reached, Code> {
+    /// Checks in, and follows up.
+    pub(crate) async fn run(mut self) -> Result<Reached, Unreached> {
         let mut connection = self.link.open().await?;
+        self.now = self.proven.now();
         let check_in = CheckIn {
             nonce: self.nonce,
             report: self.report.clone(),
@@ -57,27 +86,32 @@ impl Session {
             .await
             .map_err(|error| error.code())?;
         if response.status != 200 {
-            return Err(Code::Unreachable);
+            return Err(Unreached::Refused(refused(&response).code()));
         }
         let reply: CheckInReply =
             serde_json::from_slice(&response.body).map_err(|_| Code::MetadataInvalid)?;
+        let claimed = claimed(&reply);
         let verdict = match &self.record {
-            Some(record) if !self.nothing_new(&reply) => {
+            Some(record) if !self.nothing_new(claimed.as_ref()) => {
                 Some(self.follow(record, &mut connection, &reply).await?)
             }
             _ => None,
         };
         Ok(Reached {
             interval: reply.interval,
+            time: claimed.map(|claimed| claimed.time),
             verdict,
         })
     }
 
     /// Whether an unverified statement names the versions we settled on. A lie only means that we look later or once more:
     /// what a liar could hold back this way he can hold back by not answering.
-    fn nothing_new(&self, reply: &CheckInReply) -> bool {
-        let claimed = reply.statement.get("signed").cloned();
-        let claimed = claimed.and_then(|signed| serde_json::from_value::<Statement>(signed).ok());
+    fn nothing_new(&self, claimed: Option<&Statement>) -> bool {
         claimed.is_some_and(|claimed| self.settled == Some((claimed.release, claimed.director)))
     }
+}
+
+/// The statement before its signature was checked: what the connection's other end says.
+fn claimed(reply: &CheckInReply) -> Option<Statement> {
+    serde_json::from_value(reply.statement.get("signed")?.clone()).ok()
 }

@@ -1,7 +1,10 @@
 //! The device's clocks: monotonic for spans, proven for dates, the wall clock for nothing that opens anything.
 
 use redan_agent_core::Mono;
+use redan_identity::tls::Floor;
 use redan_protocol::{Seconds, UnixSeconds};
+use redan_trust::ProvenTime;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The monotonic clock since the agent started.
@@ -25,6 +28,44 @@ impl Clock {
     pub(crate) fn instant(self, at: Mono) -> Instant {
         let span = std::time::Duration::from_millis(at.millis());
         self.0.checked_add(span).unwrap_or(self.0)
+    }
+}
+
+/// The time this device has proof of. One for the trust record, the sessions and every handshake: what one of them learns, all of
+/// them hold others to from then on, without a restart.
+#[derive(Clone, Debug)]
+pub(crate) struct Proven {
+    time: Arc<Mutex<ProvenTime>>,
+    clock: Clock,
+}
+
+impl Proven {
+    pub(crate) fn new(clock: Clock) -> Self {
+        let time = ProvenTime::new(UnixSeconds::default(), UnixSeconds::default());
+        Self {
+            time: Arc::new(Mutex::new(time)),
+            clock,
+        }
+    }
+
+    /// Lower bound of the true time.
+    pub(crate) fn now(&self) -> UnixSeconds {
+        let time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        time.after(self.clock.elapsed())
+    }
+
+    /// It is that late at least: signed by offline keys, or proven before this start.
+    pub(crate) fn learn(&self, proven: UnixSeconds) {
+        // What is kept is the time at which the monotonic clock began.
+        let began = proven.get().saturating_sub(self.clock.elapsed().get());
+        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        time.learn(UnixSeconds::new(began));
+    }
+
+    /// What handshakes ask, and what they teach.
+    pub(crate) fn floor(&self) -> Floor {
+        let (asked, taught) = (self.clone(), self.clone());
+        Floor::learning(move || asked.now(), move |proven| taught.learn(proven))
     }
 }
 

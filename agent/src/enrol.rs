@@ -5,9 +5,11 @@ use crate::clock::wall;
 use crate::disk::RealDisk;
 use crate::link::Link;
 use crate::lock::StateLock;
+use crate::next;
 use crate::pair::{Found, Pair};
 use crate::store::{Identity, Store, parse_voucher};
 use bytes::Bytes;
+use redan_identity::client::Response;
 use redan_identity::{FleetAnchor, est, pem, tls};
 use redan_protocol::wire::{AdmissionRequest, EST_ENROLL, Problem, VOUCHER_LEN_MAX, Voucher, enrol_host};
 use redan_protocol::{ByteCount, Code, DeviceId, SpiffeId, UnixSeconds};
@@ -41,6 +43,14 @@ pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<Spiff
     let voucher = parse_voucher(&text)?;
     let store = Store::create(state)?;
     let _lock = StateLock::take(state)?;
+    next::settle(&RealDisk, &store.at("identity"))?;
+    if let Some(own) = store.identity()?
+        && own.voucher == voucher
+        && found_record(&store)?
+    {
+        // Its key may be a later one than the voucher's: it was renewed since.
+        return Ok(own.id);
+    }
     let key = store.key()?;
     store.seal_key()?;
     let now = wall();
@@ -61,11 +71,11 @@ pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<Spiff
     if now >= voucher.expires {
         return Err(AgentError::Voucher("it has expired"));
     }
-    let link = Link {
-        server: server.unwrap_or(&voucher.server).to_owned(),
-        host: enrol_host(&voucher.fleet),
-        config: tls::enrolment_client(&anchor, &key, UnixSeconds::default())?,
-    };
+    let link = Link::new(
+        server.unwrap_or(&voucher.server).to_owned(),
+        enrol_host(&voucher.fleet),
+        tls::enrolment_client(&anchor, &key, UnixSeconds::default())?,
+    );
     let chain = ask(&link, est::csr(&key)?)?;
     let chain = est::decode_certs_only(&chain)?;
     let identity = Identity::prove(voucher, key, chain)?;
@@ -129,30 +139,38 @@ fn ask(link: &Link, csr: String) -> Result<String, AgentError> {
             what: "start the reactor",
             source,
         })?;
+    runtime.block_on(request(link, EST_ENROLL, csr))
+}
+
+/// Asks for a certificate, at enrolment as at every renewal (RFC 7030 §4.2).
+pub(crate) async fn request(link: &Link, path: &str, csr: String) -> Result<String, AgentError> {
     let unreachable = |code| AgentError::Server {
         server: link.server.clone(),
         code,
     };
-    let response = runtime.block_on(async {
-        let mut connection = link.open().await.map_err(unreachable)?;
-        let headers = [
-            ("content-type", est::PKCS10),
-            ("content-transfer-encoding", "base64"),
-        ];
-        connection
-            .request("POST", EST_ENROLL, &headers, Bytes::from(csr), ANSWER_LEN_MAX)
-            .await
-            .map_err(|error| unreachable(error.code()))
-    })?;
+    let mut connection = link.open().await.map_err(unreachable)?;
+    let headers = [
+        ("content-type", est::PKCS10),
+        ("content-transfer-encoding", "base64"),
+    ];
+    let response = connection
+        .request("POST", path, &headers, Bytes::from(csr), ANSWER_LEN_MAX)
+        .await
+        .map_err(|error| unreachable(error.code()))?;
     if response.status != 200 {
-        let code = serde_json::from_slice::<Problem>(&response.body).map(|problem| problem.code);
-        return Err(AgentError::Answer {
-            status: response.status,
-            code: code.unwrap_or(Code::Unreachable),
-        });
+        return Err(refused(&response));
     }
     String::from_utf8(response.body.to_vec()).map_err(|_| AgentError::Answer {
         status: response.status,
         code: Code::Unreachable,
     })
+}
+
+/// What the server's refusal says.
+pub(crate) fn refused(response: &Response) -> AgentError {
+    let code = serde_json::from_slice::<Problem>(&response.body).map(|problem| problem.code);
+    AgentError::Answer {
+        status: response.status,
+        code: code.unwrap_or(Code::Unreachable),
+    }
 }

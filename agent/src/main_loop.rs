@@ -1,12 +1,13 @@
 //! The main loop: waits for an event, asks the core, performs what it says. Owns everything that changes.
 
 use crate::broker::Rules;
-use crate::checkin::{Reached, Session};
-use crate::clock::Clock;
+use crate::checkin::{Reached, Session, Unreached};
+use crate::clock::{Clock, Proven};
 use crate::executor::{Around, Executor};
 use crate::journal::Journal;
 use crate::link::Link;
 use crate::refresh::{Files, Which};
+use crate::renewal::{Outcome, Renewal};
 use crate::seal::SealKey;
 use crate::session::{Decided, Verdict};
 use crate::status::Status;
@@ -17,9 +18,10 @@ use redan_policy::DeviceCeiling;
 use redan_protocol::ipc::{SlotId, ToBroker};
 use redan_protocol::report::{Isolation, Phase};
 use redan_protocol::wire::Nonce;
-use redan_protocol::{Code, ComponentName, PublisherName, Seconds, SetId, SpiffeId, UnixSeconds, Version64};
+use redan_protocol::{Code, ComponentName, PublisherName, Seconds, SetId, SpiffeId, Version64};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -44,7 +46,8 @@ pub(crate) enum Event {
         bytes: Vec<u8>,
         done: oneshot::Sender<Result<(), Code>>,
     },
-    Reached(Box<Result<Reached, Code>>),
+    Reached(Box<Result<Reached, Unreached>>),
+    Renewed(Box<Outcome>),
     Forbid(Vec<SocketAddr>),
     Status(oneshot::Sender<Status>),
     SupervisorGone,
@@ -56,8 +59,10 @@ type News = (Option<SetId>, Option<Code>, Option<Code>, Phase);
 /// The running agent.
 pub(crate) struct Agent {
     pub(crate) id: SpiffeId,
-    pub(crate) since: UnixSeconds,
     pub(crate) link: Link,
+    pub(crate) renewal: Renewal,
+    pub(crate) identity_folder: PathBuf,
+    pub(crate) proven: Proven,
     pub(crate) clock: Clock,
     pub(crate) machine: Machine,
     pub(crate) journal: Journal,
@@ -89,10 +94,13 @@ impl Agent {
     /// Until the supervisor is gone. What ends the agent otherwise drops this future.
     pub(crate) async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         loop {
+            // First, for a key that may have been superseded must not speak again.
+            self.renew_if_due();
             self.check_in_if_due();
             let wake = self.wake.map(|at| self.clock.instant(at).into());
-            let check_in = Some(self.next).filter(|_| !self.running);
-            let until = wake.into_iter().chain(check_in).min();
+            let check_in = Some(self.next).filter(|_| !self.asking());
+            let renew = self.renewal.next().filter(|_| !self.asking());
+            let until = wake.into_iter().chain(check_in).chain(renew).min();
             tokio::select! {
                 event = events.recv() => match event {
                     None | Some(Event::SupervisorGone) => return,
@@ -133,6 +141,7 @@ impl Agent {
                 done.send(stored.unwrap_or(Err(Code::StateLost))).ok();
             }
             Event::Reached(reached) => self.reached(*reached),
+            Event::Renewed(renewed) => self.renewed(*renewed),
             Event::Forbid(addresses) => {
                 if self.forbidden != addresses {
                     self.forbidden.clone_from(&addresses);
@@ -172,8 +181,13 @@ impl Agent {
         self.next = self.next.min(earliest);
     }
 
+    /// Whether a check-in or a renewal is under way: one at a time.
+    fn asking(&self) -> bool {
+        self.running || self.renewal.running
+    }
+
     fn check_in_if_due(&mut self) {
-        if self.running || Instant::now() < self.next {
+        if self.asking() || Instant::now() < self.next {
             return;
         }
         let Ok(nonce) = random() else {
@@ -182,14 +196,14 @@ impl Agent {
         };
         self.told = Some(self.news());
         let record = self.trust.as_ref().map(Trust::record);
-        let now = self.since.after(self.clock.elapsed());
         let view = self.machine.view();
         let settled = self.settled && view.refusal.is_none() && view.phase != Phase::Offered;
         let session = Session {
             link: self.link.clone(),
             id: self.id.clone(),
             nonce: Nonce(nonce),
-            now: record.as_ref().map_or(now, |record| record.proven.max(now)),
+            now: self.proven.now(),
+            proven: self.proven.clone(),
             plan_known: self
                 .trust
                 .as_ref()
@@ -214,17 +228,36 @@ impl Agent {
         });
     }
 
-    fn reached(&mut self, reached: Result<Reached, Code>) {
+    fn reached(&mut self, reached: Result<Reached, Unreached>) {
         self.running = false;
         match reached {
-            Err(code) => {
-                tracing::info!(code = code.name(), "the check-in failed");
+            Err(unreached) => {
+                let code = unreached.code();
+                if matches!(unreached, Unreached::Refused(Code::CertificateExpired)) {
+                    self.renewal.expired();
+                }
+                match unreached {
+                    Unreached::Link(_) => tracing::info!(code = code.name(), "the check-in failed"),
+                    // Somebody has to do something about it, and may be looking at this device only.
+                    Unreached::Refused(_) => tracing::warn!(
+                        code = code.name(),
+                        remedy = code.remedy(),
+                        "the server refused the check-in; what runs goes on, and it is tried again"
+                    ),
+                }
                 self.offline = Some(code);
                 let wait = RETRY_MIN.saturating_mul(1 << self.failures.min(9)).min(RETRY_MAX);
                 self.failures = self.failures.saturating_add(1);
                 self.later(wait);
             }
-            Ok(Reached { interval, verdict }) => {
+            Ok(Reached {
+                interval,
+                time,
+                verdict,
+            }) => {
+                if let Some(time) = time {
+                    self.renewal.told(time);
+                }
                 self.offline = None;
                 self.failures = 0;
                 self.later(Duration::from_secs(interval.get().max(1)));

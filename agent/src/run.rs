@@ -1,7 +1,7 @@
 //! Starting and ending: opens the state, starts what was committed without any network, then follows the fleet.
 
 use crate::broker::{Broker, Rules};
-use crate::clock::Clock;
+use crate::clock::{Clock, Proven};
 use crate::disk::RealDisk;
 use crate::executor::Around;
 use crate::fetch::Blobs;
@@ -10,16 +10,17 @@ use crate::link::Link;
 use crate::lock::StateLock;
 use crate::main_loop::Agent;
 use crate::native::Native;
+use crate::next::{self, Next};
 use crate::refresh::Files;
+use crate::renewal::Renewal;
 use crate::store::{Identity, Store};
 use crate::supervisor::Supervisor;
 use crate::trust::Trust;
 use crate::{AgentError, Config, admin};
 use redan_agent_core::{Machine, Record};
 use redan_channel::AsyncChannel;
-use redan_identity::tls;
 use redan_protocol::wire::control_host;
-use redan_protocol::{SpiffeId, UnixSeconds, Version64};
+use redan_protocol::{SpiffeId, Version64};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -55,6 +56,8 @@ pub fn run(
             .map_err(AgentError::Ceiling)?;
         let store = Store::create(&config.state)?;
         let _lock = StateLock::take(&config.state)?;
+        // Before the identity is read: a power cut may have left half of the new one in its place.
+        let next = next::settle(&RealDisk, &store.at("identity"))?;
         let identity = store.identity()?.ok_or_else(|| AgentError::NotEnrolled {
             state: config.state.clone(),
         })?;
@@ -84,7 +87,8 @@ pub fn run(
             events: events.clone(),
         };
         let id = identity.id.clone();
-        let agent = assemble(config, &store, identity, around, key, ceiling, listeners)?;
+        let renewal = Renewal::new(identity, !matches!(next, Next::Nothing));
+        let agent = assemble(config, &store, (renewal, next), around, key, ceiling, listeners)?;
         tokio::task::spawn_local(admin::serve(socket, events));
         ready(&id);
         tokio::select! {
@@ -99,7 +103,7 @@ pub fn run(
 fn assemble(
     config: &Config,
     store: &Store,
-    identity: Identity,
+    (renewal, next): (Renewal, Next),
     around: Around,
     key: Rc<crate::seal::SealKey>,
     ceiling: redan_policy::DeviceCeiling,
@@ -116,26 +120,30 @@ fn assemble(
             Record::default()
         }
     };
-    let trust = Trust::open(&store.at("trust"), clock)?;
+    let proven = Proven::new(clock);
+    let identity = std::rc::Rc::clone(&renewal.identity);
+    proven.learn(identity.since);
+    let trust = Trust::open(&store.at("trust"), clock, &proven)?;
     if trust.is_none() {
         tracing::error!("the trust record is lost: what is committed runs on, nothing new is adopted");
     }
-    let floor = trust.as_ref().map_or_else(UnixSeconds::default, Trust::now);
-    let link = Link {
-        server: config
-            .server
-            .clone()
-            .unwrap_or_else(|| identity.voucher.server.clone()),
-        host: control_host(identity.anchor.fleet()),
-        config: tls::device_client(&identity.anchor, identity.chain, &identity.key, floor)?,
+    let server = config.server.as_ref().unwrap_or(&identity.voucher.server);
+    // With a whole next pair the server may refuse the present one by now: nothing speaks with it any more.
+    let next = match next {
+        Next::Whole(key, chain) => Identity::prove(identity.voucher.clone(), key, chain).ok(),
+        _ => None,
     };
+    let speaks = next.as_ref().unwrap_or(&identity).speaks(&proven)?;
+    let link = Link::new(server.clone(), control_host(identity.anchor.fleet()), speaks);
     let release = Files(store.at("metadata/release"));
     let director = Files(store.at("metadata/director"));
     let (machine, effects) = Machine::boot(record, clock.now());
     let mut agent = Agent {
-        id: identity.id,
-        since: identity.since,
+        id: identity.id.clone(),
         link,
+        renewal,
+        identity_folder: store.at("identity"),
+        proven,
         clock,
         machine,
         journal,

@@ -3,9 +3,11 @@
 use redan_protocol::code::by_name;
 use redan_protocol::report::{Health, Isolation, Phase};
 use redan_protocol::{
-    Code, ComponentName, Digest, DirectionSequence, ReleaseCounter, SetId, SpiffeId, Version64,
+    Code, ComponentName, Digest, DirectionSequence, ReleaseCounter, SetId, SpiffeId, UnixSeconds, Version64,
 };
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// How the device is. Serialised as JSON on the admin socket.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -33,8 +35,37 @@ pub struct Status {
     /// Why the control server was not reached at the last check-in; `None`: it was.
     #[serde(with = "by_name")]
     pub offline: Option<Code>,
+    /// How long its certificate is good for.
+    pub certificate: CertificateStatus,
     /// The installed versions.
     pub slots: Vec<SlotStatus>,
+}
+
+/// The device's certificate.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Its last second, UTC (RFC 3339).
+    pub not_after: String,
+    /// The renewal that is due or under way; `None`: none is.
+    pub renewal: Option<RenewalStatus>,
+}
+
+/// A renewal that is due or under way.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct RenewalStatus {
+    /// How often it failed so far; it is tried again.
+    pub failures: u32,
+    /// Why it failed the last time.
+    pub code: Option<Code>,
+}
+
+/// A date as people read it, UTC (RFC 3339).
+pub(crate) fn date(time: UnixSeconds) -> String {
+    let seconds = i64::try_from(time.get()).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .ok()
+        .and_then(|date| date.format(&Rfc3339).ok())
+        .unwrap_or_else(|| time.to_string())
 }
 
 /// One installed version of a workload.

@@ -1,14 +1,16 @@
 //! The state folder: where everything is, and the files that make this device this device.
 
 use crate::AgentError;
+use crate::clock::Proven;
 use crate::disk::{Disk, RealDisk, replace};
 use crate::seal::{KEY_LEN, SealKey};
-use redan_identity::profile::{check_device_leaf, latest_not_before};
-use redan_identity::{FleetAnchor, KeyFile};
+use redan_identity::profile::{check_device_leaf, latest_not_before, valid_between};
+use redan_identity::{FleetAnchor, KeyFile, ProfileFault, tls};
 use redan_protocol::wire::{VOUCHER_LEN_MAX, Voucher};
 use redan_protocol::{ByteCount, SpiffeId, UnixSeconds};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Largest identity file, bytes: a chain of a few certificates.
 const IDENTITY_LEN_MAX: ByteCount = ByteCount::kib(64);
@@ -18,14 +20,18 @@ const IDENTITY_LEN_MAX: ByteCount = ByteCount::kib(64);
 pub(crate) struct Store(PathBuf);
 
 /// Who the device is, proven by its own files.
+#[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) voucher: Voucher,
     pub(crate) anchor: FleetAnchor,
     pub(crate) key: KeyFile,
     pub(crate) chain: Vec<rustls_pki_types::CertificateDer<'static>>,
     pub(crate) id: SpiffeId,
-    /// The newest not-before of the chain: it is that late at least.
+    /// The not-before of its issuer's certificate, which an offline key signed: it is that late at least. Not the leaf's: the
+    /// issuer's key is online, and whoever held it could move this device's time a year ahead.
     pub(crate) since: UnixSeconds,
+    /// First and last second of the leaf.
+    pub(crate) valid: (UnixSeconds, UnixSeconds),
 }
 
 impl Store {
@@ -33,7 +39,7 @@ impl Store {
     pub(crate) fn create(state: &Path) -> Result<Self, AgentError> {
         let store = Self(state.to_owned());
         let folders = [
-            "identity",
+            "identity/next",
             "trust",
             "metadata/release",
             "metadata/director",
@@ -124,8 +130,10 @@ impl Identity {
         chain: Vec<rustls_pki_types::CertificateDer<'static>>,
     ) -> Result<Self, AgentError> {
         let anchor = FleetAnchor::from_pem(voucher.fleet.clone(), &voucher.ca)?;
-        let since = latest_not_before(&chain);
-        let (fleet, device, spki) = check_device_leaf(&anchor, &chain, since)?;
+        let (fleet, device, spki) = check_device_leaf(&anchor, &chain, latest_not_before(&chain))?;
+        let none = || redan_identity::IdentityError::from(ProfileFault::ChainLength);
+        let (leaf, issuers) = chain.split_first().ok_or_else(none)?;
+        let (valid, since) = (valid_between(leaf)?, latest_not_before(issuers));
         if (&fleet, &device) != (&voucher.fleet, &voucher.device) {
             return Err(AgentError::Voucher("the certificate names another device"));
         }
@@ -140,7 +148,16 @@ impl Identity {
             chain,
             id,
             since,
+            valid,
         })
+    }
+}
+
+impl Identity {
+    /// How a connection speaks as this device.
+    pub(crate) fn speaks(&self, proven: &Proven) -> Result<Arc<rustls::ClientConfig>, AgentError> {
+        let config = tls::device_client(&self.anchor, self.chain.clone(), &self.key, proven.floor());
+        Ok(config?)
     }
 }
 

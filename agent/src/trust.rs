@@ -1,14 +1,14 @@
 //! The trust record while the agent runs: what it must not forget, and the clocks that go on between two writes.
 
 use crate::AgentError;
-use crate::clock::Clock;
+use crate::clock::{Clock, Proven};
 use crate::disk::{Disk, RealDisk};
 use crate::pair::{Found, Pair};
 use crate::refresh::Which;
 use crate::session::Kept;
 use redan_agent_core::Machine;
-use redan_protocol::{Code, Digest, Seconds, UnixSeconds};
-use redan_trust::{ProvenTime, TrustRecord};
+use redan_protocol::{Code, Digest, Seconds};
+use redan_trust::TrustRecord;
 use std::path::Path;
 
 /// Longest monotonic time a power cut may take from the record.
@@ -18,7 +18,7 @@ const SAVE_EVERY: Seconds = Seconds::new(600);
 pub(crate) struct Trust {
     pair: Pair,
     record: TrustRecord,
-    proven: ProvenTime,
+    proven: Proven,
     clock: Clock,
     saved: Seconds,
     kept: Option<Kept>,
@@ -26,37 +26,36 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Opens the record; `None` when both copies are bad or gone: the state is lost and nothing is adopted.
-    pub(crate) fn open(folder: &Path, clock: Clock) -> Result<Option<Self>, AgentError> {
+    /// Opens the record, and says what time it proves; `None` when both copies are bad or gone: the state is lost and nothing is
+    /// adopted.
+    pub(crate) fn open(folder: &Path, clock: Clock, proven: &Proven) -> Result<Option<Self>, AgentError> {
         let generation = |bytes: &[u8]| TrustRecord::decode(bytes).map(|record| record.generation);
         let (pair, found) = Pair::load(&RealDisk, folder, generation)
             .map_err(|source| AgentError::file("read", folder, source))?;
         let Found::Record(bytes) = found else {
             return Ok(None);
         };
-        Ok(TrustRecord::decode(&bytes).map(|record| Self {
-            pair,
-            proven: ProvenTime::new(record.proven, UnixSeconds::default()),
-            record,
-            clock,
-            saved: Seconds::default(),
-            kept: None,
-            dirty: false,
+        Ok(TrustRecord::decode(&bytes).map(|record| {
+            proven.learn(record.proven);
+            Self {
+                pair,
+                proven: proven.clone(),
+                record,
+                clock,
+                saved: Seconds::default(),
+                kept: None,
+                dirty: false,
+            }
         }))
     }
 
     /// The record as it is now.
     pub(crate) fn record(&self) -> TrustRecord {
         TrustRecord {
-            proven: self.now(),
+            proven: self.proven.now(),
             plan_known: self.plan_known(),
             ..self.record.clone()
         }
-    }
-
-    /// Lower bound of the true time.
-    pub(crate) fn now(&self) -> UnixSeconds {
-        self.proven.after(self.clock.elapsed())
     }
 
     /// How long the plan of the record is known.
@@ -137,7 +136,7 @@ impl Trust {
     }
 
     fn advance(&mut self) {
-        self.record.proven = self.now();
+        self.record.proven = self.proven.now();
         self.record.plan_known = self.plan_known();
         self.saved = self.clock.elapsed();
     }

@@ -1,7 +1,7 @@
 //! What the agent says of itself: the report to the platform, the status to the device's owner.
 
 use crate::main_loop::Agent;
-use crate::status::{SlotStatus, Status};
+use crate::status::{CertificateStatus, RenewalStatus, SlotStatus, Status, date};
 use redan_protocol::Code;
 use redan_protocol::ipc::SlotId;
 use redan_protocol::report::{Bucket, Health, Isolation, REPORT_SLOTS_MAX, Report, SlotReport};
@@ -108,6 +108,13 @@ impl Agent {
             director: self.versions.1,
             isolation: self.isolation(),
             offline: self.offline,
+            certificate: CertificateStatus {
+                not_after: date(self.renewal.identity.valid.1),
+                renewal: self.renewal.pending.then_some(RenewalStatus {
+                    failures: self.renewal.failures,
+                    code: self.renewal.failed,
+                }),
+            },
             slots: slots.collect(),
         }
     }

@@ -28,6 +28,7 @@ fn devices(rows: &[Value]) -> String {
         "phase",
         "rollback",
         "why not updating",
+        "alarm",
         "workloads",
     ];
     table(heads, rows, |row| {
@@ -44,8 +45,17 @@ fn devices(rows: &[Value]) -> String {
             .collect();
         let [device, set, phase, rollback, refusal] =
             ["device", "set", "phase", "rollback", "refusal"].map(|key| text(row, key));
-        [device, set, phase, rollback, refusal, workloads.join(", ")]
+        let workloads = workloads.join(", ");
+        [device, set, phase, rollback, refusal, alarm(row), workloads]
     })
+}
+
+/// How often a superseded key of the device was used again; the whole alarm is in `redan device show`.
+fn alarm(row: &Value) -> String {
+    match row.pointer("/clone_alarm/count") {
+        Some(count) => format!("clone ({count})"),
+        None => "–".to_owned(),
+    }
 }
 
 fn rollouts(rows: &[Value]) -> String {
@@ -97,13 +107,14 @@ mod tests {
         let rows = json!([
             {"device": "a", "set": "plant-1", "phase": "steady", "rollback": null, "refusal": "not-fresh", "slots": []},
             {"device": "packaging-line-7-left", "set": null, "phase": "trial", "rollback": null, "refusal": null,
+             "clone_alarm": {"count": 3},
              "slots": [{"component": "acme/thermo", "version": "1.0.0", "health": "healthy"}]},
         ]);
         assert_eq!(
             render(&rows),
-            "device                 set      phase   rollback  why not updating  workloads\n\
-             a                      plant-1  steady  –         not-fresh\n\
-             packaging-line-7-left  –        trial   –         –                 acme/thermo 1.0.0 healthy\n"
+            "device                 set      phase   rollback  why not updating  alarm      workloads\n\
+             a                      plant-1  steady  –         not-fresh         –\n\
+             packaging-line-7-left  –        trial   –         –                 clone (3)  acme/thermo 1.0.0 healthy\n"
         );
     }
 }

@@ -41,9 +41,13 @@ impl Refused {
             Code::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Code::Conflict | Code::WrongState => StatusCode::CONFLICT,
             Code::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
-            Code::NotAuthorised | Code::CertificateRevoked | Code::NotAdmitted | Code::VoucherInvalid => {
-                StatusCode::FORBIDDEN
-            }
+            Code::NotAuthorised
+            | Code::CertificateRevoked
+            | Code::CertificateExpired
+            | Code::RenewalTooLate
+            | Code::KeySuperseded
+            | Code::NotAdmitted
+            | Code::VoucherInvalid => StatusCode::FORBIDDEN,
             Code::Internal | Code::DiskFailed | Code::DiskFull => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         }

@@ -1,11 +1,14 @@
 //! Enrolment over EST (RFC 7030 §4.1, §4.2): a key that an operator admitted gets a leaf with the voucher's name.
 
 use crate::error::Refused;
-use crate::fleet::Fleet;
+use crate::fleet::{DeviceRow, Fleet, Issued};
 use crate::store::Put;
 use redan_identity::est::{decode_csr, encode_certs_only};
 use redan_protocol::audit::Action;
-use redan_protocol::{Code, DeviceId, Digest, SpiffeId, UnixSeconds};
+use redan_protocol::{Code, DeviceId, Digest, Seconds, SpiffeId, UnixSeconds};
+
+/// How long the same request for renewal gets the same answer: far less than the life of what is in it.
+const SAME_ANSWER: Seconds = Seconds::new(86_400);
 
 /// `cacerts`: the fleet's root.
 pub fn cacerts(fleet: &Fleet) -> Result<String, Refused> {
@@ -27,7 +30,8 @@ pub async fn enroll(fleet: &Fleet, spki: Digest, body: &str, now: UnixSeconds) -
     let Some((device, row)) = admitted.map(|(device, row)| (device.clone(), row.clone())) else {
         return Err(Refused::plain(Code::NotAdmitted));
     };
-    if row.enrolled.is_none() && now > row.voucher_expires {
+    // Also for a device that has enrolled: past its voucher it renews, and this is no way around the end of that grace.
+    if now > row.voucher_expires {
         return Err(Refused::plain(Code::VoucherInvalid));
     }
     let id = SpiffeId::Device(fleet.id.clone(), device.clone());
@@ -48,10 +52,12 @@ pub async fn enroll(fleet: &Fleet, spki: Digest, body: &str, now: UnixSeconds) -
     Ok(encode_certs_only(&chain)?)
 }
 
-/// `simplereenroll`: a device with a valid certificate gets one for a new key. Both keys count until the new one is used.
+/// `simplereenroll`: a device gets a certificate for a new key. Both keys count until the new one is used. Asking again for the same
+/// key, for an answer that was lost, gets the same answer.
 pub async fn reenroll(
     fleet: &Fleet,
     device: &DeviceId,
+    spki: Digest,
     body: &str,
     now: UnixSeconds,
 ) -> Result<String, Refused> {
@@ -61,22 +67,36 @@ pub async fn reenroll(
     let taken = state
         .devices
         .iter()
-        .any(|(other, row)| other != device && row.keys.contains(&next));
-    let Some(mut row) = state
-        .devices
-        .get(device)
-        .cloned()
-        .filter(|row| !row.revoked && !taken)
-    else {
+        .any(|(other, row)| other != device && (row.keys.contains(&next) || row.superseded.contains(&next)));
+    // Another request may have come between this one and the question whether its key may speak.
+    let asks = |row: &DeviceRow| !row.revoked && !taken && row.keys.first() == Some(&spki);
+    let Some(mut row) = state.devices.get(device).cloned().filter(asks) else {
         return Err(Refused::plain(Code::CertificateRevoked));
     };
+    if row.superseded.contains(&next) {
+        return Err(Refused::plain(Code::KeySuperseded));
+    }
+    if let Some(issued) = &row.renewal
+        && issued.spki == next
+        && row.keys.contains(&next)
+        && now < issued.until
+    {
+        return Ok(issued.answer.clone());
+    }
     let id = SpiffeId::Device(fleet.id.clone(), device.clone());
     let chain = fleet.issuer.issue(&id, &request, now)?;
-    // A next key that was never used is forgotten: the device lost it, or the answer never reached it.
-    row.keys.truncate(1);
+    let answer = encode_certs_only(&chain)?;
+    // A next key that was never used counts no longer: the device lost it. Whoever speaks with it is not the device.
+    let unused: Vec<Digest> = row.keys.drain(1..).filter(|key| *key != next).collect();
+    row.supersede(unused);
     if !row.keys.contains(&next) {
         row.keys.push(next);
     }
+    row.renewal = Some(Issued {
+        spki: next,
+        answer: answer.clone(),
+        until: now.after(SAME_ANSWER),
+    });
     let put = Put::json("device", device.as_str(), &row)?;
     fleet
         .commit(
@@ -88,5 +108,5 @@ pub async fn reenroll(
         )
         .await?;
     state.devices.insert(device.clone(), row);
-    Ok(encode_certs_only(&chain)?)
+    Ok(answer)
 }

@@ -2,20 +2,29 @@
 //! that rows of two fleets cannot meet.
 
 use crate::artifacts::Artifacts;
-use crate::error::{Refused, ServerError, StoreError};
+use crate::error::{ServerError, StoreError};
+use crate::lineage::CloneAlarm;
+use crate::live::Live;
 use crate::store::{Put, Store};
 use redan_control_core::Rollout;
-use redan_identity::profile::{Purpose, check};
+use redan_identity::profile::{Purpose, check, valid_between};
 use redan_identity::tls::{FleetServer, fleet_server};
-use redan_identity::{FleetAnchor, Issuer, IssuerKind, pem};
+use redan_identity::{CertificateDer, FleetAnchor, Issuer, IssuerKind, KeyFile, pem};
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::report::Report;
-use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, SetId, UnixSeconds};
+use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, Seconds, SetId, UnixSeconds};
 use redan_publish::{DirectorFiles, SigningKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+use std::time::Instant;
 use tokio::sync::Mutex;
+
+/// When a server's certificate ought to be replaced: a third of its 90 days before its end.
+const SERVER_SPARE: Seconds = Seconds::new(30 * 86_400);
+/// When an issuer or the root ought to be: two lives of what it issues and the grace of devices that are away (20-identity).
+const AUTHORITY_SPARE: Seconds = Seconds::new(182 * 86_400);
 
 /// Keys the server holds, and no others.
 #[derive(Debug)]
@@ -36,6 +45,15 @@ pub struct OnlineKeys {
 pub struct DeviceRow {
     /// Keys it may use: the current one, and after a renewal the next one.
     pub keys: Vec<Digest>,
+    /// Keys it used before, or was to use: nobody may any more.
+    #[serde(default)]
+    pub superseded: Vec<Digest>,
+    /// The last certificate that was issued for renewal, for a device that did not get the answer.
+    #[serde(default)]
+    pub renewal: Option<Issued>,
+    /// A superseded key spoke again.
+    #[serde(default)]
+    pub clone_alarm: Option<CloneAlarm>,
     /// Labels for waves.
     pub labels: BTreeMap<String, String>,
     /// Its voucher's last second.
@@ -48,6 +66,18 @@ pub struct DeviceRow {
     pub last_seen: Option<UnixSeconds>,
     /// What it said then.
     pub report: Option<Report>,
+}
+
+/// An answer to a request for renewal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issued {
+    /// For which key.
+    pub spki: Digest,
+    /// The answer, as it was given.
+    pub answer: String,
+    /// How long the same request gets the same answer.
+    pub until: UnixSeconds,
 }
 
 /// What a device is directed to, signed.
@@ -95,6 +125,8 @@ pub struct State {
     pub rollouts: Vec<Rollout>,
     /// Release metadata by file name, as signed.
     pub release: BTreeMap<String, Vec<u8>>,
+    /// When a device's newest key spoke for the first time, in this run of the server.
+    pub superseded_at: BTreeMap<DeviceId, Instant>,
     /// The newest audit entry.
     pub last_audit: Option<AuditEntry>,
 }
@@ -106,10 +138,10 @@ pub struct Fleet {
     pub id: FleetId,
     /// Its one trust anchor.
     pub anchor: FleetAnchor,
-    /// Its TLS.
-    pub tls: FleetServer,
-    /// Last second of the server's certificate.
-    pub server_expires: UnixSeconds,
+    /// Its online keys' folder: `server.pem` is read from it again when it was replaced.
+    online: PathBuf,
+    /// Last second of the server's certificate and of its issuer's.
+    server: RwLock<(UnixSeconds, UnixSeconds)>,
     /// Its device issuer.
     pub issuer: Issuer,
     /// Its online keys.
@@ -121,13 +153,19 @@ pub struct Fleet {
     /// The director's root.
     pub director_root: String,
     store: Store,
+    /// Open connections of its devices.
+    pub(crate) live: Live,
     /// What changes; one writer at a time.
     pub state: Mutex<State>,
 }
 
 impl Fleet {
-    /// Opens a registered fleet.
-    pub async fn open(folder: &Path, id: FleetId, now: UnixSeconds) -> Result<Self, ServerError> {
+    /// Opens a registered fleet; also gives what its names are served with.
+    pub async fn open(
+        folder: &Path,
+        id: FleetId,
+        now: UnixSeconds,
+    ) -> Result<(Self, FleetServer), ServerError> {
         let online = folder.join("online");
         let public = folder.join("public");
         let read =
@@ -138,18 +176,8 @@ impl Fleet {
         };
         let ca = public.join("ca.pem");
         let anchor = FleetAnchor::from_pem(id.clone(), &read(ca.clone())?).map_err(identity(&ca))?;
-        let bundle = |name: &str| {
-            let path = online.join(name);
-            let text = redan_identity::Zeroizing::new(read(path.clone())?);
-            pem::read_bundle(&text).map_err(identity(&path))
-        };
-        let (server_key, server_chain) = bundle("server.pem")?;
-        let tls = fleet_server(&anchor, &server_chain, &server_key, now)
-            .map_err(identity(&online.join("server.pem")))?;
-        let server_expires = check(&anchor, &server_chain, Purpose::Server, now)
-            .map_err(identity(&online.join("server.pem")))?
-            .expires();
-        let (issuer_key, issuer_chain) = bundle("device-issuer.pem")?;
+        let (tls, server) = server_certificate(&anchor, &online, now)?;
+        let (issuer_key, issuer_chain) = bundle(&online.join("device-issuer.pem"))?;
         let certificate = issuer_chain.into_iter().next().ok_or(ServerError::NoFleet)?;
         // The operators' or servers' issuer in its place would be an offline key on this machine.
         let issuer = Issuer::load(IssuerKind::Device, anchor.clone(), issuer_key, certificate)
@@ -174,18 +202,52 @@ impl Fleet {
         let fleet = Self {
             id,
             anchor,
-            tls,
-            server_expires,
+            online: online.clone(),
+            server: RwLock::new(server),
             issuer,
             keys,
             artifacts,
             release_root,
             director_root,
             store,
+            live: Live::default(),
             state: Mutex::new(state),
         };
         fleet.first_metadata(&public, now).await?;
-        Ok(fleet)
+        Ok((fleet, tls))
+    }
+
+    /// Reads `server.pem` once more and holds it to what it was held to at start; what is served does not change before that.
+    pub fn reload_server(&self, now: UnixSeconds) -> Result<FleetServer, ServerError> {
+        let (tls, server) = server_certificate(&self.anchor, &self.online, now)?;
+        *self.server.write().unwrap_or_else(PoisonError::into_inner) = server;
+        Ok(tls)
+    }
+
+    /// The certificates this server depends on, with their last second.
+    pub fn certificates(&self) -> Vec<(&'static str, UnixSeconds)> {
+        let (server, issuer) = *self.server.read().unwrap_or_else(PoisonError::into_inner);
+        let last =
+            |certificate| valid_between(certificate).map_or_else(|_| UnixSeconds::default(), |(_, to)| to);
+        vec![
+            ("certificate.server", server),
+            ("certificate.server-issuer", issuer),
+            ("certificate.device-issuer", last(self.issuer.certificate())),
+            ("certificate.ca", last(self.anchor.root())),
+        ]
+    }
+
+    /// Those of them that ought to be replaced now, with their last second.
+    pub fn expiring(&self, now: UnixSeconds) -> Vec<(&'static str, UnixSeconds)> {
+        let soon = |(name, to): &(&'static str, UnixSeconds)| {
+            let spare = if *name == "certificate.server" {
+                SERVER_SPARE
+            } else {
+                AUTHORITY_SPARE
+            };
+            now.after(spare) >= *to
+        };
+        self.certificates().into_iter().filter(soon).collect()
     }
 
     /// The first time: takes the ceremony's metadata over and signs the first timestamp.
@@ -244,27 +306,35 @@ impl Fleet {
     pub async fn audit(&self, from: u64) -> Result<Vec<AuditEntry>, StoreError> {
         self.store.audit(from).await
     }
+}
 
-    /// Whether a key may speak for a device now. Asked for every request, so that a revocation acts on open connections. The first
-    /// request under the next key ends the one before (20-identity, life of a certificate).
-    pub async fn allows(&self, device: &DeviceId, spki: Digest, now: UnixSeconds) -> Result<(), Refused> {
-        let mut state = self.state.lock().await;
-        let row = state.devices.get(device).filter(|row| !row.revoked);
-        let place = row.and_then(|row| row.keys.iter().position(|key| *key == spki));
-        let (Some(row), Some(place)) = (row, place) else {
-            // A key that was superseded speaks again: the device was cloned, or its own renewal went wrong.
-            tracing::warn!(fleet = %self.id, %device, %spki, "a key that is revoked or superseded was used");
-            return Err(Refused::plain(redan_protocol::Code::CertificateRevoked));
-        };
-        if place > 0 {
-            let mut row = row.clone();
-            row.keys.drain(..place);
-            let put = Put::json("device", device.as_str(), &row)?;
-            self.commit(&mut state, now, "server", vec![put], &[]).await?;
-            state.devices.insert(device.clone(), row);
-        }
-        Ok(())
-    }
+fn bundle(path: &Path) -> Result<(KeyFile, Vec<CertificateDer<'static>>), ServerError> {
+    let text = std::fs::read_to_string(path).map_err(|error| ServerError::file(path, &error))?;
+    let text = redan_identity::Zeroizing::new(text);
+    pem::read_bundle(&text).map_err(|source| ServerError::Identity {
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+/// `server.pem`: what the fleet's names are served with, and the last second of leaf and issuer.
+fn server_certificate(
+    anchor: &FleetAnchor,
+    online: &Path,
+    now: UnixSeconds,
+) -> Result<(FleetServer, (UnixSeconds, UnixSeconds)), ServerError> {
+    let path = online.join("server.pem");
+    let (key, chain) = bundle(&path)?;
+    let checked = || {
+        let tls = fleet_server(anchor, &chain, &key, now)?;
+        let leaf = check(anchor, &chain, Purpose::Server, now)?.expires();
+        let issuer = chain.last().map(valid_between).transpose()?;
+        Ok((tls, (leaf, issuer.map_or(leaf, |(_, to)| to))))
+    };
+    checked().map_err(|source| ServerError::Identity {
+        path: path.display().to_string(),
+        source,
+    })
 }
 
 async fn load(store: &Store) -> Result<State, ServerError> {

@@ -21,6 +21,8 @@ pub mod error;
 pub mod est;
 pub mod fleet;
 mod keys;
+pub mod lineage;
+mod live;
 pub mod metrics;
 pub mod operator;
 pub mod register;

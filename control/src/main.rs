@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use redan_control::config::Config;
 use redan_control::error::ServerError;
 use redan_control::register;
-use redan_control::server::Server;
+use redan_control::server::{Reloader, Server};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,7 +26,7 @@ enum Control {
     /// Fleets of this server; changed on its own host, never over the network.
     #[command(subcommand)]
     Fleet(FleetCommand),
-    /// Serve until SIGTERM or SIGINT.
+    /// Serve until SIGTERM or SIGINT. SIGHUP takes a new server.pem over without dropping a connection.
     Serve {
         /// The configuration file.
         #[arg(long)]
@@ -104,6 +104,13 @@ async fn serve(config: Config) -> Result<(), ServerError> {
     let (stop, stopped) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).map_err(refused)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(refused)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(refused)?;
+    let reloader = server.reloader();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload(&reloader);
+        }
+    });
     let mut told = async || {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -127,6 +134,23 @@ async fn serve(config: Config) -> Result<(), ServerError> {
     }
 }
 
+/// Takes new server certificates over, and says for each fleet how that went.
+fn reload(reloader: &Reloader) {
+    for (fleet, outcome) in reloader.reload() {
+        match outcome {
+            Ok(()) => say(&format!(
+                "redan-control: {fleet} is served with the server.pem that is there now"
+            )),
+            Err(error) => {
+                complain(&error.to_string(), error.code().name(), error.remedy());
+                say(&format!(
+                    "redan-control: {fleet} is served with the server.pem it had"
+                ));
+            }
+        }
+    }
+}
+
 fn say(line: &str) {
     let mut out = std::io::stdout();
     // A closed standard output does not stop a server.
@@ -134,7 +158,11 @@ fn say(line: &str) {
 }
 
 fn fail(what: &str, because: &str, remedy: &str, exit: u8) -> ExitCode {
+    complain(what, because, remedy);
+    ExitCode::from(exit)
+}
+
+fn complain(what: &str, because: &str, remedy: &str) {
     let text = format!("error: {what}\nbecause: {because}\ntry: {remedy}\n");
     drop(std::io::stderr().write_all(text.as_bytes()));
-    ExitCode::from(exit)
 }

@@ -38,6 +38,22 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
         "Devices that do not adopt what they are offered",
         count(|row| row.report.as_ref().is_some_and(|report| report.refusal.is_some())),
     );
+    gauge(
+        "redan_devices_clone_suspected",
+        "Devices of which a superseded key was used again",
+        count(|row| row.clone_alarm.is_some()),
+    );
+    let alarms = state.devices.values().filter_map(|row| row.clone_alarm.as_ref());
+    gauge(
+        "redan_clone_alarms",
+        "Uses of superseded keys of the devices above",
+        alarms.fold(0, |sum, alarm| sum.saturating_add(alarm.count)),
+    );
+    gauge(
+        "redan_device_connections",
+        "Open connections of devices",
+        u64::try_from(fleet.live.count()).unwrap_or(u64::MAX),
+    );
     let running = state
         .rollouts
         .iter()
@@ -70,7 +86,8 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
 /// When everything that expires on the server's side does. A device's director files are made anew whenever it asks.
 fn expiries(fleet: &Fleet, state: &State) -> Vec<(String, UnixSeconds)> {
     let files = &state.release;
-    let mut found = vec![("certificate.server".to_owned(), fleet.server_expires)];
+    let certificates = fleet.certificates().into_iter();
+    let mut found: Vec<_> = certificates.map(|(name, at)| (name.to_owned(), at)).collect();
     let root = newest_root(files).or_else(|| expires::<Root>(fleet.release_root.as_bytes()));
     found.extend(root.map(|at| ("release.root".to_owned(), at)));
     let root = expires::<Root>(fleet.director_root.as_bytes());

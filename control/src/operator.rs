@@ -110,6 +110,9 @@ impl Operator<'_> {
         let expires = self.now.after(VOUCHER_LIFE);
         let fresh = DeviceRow {
             keys: vec![request.spki],
+            superseded: Vec::new(),
+            renewal: None,
+            clone_alarm: None,
             labels: BTreeMap::new(),
             voucher_expires: expires,
             enrolled: None,
@@ -142,8 +145,14 @@ impl Operator<'_> {
         })
     }
 
-    /// Revokes a device: from the next request on, none is answered.
+    /// Revokes a device: from the next request on, none is answered, and when this returns its open connections are closed.
     pub async fn revoke(&self, device: &DeviceId) -> Result<Value, Refused> {
+        self.write_revoked(device).await?;
+        self.fleet.live.cut(device).await;
+        Ok(json!({"device": device, "revoked": true}))
+    }
+
+    async fn write_revoked(&self, device: &DeviceId) -> Result<(), Refused> {
         let mut state = self.fleet.state.lock().await;
         let mut row = state
             .devices
@@ -155,7 +164,7 @@ impl Operator<'_> {
         self.commit(&mut state, vec![put], Action::DeviceRevoked, device.to_string())
             .await?;
         state.devices.insert(device.clone(), row);
-        Ok(json!({"device": device, "revoked": true}))
+        Ok(())
     }
 
     /// All devices, or one.

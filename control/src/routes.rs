@@ -4,6 +4,7 @@ use crate::checkin::check_in;
 use crate::error::Refused;
 use crate::est;
 use crate::fleet::Fleet;
+use crate::lineage::in_time;
 use crate::operator::{Operator, parse};
 use crate::server::now;
 use axum::body::Body;
@@ -20,7 +21,7 @@ use redan_protocol::{ByteCount, Code, DeviceId, Digest, Seconds, SpiffeId};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait for a request's body.
 const BODY_WITHIN: Duration = Duration::from_mins(1);
@@ -34,7 +35,9 @@ pub(crate) struct Caller {
     pub(crate) peer: Peer,
     pub(crate) host: String,
     pub(crate) server: SocketAddr,
+    pub(crate) opened: Instant,
     pub(crate) interval: Seconds,
+    pub(crate) grace: Seconds,
 }
 
 /// Answers a request, whatever it is.
@@ -58,13 +61,17 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
     let path = request.uri().path().to_owned();
     match &caller.peer {
         Peer::Enrolling { spki } => enrolment(caller, *spki, &path, request).await,
-        Peer::Known(identity) => match identity.id().clone() {
+        // Both are asked for their age: a connection may outlive the certificate that opened it.
+        Peer::Known(identity) | Peer::Expired(identity) => match identity.id().clone() {
             SpiffeId::Device(_, device) => {
                 // Asked per request: a revocation acts on connections that are open.
-                caller.fleet.allows(&device, identity.spki(), now()).await?;
-                device_request(caller, &device, &path, request).await
+                let spki = identity.spki();
+                caller.fleet.allows(&device, spki, caller.opened, now()).await?;
+                in_time(identity, &path, caller.grace, now())?;
+                device_request(caller, (&device, spki), &path, request).await
             }
             SpiffeId::Operator(_, name) => {
+                in_time(identity, &path, Seconds::default(), now())?;
                 let operator = Operator {
                     fleet: &caller.fleet,
                     name: &name,
@@ -113,7 +120,7 @@ async fn enrolment(
 
 async fn device_request(
     caller: &Caller,
-    device: &DeviceId,
+    (device, spki): (&DeviceId, Digest),
     path: &str,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Refused> {
@@ -134,7 +141,7 @@ async fn device_request(
             return Err(Refused::plain(Code::WrongMethod));
         }
         let body = text(request, CSR_LEN_MAX).await?;
-        return Ok(pkcs7(est::reenroll(fleet, device, &body, now()).await?));
+        return Ok(pkcs7(est::reenroll(fleet, device, spki, &body, now()).await?));
     }
     if request.method() != Method::GET {
         return Err(Refused::plain(Code::WrongMethod));

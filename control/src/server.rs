@@ -2,17 +2,20 @@
 
 use crate::checkin::tick;
 use crate::config::Config;
-use crate::error::ServerError;
+use crate::error::{Refused, ServerError};
 use crate::fleet::Fleet;
+use crate::live::Entry;
 use crate::routes::{Caller, answer};
 use axum::http::Request;
+use axum::response::IntoResponse as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use redan_identity::Peer;
 use redan_identity::tls::{Fleets, accept};
-use redan_protocol::{FleetId, UnixSeconds};
+use redan_protocol::{Code, FleetId, SpiffeId, UnixSeconds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -35,7 +38,7 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Server {
     fleets: BTreeMap<FleetId, Arc<Fleet>>,
-    names: Fleets,
+    names: Arc<Fleets>,
     config: Config,
 }
 
@@ -52,6 +55,7 @@ impl Server {
     pub async fn open(config: Config) -> Result<Self, ServerError> {
         let folder = config.state.join("fleets");
         let mut fleets = BTreeMap::new();
+        let names = Arc::new(Fleets::default());
         for entry in std::fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.map_err(|error| ServerError::file(&folder, &error))?.path();
             let name = path
@@ -59,21 +63,36 @@ impl Server {
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
             if let Ok(id) = FleetId::parse(name) {
-                fleets.insert(id.clone(), Arc::new(Fleet::open(&path, id, now()).await?));
+                let (fleet, tls) = Fleet::open(&path, id.clone(), now()).await?;
+                for (certificate, expires) in fleet.expiring(now()) {
+                    let days = expires.get().saturating_sub(now().get()).checked_div(86_400);
+                    tracing::warn!(
+                        fleet = %id,
+                        certificate,
+                        days_left = days.unwrap_or_default(),
+                        "expires soon; replace it: docs/control.md, certificates"
+                    );
+                }
+                names.put(&fleet.anchor, &tls);
+                fleets.insert(id, Arc::new(fleet));
             }
         }
         if fleets.is_empty() {
             return Err(ServerError::NoFleet);
-        }
-        let names = Fleets::default();
-        for fleet in fleets.values() {
-            names.put(&fleet.anchor, &fleet.tls);
         }
         Ok(Self {
             fleets,
             names,
             config,
         })
+    }
+
+    /// What takes new certificates over while the server serves.
+    pub fn reloader(&self) -> Reloader {
+        Reloader {
+            fleets: self.fleets.clone(),
+            names: Arc::clone(&self.names),
+        }
     }
 
     /// Serves until told to stop; then lets requests that have begun be answered.
@@ -119,6 +138,7 @@ impl Server {
 
     async fn connection(&self, stream: TcpStream, mut stop: watch::Receiver<bool>) {
         let Ok(local) = stream.local_addr() else { return };
+        let opened = Instant::now();
         // Small answers, many of them.
         drop(stream.set_nodelay(true));
         let accepted = match accept(&self.names, stream, now).await {
@@ -131,16 +151,31 @@ impl Server {
         let Some(fleet) = self.fleets.get(&accepted.fleet) else {
             return;
         };
+        let mut entry = match &accepted.peer {
+            Peer::Known(identity) | Peer::Expired(identity) => match identity.id() {
+                SpiffeId::Device(_, device) => Some(fleet.live.enter(device.clone())),
+                SpiffeId::Operator(..) | SpiffeId::Control(_) => None,
+            },
+            Peer::Enrolling { .. } => None,
+        };
         let caller = Caller {
             fleet: Arc::clone(fleet),
             peer: accepted.peer,
             host: accepted.host,
             server: local,
+            opened,
             interval: self.config.checkin_interval_seconds,
+            grace: self.config.renewal_grace_seconds,
         };
         let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
             let caller = caller.clone();
-            async move { Ok::<_, std::convert::Infallible>(answer(&caller, request).await) }
+            // A task of its own: what has begun ends in order, also when the connection is cut or the caller hangs up in the middle
+            // of a commit. Else the database could have what memory has not.
+            let answered = tokio::spawn(async move { answer(&caller, request).await });
+            async move {
+                let internal = |_| Refused::plain(Code::Internal).into_response();
+                Ok::<_, std::convert::Infallible>(answered.await.unwrap_or_else(internal))
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
@@ -165,6 +200,8 @@ impl Server {
                     }
                     return;
                 }
+                // Revoked: not a word more.
+                () = cut(entry.as_mut()) => return,
                 _ = stop.changed(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
@@ -175,5 +212,34 @@ impl Server {
                 }
             }
         }
+    }
+}
+
+/// Takes new server certificates over. Open connections keep theirs and go on; who comes later sees the new one.
+#[derive(Debug)]
+pub struct Reloader {
+    fleets: BTreeMap<FleetId, Arc<Fleet>>,
+    names: Arc<Fleets>,
+}
+
+impl Reloader {
+    /// Reads every fleet's `server.pem` again. One that would have been refused at start is refused now, and what was served is served
+    /// on.
+    pub fn reload(&self) -> Vec<(FleetId, Result<(), ServerError>)> {
+        let again = |(id, fleet): (&FleetId, &Arc<Fleet>)| {
+            let outcome = fleet
+                .reload_server(now())
+                .map(|tls| self.names.put(&fleet.anchor, &tls));
+            (id.clone(), outcome)
+        };
+        self.fleets.iter().map(again).collect()
+    }
+}
+
+/// Until a connection is to be closed; never, for one that nobody revokes.
+async fn cut(entry: Option<&mut Entry<'_>>) {
+    match entry {
+        Some(entry) => entry.cut().await,
+        None => std::future::pending().await,
     }
 }

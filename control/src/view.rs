@@ -29,6 +29,12 @@ pub(crate) fn device_view(id: &DeviceId, row: &DeviceRow, state: &State) -> Valu
         "spki": row.keys.first(),
         "enrolled": row.enrolled,
         "revoked": row.revoked,
+        "clone_alarm": row.clone_alarm.as_ref().map(|alarm| json!({
+            "spki": alarm.spki,
+            "count": alarm.count,
+            "first": alarm.first,
+            "last": alarm.last,
+        })),
         "last_seen": row.last_seen,
         "set": report.and_then(|report| report.set.clone()),
         "desired_set": desired(&state.rollouts, id),

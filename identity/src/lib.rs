@@ -29,5 +29,6 @@ pub use ca::{FleetCa, Issuer};
 pub use error::{IdentityError, ProfileFault};
 pub use key::{KeyFile, KeyProvider};
 pub use profile::{IssuerKind, VerifiedIdentity};
+pub use rustls::pki_types::CertificateDer;
 pub use tls::Peer;
 pub use zeroize::Zeroizing;

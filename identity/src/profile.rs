@@ -97,6 +97,41 @@ pub fn check(
     })
 }
 
+/// Who a client is, even if its certificate has expired.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Presented {
+    /// A certificate that is valid now.
+    Valid(VerifiedIdentity),
+    /// A device's certificate that was valid to its last second and is so no longer.
+    Expired(VerifiedIdentity),
+}
+
+/// [`check`] for clients, with one exception: a device whose certificate has expired, and is right in every other line, is known as
+/// one that has expired. It can do one thing, renew (attacks.md P05), so that short certificates and long offline periods do not fight.
+///
+/// The chain is judged at the leaf's last second. That its issuer may have expired since changes nothing about who it certified.
+pub fn check_client(
+    anchor: &FleetAnchor,
+    chain: &[CertificateDer<'_>],
+    now: UnixSeconds,
+) -> Result<Presented, IdentityError> {
+    let refused = match check(anchor, chain, Purpose::Client, now) {
+        Ok(identity) => return Ok(Presented::Valid(identity)),
+        Err(refused) => refused,
+    };
+    let last = match (&refused, chain.first()) {
+        (IdentityError::NotNow { .. }, Some(leaf)) => valid_between(leaf)?.1,
+        _ => return Err(refused),
+    };
+    if now <= last {
+        return Err(refused);
+    }
+    match check(anchor, chain, Purpose::Client, last) {
+        Ok(identity) if matches!(identity.id, SpiffeId::Device(..)) => Ok(Presented::Expired(identity)),
+        _ => Err(refused),
+    }
+}
+
 /// A device's own leaf, as it comes back from enrolment.
 pub fn check_device_leaf(
     anchor: &FleetAnchor,
@@ -116,6 +151,11 @@ pub fn presented_spki(certificate: &CertificateDer<'_>) -> Result<Digest, Identi
     let parsed = parse(certificate)?;
     rules::p256(parsed.public_key().raw)?;
     Ok(Digest::of(parsed.public_key().raw))
+}
+
+/// First and last second of a certificate that was verified elsewhere: when to renew it, what to show people.
+pub fn valid_between(certificate: &CertificateDer<'_>) -> Result<(UnixSeconds, UnixSeconds), IdentityError> {
+    Ok(validity(&parse(certificate)?))
 }
 
 /// The latest not-before of a chain: the true time is at least that (corrections 5).

@@ -12,7 +12,7 @@ pub use verify::{Floor, refusal, rejection};
 use crate::anchor::FleetAnchor;
 use crate::error::{IdentityError, ProfileFault};
 use crate::key::{ForCertificates, KeyProvider, for_tls};
-use crate::profile::{Purpose, VerifiedIdentity, check, presented_spki};
+use crate::profile::{Presented, Purpose, VerifiedIdentity, check, check_client, presented_spki};
 use rcgen::{CertificateParams, DistinguishedName, IsCa};
 use redan_protocol::wire::{ALPN, control_host, enrol_host};
 use redan_protocol::{Digest, UnixSeconds};
@@ -32,6 +32,8 @@ use verify::{Anybody, Members, OurServer};
 pub enum Peer {
     /// Somebody with a certificate of the fleet.
     Known(VerifiedIdentity),
+    /// A device of the fleet whose certificate has expired: whoever serves it lets it renew, and nothing else.
+    Expired(VerifiedIdentity),
     /// Somebody who has proven possession of a key and nothing else; only on the enrolment name.
     Enrolling {
         /// SHA-256 of the key's `SubjectPublicKeyInfo`.
@@ -97,7 +99,10 @@ pub fn peer(
             spki: presented_spki(leaf)?,
         });
     }
-    check(anchor, chain, Purpose::Client, now).map(Peer::Known)
+    check_client(anchor, chain, now).map(|presented| match presented {
+        Presented::Valid(identity) => Peer::Known(identity),
+        Presented::Expired(identity) => Peer::Expired(identity),
+    })
 }
 
 /// A device's or an operator's side. `floor`: lower bound of the true time; the server's chain is judged at the later of it and

@@ -38,6 +38,8 @@ pub enum Action {
     RolloutHalted,
     /// A rollout is complete.
     RolloutCompleted,
+    /// A superseded key of a device was used again.
+    CloneSuspected,
 }
 
 /// One entry.

@@ -233,6 +233,10 @@ codes! {
     ForeignServer = 168, "foreign-server", "check which server the device is pointed at";
     /// The request's authority is not the name the connection was opened for.
     MisdirectedRequest = 169, "misdirected-request", "send the request to the name you connected to";
+    /// The certificate expired longer ago than the fleet lets a device renew by itself.
+    RenewalTooLate = 170, "renewal-too-late", "check that the device is where it belongs, revoke it, and enrol it again with a new key";
+    /// A newer key of this device has spoken since: the key was copied, or the device restored from a copy.
+    KeySuperseded = 171, "key-superseded", "find out which of the two is the device, revoke it, and enrol the right one again with a new key";
 
     // 200–239: requests to the platform
     /// Not a request this server understands.

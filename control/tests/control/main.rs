@@ -8,14 +8,17 @@
 
 mod artifacts;
 mod audit;
+mod certificates;
 mod checkin;
 mod enrolment;
 mod limits;
+mod lineage;
 mod program;
 mod raw;
 mod reach;
 mod release;
 mod renewal;
+mod revocation;
 mod rollouts;
 mod site;
 mod start;

@@ -1,9 +1,9 @@
 //! The program as whoever runs it meets it: what it says, and how it ends.
 
 use crate::raw::Raw;
-use crate::site::{ceremony, config};
+use crate::site::{ceremony_at, config, now};
 use redan_control::register;
-use redan_protocol::FleetId;
+use redan_protocol::{FleetId, UnixSeconds};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use tempfile::TempDir;
 
-fn control(arguments: &[&str]) -> Command {
+pub(crate) fn control(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_redan-control"));
     command.args(arguments).env_remove("REDAN_LOG");
     command
@@ -27,7 +27,7 @@ fn said(ran: &Output, exit: i32, what: &str, why: &str, try_this: &str) {
 }
 
 /// A folder with a configuration.
-fn set_up(listen: &str) -> (TempDir, PathBuf) {
+pub(crate) fn set_up(listen: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("control.toml");
     let state = folder.path().join("state");
@@ -46,10 +46,15 @@ fn serve(file: &Path) -> Output {
 }
 
 /// With a registered fleet.
-async fn registered() -> (TempDir, PathBuf) {
+pub(crate) async fn registered() -> (TempDir, PathBuf) {
+    registered_at(now()).await
+}
+
+/// With one that was founded then.
+pub(crate) async fn registered_at(when: UnixSeconds) -> (TempDir, PathBuf) {
     let (folder, file) = set_up("127.0.0.1:0");
     let founded = folder.path().join("fleet");
-    ceremony("plant.example", &founded);
+    ceremony_at("plant.example", &founded, when);
     register::add(
         &config(folder.path()),
         &founded.join("online"),
@@ -69,7 +74,7 @@ fn an_unknown_key_of_the_configuration_is_named_with_its_line() {
     let mut text = std::fs::read_to_string(&file).unwrap();
     text.push_str("verify = false\n");
     std::fs::write(&file, text).unwrap();
-    let keys = "`state`, `listen`, `checkin_interval_seconds`, `connections_max`";
+    let keys = "`state`, `listen`, `checkin_interval_seconds`, `renewal_grace_seconds`, `connections_max`";
     let what = format!(
         "{}: line 3: unknown field `verify`, expected one of {keys}",
         file.display()
@@ -118,7 +123,7 @@ async fn a_missing_key_and_one_that_others_can_read_are_named() {
 }
 
 /// The running program, once it listens, and what it says from then on.
-fn running(file: &Path) -> (Child, BufReader<ChildStdout>, SocketAddr) {
+pub(crate) fn running(file: &Path) -> (Child, BufReader<ChildStdout>, SocketAddr) {
     let mut child = control(&["serve", "--config", file.to_str().unwrap()])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -131,13 +136,13 @@ fn running(file: &Path) -> (Child, BufReader<ChildStdout>, SocketAddr) {
     (child, out, address)
 }
 
-fn line(out: &mut BufReader<ChildStdout>) -> String {
+pub(crate) fn line(out: &mut BufReader<ChildStdout>) -> String {
     let mut line = String::new();
     out.read_line(&mut line).unwrap();
     line
 }
 
-fn tell(child: &Child, signal: Signal) {
+pub(crate) fn tell(child: &Child, signal: Signal) {
     let id = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
     kill_process(id, signal).unwrap();
 }

@@ -115,6 +115,12 @@ impl Raw {
         Self(stream.unwrap())
     }
 
+    /// The server's own certificate.
+    pub(crate) fn server(&self) -> CertificateDer<'static> {
+        let chain = self.0.get_ref().1.peer_certificates();
+        chain.unwrap()[0].clone().into_owned()
+    }
+
     pub(crate) async fn send(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).await.unwrap();
         self.0.flush().await.unwrap();

@@ -191,23 +191,6 @@ async fn the_authority_must_be_the_name_the_handshake_was_for() {
 }
 
 #[tokio::test]
-async fn a_revoked_device_is_refused_on_the_connection_it_has() {
-    let site = Site::open().await;
-    let mut device = site.device("press-1").await;
-    assert_eq!(device.get("/tuf/release/timestamp.json").await.status, 200);
-    let mut operator = site.operator().await;
-    assert_eq!(
-        operator
-            .post("/v1/devices/press-1/revoke", &json!({}))
-            .await
-            .status,
-        200
-    );
-    let answer = device.get("/tuf/release/timestamp.json").await;
-    assert_eq!(answer.refusal(), (403, Code::CertificateRevoked));
-}
-
-#[tokio::test]
 async fn a_wrong_method_and_an_unknown_path_are_told_apart() {
     let site = Site::open().await;
     let mut device = site.device("press-1").await;

@@ -6,10 +6,10 @@ use redan_protocol::Code;
 use serde_json::json;
 use std::path::PathBuf;
 
-const STAMP: &str = "/tuf/release/timestamp.json";
+pub(crate) const STAMP: &str = "/tuf/release/timestamp.json";
 
 /// Renews over a connection that is there; gives the new key and certificate as a file.
-async fn renew(site: &Site, caller: &mut Caller) -> PathBuf {
+pub(crate) async fn renew(site: &Site, caller: &mut Caller) -> PathBuf {
     let key = KeyFile::generate().unwrap();
     let headers = [("content-type", est::PKCS10)];
     let request = est::csr(&key).unwrap();
@@ -35,7 +35,7 @@ async fn both_keys_speak_until_the_new_one_has_and_then_the_old_one_is_refused()
     assert_eq!(old.get(STAMP).await.status, 200, "the new key has not spoken yet");
     let mut new = site.connect(&bundle).await.unwrap();
     assert_eq!(new.get(STAMP).await.status, 200);
-    assert_eq!(old.get(STAMP).await.refusal(), (403, Code::CertificateRevoked));
+    assert_eq!(old.get(STAMP).await.refusal(), (403, Code::KeySuperseded));
     let site = site.restart().await;
     let mut new = site.connect(&bundle).await.unwrap();
     assert_eq!(new.get(STAMP).await.status, 200);
@@ -59,9 +59,62 @@ async fn of_two_new_keys_that_never_spoke_the_later_one_counts() {
     let lost = renew(&site, &mut old).await;
     let kept = renew(&site, &mut old).await;
     let mut lost = site.connect(&lost).await.unwrap();
-    assert_eq!(lost.get(STAMP).await.refusal(), (403, Code::CertificateRevoked));
+    assert_eq!(lost.get(STAMP).await.refusal(), (403, Code::KeySuperseded));
     let mut kept = site.connect(&kept).await.unwrap();
     assert_eq!(kept.get(STAMP).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_same_request_gets_the_same_answer_also_after_a_restart_until_the_key_speaks() {
+    let site = Site::open().await;
+    let bundle = site.enrolled("press-1").await;
+    let key = KeyFile::generate().unwrap();
+    let ask = async |caller: &mut Caller| {
+        let headers = [("content-type", est::PKCS10)];
+        let request = est::csr(&key).unwrap();
+        let answer = caller.ask_with("POST", "/.well-known/est/simplereenroll", &headers, request);
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status, 200);
+        String::from_utf8(answer.body.to_vec()).unwrap()
+    };
+    let first = ask(&mut site.connect(&bundle).await.unwrap()).await;
+    let second = ask(&mut site.connect(&bundle).await.unwrap()).await;
+    assert_eq!(first, second);
+    let site = site.restart().await;
+    assert_eq!(ask(&mut site.connect(&bundle).await.unwrap()).await, first);
+    let audit = site.operator().await.get("/v1/audit").await.json();
+    let renewed = audit.as_array().unwrap().iter();
+    assert_eq!(
+        renewed
+            .filter(|entry| entry["action"] == "device-renewed")
+            .count(),
+        1
+    );
+    // Another key: another answer.
+    let mut caller = site.connect(&bundle).await.unwrap();
+    let other = renew(&site, &mut caller).await;
+    let (_, chain) = pem::load_bundle(&other).unwrap();
+    assert!(!est::decode_certs_only(&first).unwrap().contains(&chain[0]));
+}
+
+#[tokio::test]
+async fn a_superseded_key_is_nobodys_next_key() {
+    let site = Site::open().await;
+    let first = site.enrolled("press-1").await;
+    let (key, _) = pem::load_bundle(&first).unwrap();
+    let second = renew(&site, &mut site.connect(&first).await.unwrap()).await;
+    let mut second = site.connect(&second).await.unwrap();
+    assert_eq!(second.get(STAMP).await.status, 200);
+    let mut other = site.device("press-2").await;
+    for (caller, code) in [
+        (&mut second, Code::KeySuperseded),
+        (&mut other, Code::CertificateRevoked),
+    ] {
+        let headers = [("content-type", est::PKCS10)];
+        let request = est::csr(&key).unwrap();
+        let answer = caller.ask_with("POST", "/.well-known/est/simplereenroll", &headers, request);
+        assert_eq!(answer.await.unwrap().refusal(), (403, code));
+    }
 }
 
 #[tokio::test]

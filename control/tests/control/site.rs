@@ -31,6 +31,11 @@ pub(crate) fn now() -> UnixSeconds {
 
 /// Founds a fleet in a folder, as a custodian does.
 pub(crate) fn ceremony(name: &str, out: &Path) {
+    ceremony_at(name, out, now());
+}
+
+/// The same at another time.
+pub(crate) fn ceremony_at(name: &str, out: &Path, now: UnixSeconds) {
     let founding = Founding {
         fleet: FleetId::parse(name).unwrap(),
         profile: Profile::Development,
@@ -38,7 +43,7 @@ pub(crate) fn ceremony(name: &str, out: &Path) {
         components: vec![ComponentName::parse("acme/thermo").unwrap()],
         holders: 1,
         threshold: 1,
-        now: now(),
+        now,
     };
     found(&founding, out).unwrap();
 }
@@ -132,6 +137,7 @@ pub(crate) fn config(folder: &Path) -> Config {
         state: folder.join("state"),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         checkin_interval_seconds: Seconds::new(3),
+        renewal_grace_seconds: Seconds::new(180 * 86_400),
         connections_max: 64,
     }
 }
@@ -162,14 +168,14 @@ impl Site {
         register::add(&config, &founded.join("online"), &founded.join("public"))
             .await
             .unwrap();
-        Self::serve(folder, FleetId::parse(name).unwrap(), connections_max).await
-    }
-
-    async fn serve(folder: TempDir, fleet: FleetId, connections_max: usize) -> Self {
         let config = Config {
             connections_max,
-            ..config(folder.path())
+            ..config
         };
+        Self::serve(folder, FleetId::parse(name).unwrap(), config).await
+    }
+
+    async fn serve(folder: TempDir, fleet: FleetId, config: Config) -> Self {
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server::open(config).await.unwrap();
@@ -189,9 +195,15 @@ impl Site {
 
     /// Stops in order, and starts again on what was kept.
     pub(crate) async fn restart(self) -> Self {
+        let config = config(self.folder.path());
+        self.restart_with(config).await
+    }
+
+    /// The same with another configuration.
+    pub(crate) async fn restart_with(self, config: Config) -> Self {
         self.stop.send(true).unwrap();
         self.running.await.unwrap().unwrap();
-        Self::serve(self.folder, self.fleet, 64).await
+        Self::serve(self.folder, self.fleet, config).await
     }
 
     /// The same with a change of the database in between, behind the server's back.
@@ -200,7 +212,8 @@ impl Site {
         self.running.await.unwrap().unwrap();
         let kept = self.folder.path().join("state/fleets").join(self.fleet.as_str());
         statement(&kept, sql).await;
-        Self::serve(self.folder, self.fleet, 64).await
+        let config = config(self.folder.path());
+        Self::serve(self.folder, self.fleet, config).await
     }
 
     /// Changes the database of the running server behind its back; gives how many rows that changed.

@@ -271,6 +271,9 @@ async fn metrics_count_devices_and_say_when_everything_expires() {
     let day = 86_400;
     for (of, life) in [
         ("certificate.server", 90 * day),
+        ("certificate.server-issuer", 365 * day),
+        ("certificate.device-issuer", 365 * day),
+        ("certificate.ca", 3650 * day),
         ("release.root", 365 * day),
         ("director.root", 365 * day),
         ("release.timestamp", 2 * day),

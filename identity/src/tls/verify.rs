@@ -3,7 +3,7 @@
 use super::provider;
 use crate::anchor::FleetAnchor;
 use crate::error::{IdentityError, ProfileFault};
-use crate::profile::{Purpose, check, latest_not_before, presented_spki};
+use crate::profile::{Purpose, check, check_client, latest_not_before, presented_spki};
 use redan_protocol::{Code, SpiffeId, UnixSeconds};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -20,12 +20,27 @@ const SCHEMES: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
 
 /// A lower bound of the true time: what a device has proven so far, or an operator's clock. Asked at every handshake.
 #[derive(Clone)]
-pub struct Floor(Arc<dyn Fn() -> UnixSeconds + Send + Sync>);
+pub struct Floor {
+    now: Arc<dyn Fn() -> UnixSeconds + Send + Sync>,
+    learn: Arc<dyn Fn(UnixSeconds) + Send + Sync>,
+}
 
 impl Floor {
     /// A bound that moves.
     pub fn moving(clock: impl Fn() -> UnixSeconds + Send + Sync + 'static) -> Self {
-        Self(Arc::new(clock))
+        Self::learning(clock, |_| ())
+    }
+
+    /// A bound that moves, and is told what each server's chain proves. The servers' issuer is offline, so a not-before in a chain
+    /// that was verified is a time that offline keys signed (corrections 1): it is that late at least, whoever presents the chain.
+    pub fn learning(
+        clock: impl Fn() -> UnixSeconds + Send + Sync + 'static,
+        learn: impl Fn(UnixSeconds) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            now: Arc::new(clock),
+            learn: Arc::new(learn),
+        }
     }
 }
 
@@ -37,7 +52,7 @@ impl From<UnixSeconds> for Floor {
 
 impl fmt::Debug for Floor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Floor({})", (self.0)())
+        write!(f, "Floor({})", (self.now)())
     }
 }
 
@@ -125,7 +140,7 @@ macro_rules! handshake_signatures {
     };
 }
 
-/// Devices and operators of one fleet.
+/// Devices and operators of one fleet; devices also with a certificate that has expired, see [`check_client`].
 #[derive(Debug)]
 pub(super) struct Members {
     anchor: FleetAnchor,
@@ -148,7 +163,7 @@ impl ClientCertVerifier for Members {
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        check(&self.anchor, &chain(leaf, others), Purpose::Client, seconds(now)).map_err(refuse)?;
+        check_client(&self.anchor, &chain(leaf, others), seconds(now)).map_err(refuse)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -201,12 +216,14 @@ impl ServerCertVerifier for OurServer {
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let chain = chain(leaf, others);
-        let now = (self.floor.0)().max(latest_not_before(&chain));
+        let made = latest_not_before(&chain);
+        let now = (self.floor.now)().max(made);
         let identity = check(&self.anchor, &chain, Purpose::Server, now).map_err(refuse)?;
         let control = SpiffeId::Control(self.anchor.fleet().clone());
         if *identity.id() != control || name.to_str() != self.host {
             return Err(refuse(ProfileFault::Uri.into()));
         }
+        (self.floor.learn)(made);
         Ok(ServerCertVerified::assertion())
     }
 

@@ -6,8 +6,8 @@ use redan_identity::client::ClientError;
 use redan_identity::tls::{
     Accepted, Floor, HANDSHAKE_WITHIN, Peer, accept, device_client, enrolment_client, fleet_server,
 };
-use redan_identity::{IdentityError, KeyFile, ProfileFault, pem};
-use redan_protocol::{Code, SpiffeId, UnixSeconds};
+use redan_identity::{IdentityError, KeyFile, ProfileFault, pem, profile};
+use redan_protocol::{Code, OperatorName, SpiffeId, UnixSeconds};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -73,14 +73,64 @@ async fn another_ca_that_names_our_fleet_is_refused() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_refused_and_its_owner_told_so() {
+async fn an_operators_expired_certificate_is_refused_and_its_owner_told_so() {
     let fleet = fleet_at("plant.example", UnixSeconds::new(now().get() - 100 * DAY));
-    let (key, chain) = fleet.device_at("press-7", UnixSeconds::new(now().get() - 31 * DAY));
+    let key = KeyFile::generate().unwrap();
+    let ada = SpiffeId::Operator(fleet.id(), OperatorName::parse("ada").unwrap());
+    let eight_days_ago = UnixSeconds::new(now().get() - 8 * DAY);
+    let chain = fleet.operators.issue_for(&ada, &key, eight_days_ago).unwrap();
     let client = device_client(&fleet.anchor, chain, &key, NEVER).unwrap();
     let (seen, answer) = ask(&serving(&[&fleet]), client, &fleet.control()).await;
     assert_eq!(seen, Err(Code::CertificateExpired));
     assert_eq!(answer, Err(ClientError::Rejected(Code::CertificateExpired)));
     assert_eq!(answer.unwrap_err().code(), Code::CertificateExpired);
+}
+
+#[tokio::test]
+async fn a_device_whose_certificate_has_expired_is_known_as_one_that_has() {
+    let fleet = fleet_at("plant.example", UnixSeconds::new(now().get() - 100 * DAY));
+    for (ago, expired) in [(29, false), (31, true), (99, true)] {
+        let (key, chain) = fleet.device_at("press-7", UnixSeconds::new(now().get() - ago * DAY));
+        let client = device_client(&fleet.anchor, chain, &key, NEVER).unwrap();
+        let (seen, answer) = ask(&serving(&[&fleet]), client, &fleet.control()).await;
+        assert_eq!(answer, Ok(204));
+        match seen.unwrap().0 {
+            Peer::Known(device) => assert!(!expired, "{device:?} {ago}"),
+            Peer::Expired(device) => {
+                assert!(expired, "{device:?} {ago}");
+                assert_eq!(device.spki(), key.spki_sha256());
+            }
+            Peer::Enrolling { .. } => panic!("nobody enrols here"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_expired_certificate_of_another_fleet_or_ca_is_no_exception() {
+    let founded = UnixSeconds::new(now().get() - 100 * DAY);
+    let (ours, evil) = (
+        fleet_at("plant.example", founded),
+        fleet_at("plant.example", founded),
+    );
+    let other = fleet_at("other.example", founded);
+    for (theirs, code) in [
+        (&evil, Code::CertificateProfile),
+        (&other, Code::ForeignCertificate),
+    ] {
+        let (key, chain) = theirs.device_at("press-7", UnixSeconds::new(now().get() - 31 * DAY));
+        let client = device_client(&ours.anchor, chain, &key, NEVER).unwrap();
+        let (seen, _) = ask(&serving(&[&ours]), client, &ours.control()).await;
+        assert_eq!(seen, Err(code));
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_valid_yet_is_refused() {
+    let fleet = fleet("plant.example");
+    let (key, chain) = fleet.device_at("press-7", now().after(redan_protocol::Seconds::new(DAY)));
+    let client = device_client(&fleet.anchor, chain, &key, NEVER).unwrap();
+    let (seen, _) = ask(&serving(&[&fleet]), client, &fleet.control()).await;
+    assert_eq!(seen, Err(Code::CertificateExpired));
 }
 
 #[tokio::test]
@@ -272,6 +322,26 @@ async fn a_server_certificate_is_judged_at_the_proven_time() {
         .await
         .unwrap_err();
     assert_eq!(refused, ClientError::Refused(Code::CertificateExpired));
+}
+
+#[tokio::test]
+async fn a_chain_of_this_fleets_server_teaches_the_time_and_no_other_chain_does() {
+    let learnt = Arc::new(AtomicU64::new(0));
+    let floor = || {
+        let learnt = Arc::clone(&learnt);
+        Floor::learning(
+            || NEVER,
+            move |at| {
+                learnt.fetch_max(at.get(), Ordering::SeqCst);
+            },
+        )
+    };
+    let (ours, evil) = (fleet("plant.example"), fleet("plant.example"));
+    judged(&ours, &evil, floor()).await.unwrap_err();
+    assert_eq!(learnt.load(Ordering::SeqCst), 0);
+    judged(&ours, &ours, floor()).await.unwrap();
+    let made = profile::valid_between(&ours.server_chain[0]).unwrap().0;
+    assert_eq!(learnt.load(Ordering::SeqCst), made.get());
 }
 
 #[tokio::test]

@@ -1,15 +1,15 @@
 //! The certificate profile, one bent line a test (20-identity, attacks.md P03–P08, P17, P18).
 
 use crate::forge::{
-    FLEET, Forge, NOW, at, bent, dns, fleet, issuer_edited, leaf_edited, p256, resigned, resigned_bytes,
-    root_edited, spki_of, uri,
+    FLEET, Forge, Forged, NOW, at, bent, dns, fleet, issuer_edited, leaf_edited, p256, resigned,
+    resigned_bytes, root_edited, spki_of, uri,
 };
 use crate::openssl;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
     KeyIdMethod, KeyPair, KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
 };
-use redan_identity::profile::{CERTIFICATE_LEN_MAX, IssuerKind, Purpose, check};
+use redan_identity::profile::{CERTIFICATE_LEN_MAX, IssuerKind, Presented, Purpose, check, check_client};
 use redan_identity::{FleetAnchor, IdentityError, ProfileFault};
 use redan_protocol::{Code, FleetId, SpiffeId, UnixSeconds};
 use rustls::pki_types::CertificateDer;
@@ -109,6 +109,17 @@ fn a_ca_with_our_names_and_key_identifiers_is_still_another_ca() {
     let mut forged = theirs.signed();
     forged.root = ours.signed().root;
     assert_eq!(forged.check(), Err(foreign()));
+    // Expired, webpki looks at no signature: it is no device that has expired, but nobody.
+    assert!(matches!(
+        client_after_expiry(&forged),
+        Err(IdentityError::NotNow { .. })
+    ));
+}
+
+/// As a server judges a client a day after its leaf's last second.
+fn client_after_expiry(forged: &Forged) -> Result<Presented, IdentityError> {
+    let anchor = FleetAnchor::new(fleet(), forged.root.clone()).unwrap();
+    check_client(&anchor, &forged.chain, UnixSeconds::new(NOW + 31 * 86_400))
 }
 
 #[test]
@@ -117,6 +128,21 @@ fn a_leaf_signed_by_another_key_is_refused() {
     let mut forged = forge.signed();
     forged.chain[0] = resigned(&forged.chain[0], &p256(), |_| {});
     assert_eq!(forged.check(), Err(foreign()));
+    assert!(matches!(
+        client_after_expiry(&forged),
+        Err(IdentityError::NotNow { .. })
+    ));
+}
+
+#[test]
+fn of_the_expired_only_devices_are_known() {
+    let device = Forge::new(IssuerKind::Device).signed();
+    assert!(matches!(client_after_expiry(&device), Ok(Presented::Expired(_))));
+    let operator = Forge::new(IssuerKind::Operator).signed();
+    assert!(matches!(
+        client_after_expiry(&operator),
+        Err(IdentityError::NotNow { .. })
+    ));
 }
 
 #[test]

@@ -5,4 +5,5 @@ mod bad_input;
 mod disturbed;
 mod interrupted;
 mod path;
+mod renewal;
 mod storage;

@@ -1,0 +1,154 @@
+//! The next key and certificate on disk, until they take the place of the present ones.
+//!
+//! ```text
+//! nothing ──make_key──▶ key ──keep_chain──▶ key, chain ──take_place──▶ nothing
+//!    ▲                   │                      │
+//!    └───────────────────┴───────forget─────────┘
+//! ```
+//!
+//! `identity/next/{key,chain}.pem`. Each arrow may be cut by the power at any call. [`settle`] reads what is there, finishes what had
+//! begun, and leaves one of the three states. The present key and chain are whole in each of them.
+//!
+//! With a whole next pair the agent speaks as the next one and no longer as the present one: whether the server has heard the next
+//! key already is not known after a power cut, and if it has, the present key would raise the clone alarm.
+
+use crate::AgentError;
+use crate::disk::{Disk, replace};
+use redan_identity::profile::presented_spki;
+use redan_identity::{KeyFile, Zeroizing, pem};
+use redan_protocol::ByteCount;
+use rustls_pki_types::CertificateDer;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Largest file here, bytes: a chain of a few certificates.
+const FILE_LEN_MAX: ByteCount = ByteCount::kib(64);
+
+/// How far a renewal has come.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// There is none.
+    Nothing,
+    /// Its key is made. The server may know it already.
+    Key(KeyFile),
+    /// Its certificate is here as well.
+    Whole(KeyFile, Vec<CertificateDer<'static>>),
+}
+
+/// Reads what is there, and finishes or clears what a power cut left half done.
+pub(crate) fn settle(disk: &impl Disk, identity: &Path) -> Result<Next, AgentError> {
+    let Some(key) = read_key(disk, &key_path(identity))? else {
+        clear(disk, identity)?;
+        return Ok(Next::Nothing);
+    };
+    let present = read_key(disk, &identity.join("key.pem"))?;
+    let taking_place = present.is_some_and(|present| present.spki_sha256() == key.spki_sha256());
+    let chain = read(disk, &chain_path(identity))?;
+    let chain = chain.and_then(|text| pem::read_chain(&text).ok());
+    let own = |chain: &Vec<CertificateDer<'_>>| {
+        let spki = chain.first().map(presented_spki);
+        matches!(spki, Some(Ok(spki)) if spki == key.spki_sha256())
+    };
+    match chain.filter(own) {
+        Some(chain) if taking_place => {
+            take_place(disk, identity, &key, &chain)?;
+            Ok(Next::Nothing)
+        }
+        Some(chain) => Ok(Next::Whole(key, chain)),
+        // The key was copied and the chain is gone: all that was left to do was to clear up.
+        None if taking_place => {
+            clear(disk, identity)?;
+            Ok(Next::Nothing)
+        }
+        None => Ok(Next::Key(key)),
+    }
+}
+
+/// Makes the next key. It is durable before the server hears of it: a certificate without its key would be lost.
+pub(crate) fn make_key(disk: &impl Disk, identity: &Path) -> Result<KeyFile, AgentError> {
+    let key = KeyFile::generate()?;
+    let path = key_path(identity);
+    // The folder itself may be new.
+    put(disk, &path, key.to_pem().as_bytes())?;
+    synced(disk, identity)?;
+    Ok(key)
+}
+
+/// Keeps the certificate of the next key.
+pub(crate) fn keep_chain(
+    disk: &impl Disk,
+    identity: &Path,
+    chain: &[CertificateDer<'_>],
+) -> Result<(), AgentError> {
+    put(disk, &chain_path(identity), pem::write_chain(chain).as_bytes())
+}
+
+/// Puts the next pair in the place of the present one. Only once the server has answered the next key: from then on it refuses the
+/// present one.
+pub(crate) fn take_place(
+    disk: &impl Disk,
+    identity: &Path,
+    key: &KeyFile,
+    chain: &[CertificateDer<'_>],
+) -> Result<(), AgentError> {
+    // The key first: that both keys are the same is what tells `settle` to go on here.
+    put(disk, &identity.join("key.pem"), key.to_pem().as_bytes())?;
+    put(
+        disk,
+        &identity.join("chain.pem"),
+        pem::write_chain(chain).as_bytes(),
+    )?;
+    clear(disk, identity)
+}
+
+/// Gives up a next pair that the server does not know.
+pub(crate) fn forget(disk: &impl Disk, identity: &Path) -> Result<(), AgentError> {
+    clear(disk, identity)
+}
+
+fn clear(disk: &impl Disk, identity: &Path) -> Result<(), AgentError> {
+    // The chain before the key: a chain alone would say nothing about whose it is.
+    for path in [chain_path(identity), key_path(identity)] {
+        let failed = |source| AgentError::file("remove", &path, source);
+        if disk.read(&path, FILE_LEN_MAX).map_err(failed)?.is_some() {
+            disk.remove(&path).map_err(failed)?;
+            synced(disk, &identity.join("next"))?;
+        }
+    }
+    Ok(())
+}
+
+fn key_path(identity: &Path) -> PathBuf {
+    identity.join("next/key.pem")
+}
+
+fn chain_path(identity: &Path) -> PathBuf {
+    identity.join("next/chain.pem")
+}
+
+/// A key; `None` when there is none or it does not read: then it is of no use, and another one is made.
+fn read_key(disk: &impl Disk, path: &Path) -> Result<Option<KeyFile>, AgentError> {
+    Ok(read(disk, path)?.and_then(|text| KeyFile::from_pem(&text).ok()))
+}
+
+fn read(disk: &impl Disk, path: &Path) -> Result<Option<Zeroizing<String>>, AgentError> {
+    match disk.read(path, FILE_LEN_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(None),
+        Err(source) => Err(AgentError::file("read", path, source)),
+        Ok(bytes) => Ok(bytes
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .map(Zeroizing::new)),
+    }
+}
+
+fn put(disk: &impl Disk, path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
+    replace(disk, path, bytes).map_err(|source| AgentError::file("write", path, source))
+}
+
+fn synced(disk: &impl Disk, folder: &Path) -> Result<(), AgentError> {
+    disk.sync_folder(folder)
+        .map_err(|source| AgentError::file("write", folder, source))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! The life of this device's certificate: when a new one is due, how it is got, and what happens when that fails
+//! (20-identity, life of a certificate).
+//!
+//! A renewal never stops what runs: it is a task beside the main loop, and the link presents the new certificate from the next
+//! connection on. No check-in is made between the moment the new key speaks for the first time and the moment its answer is
+//! known.
+
+use crate::AgentError;
+use crate::clock::Proven;
+use crate::disk::RealDisk;
+use crate::enrol::{refused, request};
+use crate::link::Link;
+use crate::main_loop::{Agent, Event};
+use crate::next::{self, Next};
+use crate::store::{Identity, random};
+use bytes::Bytes;
+use redan_identity::est;
+use redan_protocol::wire::{EST_CACERTS, EST_REENROLL};
+use redan_protocol::{ByteCount, Code, Digest, UnixSeconds};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// First wait after a failed renewal; doubles. Short, for a device that has expired can do nothing else.
+const RETRY_MIN: Duration = Duration::from_secs(2);
+/// Longest such wait, and the shortest time between two renewals that succeed: at half of its life a certificate has days left.
+const RETRY_MAX: Duration = Duration::from_hours(1);
+/// Largest answer to the first request of a new key, bytes: the fleet's root.
+const ANSWER_LEN_MAX: ByteCount = ByteCount::kib(64);
+
+/// Where the device stands with its certificate.
+pub(crate) struct Renewal {
+    pub(crate) identity: Rc<Identity>,
+    /// A new one is due or under way.
+    pub(crate) pending: bool,
+    pub(crate) running: bool,
+    pub(crate) failures: u32,
+    /// Why the last try failed.
+    pub(crate) failed: Option<Code>,
+    next: Instant,
+}
+
+/// Why there is no new certificate yet.
+pub(crate) type Outcome = Result<Identity, AgentError>;
+
+impl Renewal {
+    /// `begun`: an earlier start of the agent was in the middle of a renewal.
+    pub(crate) fn new(identity: Identity, begun: bool) -> Self {
+        Self {
+            identity: Rc::new(identity),
+            pending: begun,
+            running: false,
+            failures: 0,
+            failed: None,
+            next: Instant::now(),
+        }
+    }
+
+    /// When to try next; `None`: no renewal waits for a time.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        (self.pending && !self.running).then_some(self.next)
+    }
+
+    /// The server's clock, which is the one that judges this certificate, says what time it is. A lie makes a renewal early or
+    /// late, and the liar could issue or refuse as well.
+    pub(crate) fn told(&mut self, time: UnixSeconds) {
+        let leaf = self.identity.chain.first();
+        let spread = leaf.map_or(0, |leaf| spread(Digest::of(leaf)));
+        self.pending |= time >= due(self.identity.valid, spread);
+    }
+
+    /// The server refuses this certificate for its age.
+    pub(crate) fn expired(&mut self) {
+        self.pending = true;
+    }
+
+    fn succeeded(&mut self, identity: Identity, now: Instant) {
+        *self = Self::new(identity, false);
+        self.next = now.checked_add(RETRY_MAX).unwrap_or(now);
+    }
+
+    fn failed(&mut self, code: Code, now: Instant, random: u8) {
+        self.running = false;
+        self.pending = true;
+        self.failed = Some(code);
+        let wait = wait(self.failures, random);
+        self.failures = self.failures.saturating_add(1);
+        self.next = now.checked_add(wait).unwrap_or(now);
+    }
+}
+
+/// When a certificate is renewed: at half of its life and up to a tenth of it later, so that devices that enrolled together do not
+/// come together. `spread` is the certificate's own: the same after a restart.
+fn due((from, to): (UnixSeconds, UnixSeconds), spread: u16) -> UnixSeconds {
+    let life = to.get().saturating_sub(from.get());
+    let later = life.saturating_mul(u64::from(spread)).checked_div(655_360);
+    let half = life.checked_div(2).unwrap_or_default();
+    UnixSeconds::new(
+        from.get()
+            .saturating_add(half)
+            .saturating_add(later.unwrap_or_default()),
+    )
+}
+
+fn spread(leaf: Digest) -> u16 {
+    let [high, low, ..] = leaf.as_bytes();
+    u16::from_be_bytes([*high, *low])
+}
+
+/// How long to wait after so many failures: three quarters to the whole of twice the wait before.
+fn wait(failures: u32, random: u8) -> Duration {
+    let whole = RETRY_MIN.saturating_mul(1 << failures.min(16)).min(RETRY_MAX);
+    let part = whole.checked_div(1024).unwrap_or_default();
+    whole.saturating_sub(part.saturating_mul(u32::from(random)))
+}
+
+impl Agent {
+    /// Starts a renewal when one is due and nothing is being asked of the server.
+    pub(crate) fn renew_if_due(&mut self) {
+        let due = self.renewal.next().is_some_and(|next| Instant::now() >= next);
+        if !due || self.running {
+            return;
+        }
+        self.renewal.running = true;
+        let (link, identity) = (self.link.clone(), Rc::clone(&self.renewal.identity));
+        let (folder, proven) = (self.identity_folder.clone(), self.proven.clone());
+        let events = self.around.events.clone();
+        tokio::task::spawn_local(async move {
+            let renewed = renew(&link, &folder, &identity, &proven).await;
+            drop(events.send(Event::Renewed(Box::new(renewed))));
+        });
+    }
+
+    pub(crate) fn renewed(&mut self, renewed: Outcome) {
+        match renewed {
+            Ok(identity) => {
+                tracing::info!(expires = %crate::status::date(identity.valid.1), "the certificate was renewed");
+                self.renewal.succeeded(identity, Instant::now());
+                self.soon();
+            }
+            Err(error) => {
+                let code = error.code();
+                tracing::warn!(
+                    code = code.name(),
+                    remedy = error.remedy(),
+                    failures = self.renewal.failures.saturating_add(1),
+                    expires = %crate::status::date(self.renewal.identity.valid.1),
+                    "the certificate was not renewed: {error}; what runs goes on, and it is tried again"
+                );
+                let [byte] = random::<1>().unwrap_or_default();
+                self.renewal.failed(code, Instant::now(), byte);
+            }
+        }
+    }
+}
+
+/// Gets a certificate for a new key and puts both in the place of the present ones, from wherever an earlier try broke off.
+async fn renew(link: &Link, folder: &Path, own: &Identity, proven: &Proven) -> Outcome {
+    let next = match next::settle(&RealDisk, folder)? {
+        Next::Whole(key, chain) => match Identity::prove(own.voucher.clone(), key, chain) {
+            Ok(next) => next,
+            Err(rotten) => {
+                next::forget(&RealDisk, folder)?;
+                return Err(rotten);
+            }
+        },
+        part => {
+            let key = match part {
+                Next::Key(key) => key,
+                _ => next::make_key(&RealDisk, folder)?,
+            };
+            let answer = request(link, EST_REENROLL, est::csr(&key)?).await?;
+            let chain = est::decode_certs_only(&answer)?;
+            let next = Identity::prove(own.voucher.clone(), key, chain)?;
+            next::keep_chain(&RealDisk, folder, &next.chain)?;
+            next
+        }
+    };
+    link.present(next.speaks(proven)?);
+    match introduce(link).await {
+        Ok(()) => {}
+        Err(error) if unknown(error.code()) => {
+            link.present(own.speaks(proven)?);
+            next::forget(&RealDisk, folder)?;
+            return Err(error);
+        }
+        // Perhaps the server has heard the new key: from here on the old one must be silent.
+        Err(error) => return Err(error),
+    }
+    next::take_place(&RealDisk, folder, &next.key, &next.chain)?;
+    Ok(next)
+}
+
+/// The first request of a new key. With its answer the server has put the old one aside.
+async fn introduce(link: &Link) -> Result<(), AgentError> {
+    let failed = |code| AgentError::Server {
+        server: link.server.clone(),
+        code,
+    };
+    let mut connection = link.open().await.map_err(failed)?;
+    let answer = connection
+        .request("GET", EST_CACERTS, &[], Bytes::new(), ANSWER_LEN_MAX)
+        .await
+        .map_err(|error| failed(error.code()))?;
+    if answer.status == 200 {
+        return Ok(());
+    }
+    match refused(&answer) {
+        // It knows the key; the certificate waited too long on this disk. It takes its place and is renewed in its turn.
+        AgentError::Answer {
+            code: Code::CertificateExpired,
+            ..
+        } => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// Whether this is the word of a server to which the key that spoke is nobody's.
+fn unknown(code: Code) -> bool {
+    matches!(
+        code,
+        Code::CertificateRevoked | Code::KeySuperseded | Code::CertificateProfile | Code::ForeignCertificate
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! Which of a device's keys may speak (20-identity, life of a certificate): the present one, and after a renewal the next one until
+//! it speaks for the first time. What was superseded and speaks again raises the clone alarm: two hold keys of one device.
+
+use crate::error::Refused;
+use crate::fleet::{DeviceRow, Fleet, State};
+use crate::store::Put;
+use redan_identity::VerifiedIdentity;
+use redan_protocol::audit::Action;
+use redan_protocol::wire::EST_REENROLL;
+use redan_protocol::{Code, DeviceId, Digest, Seconds, UnixSeconds};
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+/// Most superseded keys that are remembered: three years of renewals.
+const SUPERSEDED_MAX: usize = 64;
+/// A clone that goes on asking is counted each time and written to the audit log no more often than this.
+const AUDITED_EVERY: Seconds = Seconds::new(3600);
+
+/// A superseded key that spoke again.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloneAlarm {
+    /// The key.
+    pub spki: Digest,
+    /// How often it, or another superseded key, has spoken.
+    pub count: u64,
+    /// When first.
+    pub first: UnixSeconds,
+    /// When last.
+    pub last: UnixSeconds,
+    /// When the audit log was last told.
+    pub audited: UnixSeconds,
+}
+
+impl DeviceRow {
+    /// Keys that count no longer.
+    pub(crate) fn supersede(&mut self, keys: impl IntoIterator<Item = Digest>) {
+        self.superseded.extend(keys);
+        let old = self.superseded.len().saturating_sub(SUPERSEDED_MAX);
+        self.superseded.drain(..old);
+    }
+}
+
+impl Fleet {
+    /// Whether a key may speak for a device now. Asked for every request, so that a revocation acts on open connections. The first
+    /// request under the next key ends the one before. `opened`: when the connection was.
+    pub async fn allows(
+        &self,
+        device: &DeviceId,
+        spki: Digest,
+        opened: Instant,
+        now: UnixSeconds,
+    ) -> Result<(), Refused> {
+        let mut state = self.state.lock().await;
+        let revoked = || Refused::plain(Code::CertificateRevoked);
+        let row = state.devices.get(device).filter(|row| !row.revoked);
+        let mut row = row.ok_or_else(revoked)?.clone();
+        match row.keys.iter().position(|key| *key == spki) {
+            Some(0) => Ok(()),
+            Some(place) => {
+                let old: Vec<Digest> = row.keys.drain(..place).collect();
+                row.supersede(old);
+                // Whoever speaks with the new key has the answer.
+                row.renewal = None;
+                let put = Put::json("device", device.as_str(), &row)?;
+                self.commit(&mut state, now, "server", vec![put], &[]).await?;
+                state.devices.insert(device.clone(), row);
+                state.superseded_at.insert(device.clone(), Instant::now());
+                Ok(())
+            }
+            None if row.superseded.contains(&spki) => {
+                // What the device itself had under way when its new key spoke is refused and means nothing.
+                let under_way = state.superseded_at.get(device).is_some_and(|at| opened < *at);
+                if !under_way {
+                    self.raise(&mut state, device, row, spki, now).await?;
+                }
+                Err(Refused::plain(Code::KeySuperseded))
+            }
+            None => Err(revoked()),
+        }
+    }
+
+    async fn raise(
+        &self,
+        state: &mut State,
+        device: &DeviceId,
+        mut row: DeviceRow,
+        spki: Digest,
+        now: UnixSeconds,
+    ) -> Result<(), Refused> {
+        tracing::warn!(fleet = %self.id, %device, %spki, "clone alarm: a superseded key was used again");
+        let before = row.clone_alarm.take();
+        let told = before
+            .as_ref()
+            .map(|alarm| (alarm.spki, alarm.audited.after(AUDITED_EVERY)));
+        let audit = told.is_none_or(|(key, again)| key != spki || now >= again);
+        let alarm = CloneAlarm {
+            spki,
+            count: before.as_ref().map_or(0, |alarm| alarm.count).saturating_add(1),
+            first: before.as_ref().map_or(now, |alarm| alarm.first),
+            last: now,
+            audited: before.filter(|_| !audit).map_or(now, |alarm| alarm.audited),
+        };
+        row.clone_alarm = Some(alarm);
+        let put = Put::json("device", device.as_str(), &row)?;
+        let action = (Action::CloneSuspected, format!("{device} {spki}"));
+        let actions = if audit { vec![action] } else { Vec::new() };
+        self.commit(state, now, "server", vec![put], &actions).await?;
+        state.devices.insert(device.clone(), row);
+        Ok(())
+    }
+}
+
+/// What a certificate that has expired may still do: ask for the next one, as long as the grace lasts (attacks.md P05). Asked for
+/// every request, for a connection may outlive the certificate that opened it.
+pub(crate) fn in_time(
+    identity: &VerifiedIdentity,
+    path: &str,
+    grace: Seconds,
+    now: UnixSeconds,
+) -> Result<(), Refused> {
+    if now <= identity.expires() {
+        Ok(())
+    } else if path != EST_REENROLL {
+        Err(Refused::plain(Code::CertificateExpired))
+    } else if now > identity.expires().after(grace) {
+        Err(Refused::plain(Code::RenewalTooLate))
+    } else {
+        Ok(())
+    }
+}

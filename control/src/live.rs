@@ -1,0 +1,119 @@
+//! Connections of devices that are open now, so that a revocation closes them instead of waiting for their next request.
+
+use redan_protocol::DeviceId;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// The open connections of one fleet's devices.
+#[derive(Debug, Default)]
+pub(crate) struct Live(Mutex<Open>);
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    by_device: BTreeMap<DeviceId, BTreeMap<u64, watch::Sender<bool>>>,
+}
+
+/// One open connection; forgotten when this goes. Declare it before what holds the socket: that it is gone says that the socket is.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    live: &'a Live,
+    device: DeviceId,
+    id: u64,
+    cut: watch::Receiver<bool>,
+}
+
+impl Live {
+    /// A connection of this device begins.
+    pub(crate) fn enter(&self, device: DeviceId) -> Entry<'_> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sender, cut) = watch::channel(false);
+        let id = open.next;
+        open.next = id.wrapping_add(1);
+        open.by_device
+            .entry(device.clone())
+            .or_default()
+            .insert(id, sender);
+        Entry {
+            live: self,
+            device,
+            id,
+            cut,
+        }
+    }
+
+    /// Closes every connection of a device, and waits until they are closed.
+    pub(crate) async fn cut(&self, device: &DeviceId) {
+        let cut = {
+            let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            open.by_device.remove(device).unwrap_or_default()
+        };
+        for sender in cut.values() {
+            // Nobody listening any more: it has just ended by itself.
+            sender.send(true).ok();
+        }
+        for sender in cut.values() {
+            sender.closed().await;
+        }
+    }
+
+    /// How many are open.
+    pub(crate) fn count(&self) -> usize {
+        let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.by_device.values().map(BTreeMap::len).sum()
+    }
+}
+
+impl Entry<'_> {
+    /// Until the connection is to be closed.
+    pub(crate) async fn cut(&mut self) {
+        // The sender goes without a word only with the whole fleet.
+        self.cut.wait_for(|cut| *cut).await.ok();
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        let mut open = self.live.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_device) = open.by_device.get_mut(&self.device) {
+            of_device.remove(&self.id);
+            if of_device.is_empty() {
+                open.by_device.remove(&self.device);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_ends_is_forgotten_and_one_that_is_cut_is_waited_for() {
+        let live = Live::default();
+        let device = DeviceId::parse("press-1").unwrap();
+        let ended = live.enter(device.clone());
+        let mut open = live.enter(device.clone());
+        let other = live.enter(DeviceId::parse("press-2").unwrap());
+        drop(ended);
+        assert_eq!(live.count(), 2);
+        let connection = async {
+            open.cut().await;
+            // The revocation is not over while this lives.
+            tokio::task::yield_now().await;
+            drop(open);
+            "closed"
+        };
+        let order = Mutex::new(Vec::new());
+        let end = |what| order.lock().unwrap().push(what);
+        tokio::join!(async { end(connection.await) }, async {
+            live.cut(&device).await;
+            end("revoked");
+        });
+        assert_eq!(*order.lock().unwrap(), ["closed", "revoked"]);
+        assert_eq!(live.count(), 1);
+        drop(other);
+        assert_eq!(live.count(), 0);
+    }
+}
