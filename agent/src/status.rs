@@ -56,6 +56,7 @@ pub struct RenewalStatus {
     /// How often it failed so far; it is tried again.
     pub failures: u32,
     /// Why it failed the last time.
+    #[serde(with = "by_name")]
     pub code: Option<Code>,
 }
 

@@ -175,9 +175,9 @@ fn a_renewal_that_is_refused_is_tried_again_said_and_stops_nothing() -> Result<(
         let failures = status.pointer("/certificate/renewal/failures");
         failures.and_then(Value::as_u64) >= Some(2)
     })?;
-    let code = |pointer| before.pointer(pointer).and_then(Value::as_u64);
-    assert_eq!(code("/certificate/renewal/code"), Some(170), "renewal-too-late");
-    assert_eq!(code("/offline"), Some(162), "certificate-expired");
+    let code = |pointer| before.pointer(pointer).and_then(Value::as_str);
+    assert_eq!(code("/certificate/renewal/code"), Some("renewal-too-late"));
+    assert_eq!(code("/offline"), Some("certificate-expired"));
     let log = std::fs::read_to_string(folder.path().join("devices/press-1/device.log"))?;
     for said in ["not renewed", "renewal-too-late", "enrol it again", "tried again"] {
         ensure!(log.contains(said), "{said:?} is not in {log}");
