@@ -9,11 +9,11 @@ use crate::store::{Put, Store};
 use redan_control_core::Rollout;
 use redan_identity::profile::{Purpose, check, valid_between};
 use redan_identity::tls::{FleetServer, fleet_server};
-use redan_identity::{CertificateDer, FleetAnchor, Issuer, IssuerKind, KeyFile, pem};
+use redan_identity::{CertificateDer, FleetAnchor, IdentityError, Issuer, IssuerKind, KeyFile, pem};
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::report::Report;
 use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, Seconds, SetId, UnixSeconds};
-use redan_publish::{DirectorFiles, SigningKey};
+use redan_publish::{DirectorFiles, PublishError, SigningKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -309,11 +309,17 @@ impl Fleet {
 }
 
 fn bundle(path: &Path) -> Result<(KeyFile, Vec<CertificateDer<'static>>), ServerError> {
-    let text = std::fs::read_to_string(path).map_err(|error| ServerError::file(path, &error))?;
-    let text = redan_identity::Zeroizing::new(text);
-    pem::read_bundle(&text).map_err(|source| ServerError::Identity {
-        path: path.display().to_string(),
-        source,
+    pem::load_bundle(path).map_err(|source| match source {
+        // These name the file themselves.
+        IdentityError::KeyMode { path, mode } => PublishError::KeyMode { path, mode }.into(),
+        IdentityError::File { path, source } => ServerError::File {
+            path,
+            what: source.to_string(),
+        },
+        source => ServerError::Identity {
+            path: path.display().to_string(),
+            source,
+        },
     })
 }
 

@@ -110,16 +110,21 @@ fn a_server_without_a_fleet_says_how_to_register_one() {
 #[tokio::test]
 async fn a_missing_key_and_one_that_others_can_read_are_named() {
     let (folder, file) = registered().await;
-    let key = folder
-        .path()
-        .join("state/fleets/plant.example/online/director.targets.key.json");
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
-    let what = format!("{} can be read by others (mode 640)", key.display());
-    let try_this = "make the file readable by its owner alone: chmod 600";
-    said(&serve(&file), 1, &what, "disk-failed", try_this);
-    std::fs::remove_file(&key).unwrap();
-    let what = format!("{}: No such file or directory (os error 2)", key.display());
-    said(&serve(&file), 3, &what, "disk-failed", FILE);
+    let online = folder.path().join("state/fleets/plant.example/online");
+    for name in ["server.pem", "device-issuer.pem", "director.targets.key.json"] {
+        let key = online.join(name);
+        let mode = |mode| std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o640);
+        let what = format!("{} can be read by others (mode 640)", key.display());
+        let try_this = "make the file readable by its owner alone: chmod 600";
+        said(&serve(&file), 1, &what, "disk-failed", try_this);
+        mode(0o600);
+        let aside = folder.path().join(name);
+        std::fs::rename(&key, &aside).unwrap();
+        let what = format!("{}: No such file or directory (os error 2)", key.display());
+        said(&serve(&file), 3, &what, "disk-failed", FILE);
+        std::fs::rename(&aside, &key).unwrap();
+    }
 }
 
 /// The running program, once it listens, and what it says from then on.
