@@ -10,6 +10,13 @@ use redan_protocol::{Code, DeviceId, Digest, Seconds, SpiffeId, UnixSeconds};
 /// How long the same request for renewal gets the same answer: far less than the life of what is in it.
 const SAME_ANSWER: Seconds = Seconds::new(86_400);
 
+/// Most new keys of one device within [`RENEWALS_WITHIN`]. A device needs one in two weeks, and some more on a line that loses answers;
+/// a thief with its key would push older keys out of what is remembered (attack E05). Tripped by
+/// `a_device_that_renews_in_a_loop_is_told_to_wait`.
+const RENEWALS_MAX: usize = 8;
+/// How long a renewal counts against that.
+const RENEWALS_WITHIN: Seconds = Seconds::new(3_600);
+
 /// `cacerts`: the fleet's root.
 pub fn cacerts(fleet: &Fleet) -> Result<String, Refused> {
     Ok(encode_certs_only(&[fleet.anchor.root().clone()])?)
@@ -83,6 +90,11 @@ pub async fn reenroll(
     {
         return Ok(issued.answer.clone());
     }
+    row.renewed.retain(|at| now < at.after(RENEWALS_WITHIN));
+    if row.renewed.len() >= RENEWALS_MAX {
+        return Err(Refused::plain(Code::Overloaded));
+    }
+    row.renewed.push(now);
     let id = SpiffeId::Device(fleet.id.clone(), device.clone());
     let chain = fleet.issuer.issue(&id, &request, now)?;
     let answer = encode_certs_only(&chain)?;

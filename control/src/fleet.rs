@@ -51,6 +51,9 @@ pub struct DeviceRow {
     /// The last certificate that was issued for renewal, for a device that did not get the answer.
     #[serde(default)]
     pub renewal: Option<Issued>,
+    /// When certificates for new keys were issued, as far as that still counts against its budget.
+    #[serde(default)]
+    pub renewed: Vec<UnixSeconds>,
     /// A superseded key spoke again.
     #[serde(default)]
     pub clone_alarm: Option<CloneAlarm>,

@@ -112,6 +112,7 @@ impl Operator<'_> {
             keys: vec![request.spki],
             superseded: Vec::new(),
             renewal: None,
+            renewed: Vec::new(),
             clone_alarm: None,
             labels: BTreeMap::new(),
             voucher_expires: expires,

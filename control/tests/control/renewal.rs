@@ -1,6 +1,6 @@
 //! Renewal: a new key for a device that has one, and the end of the old one.
 
-use crate::site::{Caller, Site, now};
+use crate::site::{Answer, Caller, Site, now};
 use redan_identity::{KeyFile, est, pem, profile};
 use redan_protocol::Code;
 use serde_json::json;
@@ -50,6 +50,31 @@ async fn a_device_renews_again_and_again() {
         caller = site.connect(&bundle).await.unwrap();
         assert_eq!(caller.get(STAMP).await.status, 200, "round {round}");
     }
+}
+
+#[tokio::test]
+async fn a_device_that_renews_in_a_loop_is_told_to_wait() {
+    let site = Site::open().await;
+    let bundle = site.enrolled("press-1").await;
+    let mut caller = site.connect(&bundle).await.unwrap();
+    for _ in 0..8 {
+        renew(&site, &mut caller).await;
+    }
+    // Kept over a restart, and its own affair.
+    let site = site.restart().await;
+    let mut caller = site.connect(&bundle).await.unwrap();
+    let mut other = site.device("press-2").await;
+    let answer = reenroll(&mut caller).await;
+    assert_eq!(answer.refusal(), (503, Code::Overloaded));
+    assert_eq!(reenroll(&mut other).await.status, 200);
+    assert_eq!(caller.get(STAMP).await.status, 200, "it is refused nothing else");
+}
+
+async fn reenroll(caller: &mut Caller) -> Answer {
+    let headers = [("content-type", est::PKCS10)];
+    let request = est::csr(&KeyFile::generate().unwrap()).unwrap();
+    let answer = caller.ask_with("POST", "/.well-known/est/simplereenroll", &headers, request);
+    answer.await.unwrap()
 }
 
 #[tokio::test]
