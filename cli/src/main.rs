@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use redan::access::{Access, read_text};
 use redan::error::CliError;
 use redan::operate::{self, WaveArgument};
+use redan::sign::Keys;
 use redan::{publish, show};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
 use redan_protocol::{ComponentName, DeviceId, ReleaseCounter, Seconds, SetId};
@@ -62,9 +63,8 @@ enum Task {
         /// Hardware class it was built for; may be given several times; none: any.
         #[arg(long)]
         hardware: Vec<String>,
-        /// Key file of the component role or the snapshot role; may be given several times.
-        #[arg(long = "key", required = true)]
-        keys: Vec<PathBuf>,
+        #[command(flatten)]
+        keys: Keys,
     },
     /// The fleet policy.
     #[command(subcommand)]
@@ -93,9 +93,8 @@ enum PolicyTask {
     Publish {
         /// The policy document.
         file: PathBuf,
-        /// Key file of the policy role or the snapshot role; may be given several times.
-        #[arg(long = "key", required = true)]
-        keys: Vec<PathBuf>,
+        #[command(flatten)]
+        keys: Keys,
     },
 }
 
@@ -114,9 +113,8 @@ enum SetTask {
         /// A set devices may go back to; may be given several times.
         #[arg(long = "rollback-set")]
         rollback_sets: Vec<SetId>,
-        /// Key file of the plan role or the snapshot role; may be given several times.
-        #[arg(long = "key", required = true)]
-        keys: Vec<PathBuf>,
+        #[command(flatten)]
+        keys: Keys,
     },
 }
 

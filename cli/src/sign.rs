@@ -4,9 +4,10 @@ use crate::access::{Server, now};
 use crate::error::CliError;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use clap::Args;
 use redan_protocol::Seconds;
-use redan_publish::SigningKey;
 use redan_publish::metadata::{sign, snapshot, targets};
+use redan_publish::{Passphrase, SigningKey};
 use redan_trust::Claimed;
 use redan_trust::metadata::{Targets, file_name};
 use serde_json::{Value, json};
@@ -16,12 +17,29 @@ use std::path::PathBuf;
 /// A release snapshot lives 90 days (10-trust).
 const SNAPSHOT_LIFE: Seconds = Seconds::new(90 * 86_400);
 
-/// Loads key files.
-pub fn keys(paths: &[PathBuf]) -> Result<Vec<SigningKey>, CliError> {
-    Ok(paths
-        .iter()
-        .map(|path| SigningKey::load(path))
-        .collect::<Result<_, _>>()?)
+/// The key files of who signs, and the files with their passphrases.
+#[derive(Args, Clone, Debug)]
+pub struct Keys {
+    /// Key file of the signed role or of the snapshot role; may be given several times.
+    #[arg(long = "key", required = true)]
+    keys: Vec<PathBuf>,
+    /// File with the passphrase of wrapped keys, of one line and mode 0600; may be given several times, each key is tried with each.
+    #[arg(long = "passphrase-file")]
+    passphrases: Vec<PathBuf>,
+}
+
+impl Keys {
+    /// Reads them.
+    pub fn open(&self) -> Result<Vec<SigningKey>, CliError> {
+        let read: Result<Vec<_>, _> = self
+            .passphrases
+            .iter()
+            .map(|path| Passphrase::read(path))
+            .collect();
+        let passphrases = read?;
+        let open = |path: &PathBuf| SigningKey::open(path, &passphrases);
+        Ok(self.keys.iter().map(open).collect::<Result<_, _>>()?)
+    }
 }
 
 /// Those of the keys that a role names; an error when there are too few for its threshold.
