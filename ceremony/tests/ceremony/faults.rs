@@ -293,6 +293,23 @@ fn holders_cannot_lock_everybody_out_or_hand_their_role_to_the_server() {
             &["the control server signs role timestamp"],
         );
     }
+    // The stolen key in its own place.
+    std::fs::create_dir_all(room.path("same")).unwrap();
+    let same = room.text("same/release.timestamp.public.json");
+    let path = room.path("fleet/online/release.timestamp.key.json");
+    SigningKey::load(&path)
+        .unwrap()
+        .save_public(Path::new(&same))
+        .unwrap();
+    let with = format!("timestamp={same}");
+    refused(
+        &room.request("same", &["revoke-online", "--key", &with]),
+        1,
+        &[&online, "is there twice"],
+    );
+    room.tamper("root", |request| request["role"] = json!("timestamp"));
+    let (ran, _) = room.sign("root", "release.timestamp");
+    refused(&ran, 2, &["the control server signs role timestamp"]);
     let with = format!("root={key}");
     refused(
         &room.request("offline", &["revoke-online", "--key", &with]),
@@ -304,6 +321,43 @@ fn holders_cannot_lock_everybody_out_or_hand_their_role_to_the_server() {
         2,
         &["there is no role nobody"],
     );
+}
+
+#[test]
+fn delegations_that_nobody_could_sign_or_tell_apart_are_not_signed() {
+    let room = Room::found();
+    done(&room.request("targets", &["rotate", "--role", "targets"]));
+    let threshold = |value: u32| {
+        move |request: &mut Value| {
+            request["payload"]["delegations"]["roles"][0]["threshold"] = json!(value);
+        }
+    };
+    let sign = |words: &[&str]| refused(&room.sign("targets", "release.targets-1").0, 1, words);
+    room.tamper("targets", threshold(4));
+    sign(&["plan would have 3 holders and a threshold of 4"]);
+    room.tamper("targets", threshold(2));
+    let (alias, key) = (room.id("release.plan-1"), room.key("release.plan-9"));
+    let (key, _) = redan_publish::PublicKey::load(Path::new(&key)).unwrap();
+    room.tamper("targets", |request| {
+        let keys = &mut request["payload"]["delegations"]["keys"];
+        keys["alias"] = keys[&alias].clone();
+    });
+    sign(&["alias", "is there twice"]);
+    room.tamper("targets", |request| {
+        request["payload"]["delegations"]["keys"]["alias"] = key.tuf();
+        let roles = request["payload"]["delegations"]["roles"].as_array_mut().unwrap();
+        roles.push(roles[0].clone());
+    });
+    let (ran, _) = room.sign("targets", "release.targets-1");
+    refused(&ran, 2, &["plan is delegated already"]);
+}
+
+#[test]
+fn a_folder_whose_roots_name_another_ca_is_refused() {
+    let (room, other) = (Room::found(), Room::found());
+    let ca = "fleet/public/ca.pem";
+    assert!(std::fs::copy(other.path(ca), room.path(ca)).unwrap() > 0);
+    refused(&room.run(&["verify"]), 1, &["its CA", "wrong-fleet"]);
 }
 
 #[test]
