@@ -6,7 +6,7 @@ use redan::access::{Access, read_text};
 use redan::error::CliError;
 use redan::operate::{self, WaveArgument};
 use redan::sign::Keys;
-use redan::{publish, show};
+use redan::{publish, release, show};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
 use redan_protocol::{ComponentName, DeviceId, ReleaseCounter, Seconds, SetId};
 use redan_trust::release_set::Ring;
@@ -72,6 +72,9 @@ enum Task {
     /// Release sets.
     #[command(subcommand)]
     Set(SetTask),
+    /// What a key ceremony assembled.
+    #[command(subcommand)]
+    Release(ReleaseTask),
     /// Devices.
     #[command(subcommand)]
     Device(DeviceTask),
@@ -113,6 +116,17 @@ enum SetTask {
         /// A set devices may go back to; may be given several times.
         #[arg(long = "rollback-set")]
         rollback_sets: Vec<SetId>,
+        #[command(flatten)]
+        keys: Keys,
+    },
+}
+
+#[derive(Subcommand)]
+enum ReleaseTask {
+    /// Upload new roots and targets files of the release repository, with a snapshot signed here.
+    Upload {
+        /// The public/release folder that redan-ceremony assemble wrote to.
+        folder: PathBuf,
         #[command(flatten)]
         keys: Keys,
     },
@@ -290,6 +304,9 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
             rollback_sets,
             keys,
         }) => publish::set(access, id, &members, rings, rollback_sets, &keys).await,
+        Task::Release(ReleaseTask::Upload { folder, keys }) => {
+            release::upload(access, &folder, &keys.open()?).await
+        }
         Task::Device(DeviceTask::Admit { request, labels, out }) => {
             operate::admit(access, &request, &labels, &out).await
         }

@@ -73,7 +73,7 @@ fn expiries(fleet: &Fleet, state: &State) -> Vec<(String, UnixSeconds)> {
     let mut found = vec![("certificate.server".to_owned(), fleet.server_expires)];
     let root = newest_root(files).or_else(|| expires::<Root>(fleet.release_root.as_bytes()));
     found.extend(root.map(|at| ("release.root".to_owned(), at)));
-    let root = expires::<Root>(fleet.director_root.as_bytes());
+    let root = newest_root(&fleet.director_roots);
     found.extend(root.map(|at| ("director.root".to_owned(), at)));
     let Some(timestamp) = files.get("timestamp.json") else {
         return found;

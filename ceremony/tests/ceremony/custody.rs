@@ -161,11 +161,14 @@ fn a_production_fleet_is_not_founded_with_plain_keys_or_weak_or_missing_passphra
         1,
         &["at least 12 characters"],
     );
-    refused(
-        &init(&["--passphrase-file", &long, "--passphrase-file", &long]),
-        2,
-        &["neither one passphrase for all holders nor one for each"],
-    );
+    for count in [2, 4] {
+        let files = ["--passphrase-file", &long].repeat(count);
+        refused(
+            &init(&files),
+            2,
+            &["neither one passphrase for all holders nor one for each"],
+        );
+    }
     assert!(!out.exists());
 }
 

@@ -8,6 +8,7 @@
 
 mod artifacts;
 mod audit;
+mod ceremony;
 mod checkin;
 mod enrolment;
 mod limits;
