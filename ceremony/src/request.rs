@@ -222,7 +222,7 @@ fn unique(keys: &BTreeMap<String, Key>) -> Result<(), CeremonyError> {
     let mut seen = BTreeMap::new();
     for (id, key) in keys {
         let public = key.keyval.get("public").and_then(Value::as_str).unwrap_or(id);
-        if let Some(other) = seen.insert(public.to_owned(), id) {
+        if let Some(other) = seen.insert(public.to_ascii_lowercase(), id) {
             return Err(CeremonyError::Twice {
                 key: format!("{other} and {id}"),
             });

@@ -1,18 +1,9 @@
 //! What is refused, each for its own reason; and the same thing untouched is taken.
 
-use crate::room::{Room, ceremony, copy, done, refused};
+use crate::room::{ROOT, Room, ceremony, done, refused, rotating};
 use redan_publish::SigningKey;
 use serde_json::{Value, json};
 use std::path::Path;
-
-const ROOT: [&str; 2] = ["release.root-1", "release.root-2"];
-
-/// A room with a request for a longer root.
-fn rotating() -> Room {
-    let room = Room::found();
-    done(&room.request("root", &["rotate", "--role", "root"]));
-    room
-}
 
 #[track_caller]
 fn unsigned(room: &Room, name: &str, words: &[&str]) {
@@ -185,6 +176,11 @@ fn one_person_never_counts_as_two() {
         ids.push(json!("alias"));
     });
     unsigned(&room, "root", &["alias", "is there twice"]);
+    // Hexadecimal has two ways to write a letter, and a key still only one holder.
+    room.tamper("root", |request| {
+        request["payload"]["keys"]["alias"]["keyval"]["public"] = json!(key.public.to_uppercase());
+    });
+    unsigned(&room, "root", &["alias", "is there twice"]);
     let again = room.id("release.root-1");
     std::fs::create_dir_all(room.path("made")).unwrap();
     let public = room.text("made/again.public.json");
@@ -353,14 +349,6 @@ fn delegations_that_nobody_could_sign_or_tell_apart_are_not_signed() {
 }
 
 #[test]
-fn a_folder_whose_roots_name_another_ca_is_refused() {
-    let (room, other) = (Room::found(), Room::found());
-    let ca = "fleet/public/ca.pem";
-    assert!(std::fs::copy(other.path(ca), room.path(ca)).unwrap() > 0);
-    refused(&room.run(&["verify"]), 1, &["its CA", "wrong-fleet"]);
-}
-
-#[test]
 fn a_payload_that_is_no_metadata_of_its_role_is_not_signed() {
     let room = rotating();
     room.tamper("root", |request| request["payload"]["_type"] = json!("targets"));
@@ -370,116 +358,4 @@ fn a_payload_that_is_no_metadata_of_its_role_is_not_signed() {
     std::fs::write(room.path("root.request.json"), "{}").unwrap();
     let (ran, _) = room.sign_confirming("root", ROOT[0], "00000000");
     refused(&ran, 2, &["is not a request"]);
-}
-
-#[test]
-fn inspect_says_what_would_be_refused_and_shows_every_difference() {
-    let room = rotating();
-    let request = room.text("root.request.json");
-    let inspect = || done(&room.run(&["inspect", "--request", &request]));
-    assert!(
-        inspect().contains("keeps the rules; 3 keys may sign it"),
-        "{}",
-        inspect()
-    );
-    room.tamper("root", |request| {
-        request["payload"]["roles"]["timestamp"]["threshold"] = json!(9);
-        request["payload"]["smuggled\u{1b}[2J"] = json!("in");
-    });
-    let said = inspect();
-    for words in [
-        "~ /roles/timestamp/threshold 1 -> 9",
-        "role timestamp: 9 of 1 must sign (was 1)",
-        "+ /smuggled?[2J in",
-        "WOULD BE REFUSED: timestamp would have 1 holders and a threshold of 9",
-    ] {
-        assert!(said.contains(words), "{words:?} is missing in {said}");
-    }
-}
-
-#[test]
-fn a_public_folder_no_device_would_walk_is_refused() {
-    let room = rotating();
-    room.finish("root", &ROOT);
-    done(&room.run(&["verify"]));
-    let check = |change: &dyn Fn(&Path), words: &[&str]| {
-        let other = tempfile::tempdir_in(room.folder()).unwrap().keep();
-        copy(&room.path("fleet/public"), &other);
-        change(&other);
-        refused(
-            &ceremony(&["verify", "--public", other.to_str().unwrap()]),
-            1,
-            words,
-        );
-    };
-    let remove = |name: &'static str| move |public: &Path| std::fs::remove_file(public.join(name)).unwrap();
-    let put = |name: &'static str, from: &'static str| {
-        move |public: &Path| assert!(std::fs::copy(public.join(from), public.join(name)).unwrap() > 0)
-    };
-    check(
-        &remove("release/1.root.json"),
-        &["1.root.json could not be fetched"],
-    );
-    check(
-        &put("release/4.root.json", "release/2.root.json"),
-        &["version 4, wanted is 3"],
-    );
-    check(
-        &put("release/3.root.json", "release/2.root.json"),
-        &["version 2, wanted is 3"],
-    );
-    check(
-        &put("release/1.root.json", "director/1.root.json"),
-        &["threshold"],
-    );
-    check(
-        &remove("release/1.plan.json"),
-        &["1.plan.json could not be fetched"],
-    );
-    check(
-        &put("release/1.plan.json", "release/1.policy.json"),
-        &["plan is not the file its parent names"],
-    );
-    check(
-        &put("release/1.snapshot.json", "release/1.plan.json"),
-        &["snapshot is malformed"],
-    );
-    check(
-        &remove("director/1.root.json"),
-        &["1.root.json could not be fetched"],
-    );
-}
-
-#[test]
-fn a_snapshot_that_goes_back_is_not_assembled() {
-    let room = Room::found();
-    room.complete(
-        "targets",
-        &["rotate", "--role", "targets"],
-        &["release.targets-1", "release.targets-2"],
-    );
-    room.complete("second", &["snapshot"], &["release.snapshot-1"]);
-    done(&room.request("third", &["snapshot"]));
-    let first = room.release("1.targets.json").unwrap();
-    let entry = json!({"version": 1, "length": first.len(), "hashes": {"sha256": redan_protocol::Digest::of(&first)}});
-    room.tamper("third", |request| {
-        request["payload"]["meta"]["targets.json"] = entry;
-    });
-    let (ran, signature) = room.sign("third", "release.snapshot-1");
-    done(&ran);
-    refused(
-        &room.assemble("third", &[&signature]),
-        1,
-        &["targets.json went back from version 2 to 1", "metadata-rollback"],
-    );
-    room.tamper("third", |request| {
-        let listed = request["payload"]["meta"].as_object_mut().unwrap();
-        listed.remove("plan.json");
-    });
-    let (_, signature) = room.sign("third", "release.snapshot-1");
-    refused(
-        &room.assemble("third", &[&signature]),
-        1,
-        &["no longer lists plan.json"],
-    );
 }

@@ -14,3 +14,4 @@ mod faults;
 mod found;
 mod room;
 mod transcript;
+mod walk;

@@ -7,6 +7,16 @@ use std::process::{Command, Output, Stdio};
 
 pub(crate) const PASSPHRASE: &str = "correct horse battery staple";
 
+/// Two holders of the release root: enough.
+pub(crate) const ROOT: [&str; 2] = ["release.root-1", "release.root-2"];
+
+/// A room with a request for a longer root.
+pub(crate) fn rotating() -> Room {
+    let room = Room::found();
+    done(&room.request("root", &["rotate", "--role", "root"]));
+    room
+}
+
 pub(crate) fn ceremony(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_redan-ceremony"))
         .args(arguments)

@@ -29,17 +29,8 @@ fn component(interface: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-#[test]
-fn a_component_delegated_after_the_founding_is_published_with_a_key_under_a_passphrase() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let mut stage = Stage::new(Programs::find()?, folder.path())?;
-    stage.run_ceremony()?;
-    stage.start_control()?;
-    let at = |name: &str| folder.path().join(name).display().to_string();
-    let words = at("words");
-    std::fs::write(&words, PASSPHRASE)?;
-    std::fs::set_permissions(&words, std::fs::Permissions::from_mode(0o600))?;
-
+/// The publisher makes a key, and the custodians delegate the component to it. Gives the key's file.
+fn delegate(stage: &Stage, at: &impl Fn(&str) -> String, words: &str) -> Result<String> {
     let public = stage.fleet().join("public").display().to_string();
     let (request, signature) = (at("request.json"), at("signature.json"));
     let (key, half) = (
@@ -48,19 +39,19 @@ fn a_component_delegated_after_the_founding_is_published_with_a_key_under_a_pass
     );
     let purpose = "component.acme.pump-1";
     ceremony(
-        &stage,
+        stage,
         &[
             "key",
             "--purpose",
             purpose,
             "--passphrase-file",
-            &words,
+            words,
             "--out",
             &at(""),
         ],
     )?;
     let made = ceremony(
-        &stage,
+        stage,
         &[
             "request",
             "delegate",
@@ -80,7 +71,7 @@ fn a_component_delegated_after_the_founding_is_published_with_a_key_under_a_pass
     let typed = digest.and_then(|digest| digest.get(..8)).context("the digest")?;
     let holder = stage.key("release.targets-1");
     ceremony(
-        &stage,
+        stage,
         &[
             "sign",
             "--public",
@@ -96,7 +87,7 @@ fn a_component_delegated_after_the_founding_is_published_with_a_key_under_a_pass
         ],
     )?;
     ceremony(
-        &stage,
+        stage,
         &[
             "assemble",
             "--public",
@@ -107,7 +98,21 @@ fn a_component_delegated_after_the_founding_is_published_with_a_key_under_a_pass
             &signature,
         ],
     )?;
+    Ok(key)
+}
 
+#[test]
+fn a_component_delegated_after_the_founding_is_published_with_a_key_under_a_passphrase() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut stage = Stage::new(Programs::find()?, folder.path())?;
+    stage.run_ceremony()?;
+    stage.start_control()?;
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let words = at("words");
+    std::fs::write(&words, PASSPHRASE)?;
+    std::fs::set_permissions(&words, std::fs::Permissions::from_mode(0o600))?;
+
+    let key = delegate(&stage, &at, &words)?;
     let release = stage.fleet().join("public/release").display().to_string();
     let snapshot = stage.key("release.snapshot-1");
     let upload = ["release", "upload", &release, "--key", &snapshot];
