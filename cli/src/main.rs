@@ -72,7 +72,7 @@ enum Task {
     /// Release sets.
     #[command(subcommand)]
     Set(SetTask),
-    /// What a key ceremony assembled.
+    /// What a key ceremony assembled, or needs.
     #[command(subcommand)]
     Release(ReleaseTask),
     /// Devices.
@@ -129,6 +129,11 @@ enum ReleaseTask {
         folder: PathBuf,
         #[command(flatten)]
         keys: Keys,
+    },
+    /// Bring the server's present metadata into a folder, for the next ceremony.
+    Fetch {
+        /// The public/release folder to carry to the custodians.
+        folder: PathBuf,
     },
 }
 
@@ -307,6 +312,7 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
         Task::Release(ReleaseTask::Upload { folder, keys }) => {
             release::upload(access, &folder, &keys.open()?).await
         }
+        Task::Release(ReleaseTask::Fetch { folder }) => release::fetch(access, &folder).await,
         Task::Device(DeviceTask::Admit { request, labels, out }) => {
             operate::admit(access, &request, &labels, &out).await
         }

@@ -1,4 +1,5 @@
-//! What a ceremony assembled, on its way to the server: new roots and targets files, and a snapshot that lists them.
+//! Between a ceremony and the server: new roots and targets files on their way there, with a snapshot that lists them; and the
+//! present metadata on its way back.
 
 use crate::access::{Access, now};
 use crate::error::CliError;
@@ -55,6 +56,40 @@ pub async fn upload(access: &Access, folder: &Path, keys: &[SigningKey]) -> Resu
         .map(|(name, bytes)| (name, STANDARD.encode(bytes)))
         .collect();
     server.post("/v1/release", &json!({"files": encoded})).await
+}
+
+/// Brings the server's present metadata into the folder, for the next ceremony, which verifies it file by file; never over a file
+/// that says something else.
+pub async fn fetch(access: &Access, folder: &Path) -> Result<Value, CliError> {
+    let mut server = access.connect().await?;
+    let release = server.release().await?;
+    let mut names: Vec<String> = (2..=release.root().version())
+        .map(|version| file_name("root", Some(version)))
+        .collect();
+    names.push(file_name("snapshot", Some(release.snapshot_version())));
+    for (listed, entry) in &release.snapshot().meta {
+        names.push(file_name(listed.trim_end_matches(".json"), Some(entry.version)));
+    }
+    let mut written = Vec::new();
+    for name in names {
+        let path = folder.join(&name);
+        let bytes = server.release_file(&name).await?;
+        let bytes = bytes.ok_or(CliError::Answer("a file its own snapshot lists"))?;
+        match std::fs::read(&path) {
+            Ok(present) if present == bytes => {}
+            Ok(_) => {
+                return Err(CliError::File {
+                    path: path.display().to_string(),
+                    what: "it is there and differs from the server's".to_owned(),
+                });
+            }
+            Err(_) => {
+                std::fs::write(&path, bytes).map_err(|error| CliError::file(&path, &error))?;
+                written.push(name);
+            }
+        }
+    }
+    Ok(json!({"fetched": written}))
 }
 
 /// Takes versions of a role's file from the folder as long as there is a next one, and keeps the last.

@@ -139,6 +139,18 @@ fn a_component_delegated_after_the_founding_is_published_with_a_key_under_a_pass
         published.code == Some(0) && published.stdout.contains("acme/pump"),
         "{published:?}"
     );
+
+    // Back to the custodians: what publishers signed meanwhile, and never over a file that says something else.
+    let public = stage.fleet().join("public").display().to_string();
+    stage.redan(&["release", "fetch", &release])?;
+    let verified = ceremony(&stage, &["verify", "--public", &public])?;
+    ensure!(verified.contains("component.acme.pump.json 1"), "{verified}");
+    std::fs::write(stage.fleet().join("public/release/3.snapshot.json"), "{}")?;
+    refused(
+        &stage.redan_raw(&["release", "fetch", &release])?,
+        3,
+        "differs from the server's",
+    )?;
     Ok(())
 }
 
