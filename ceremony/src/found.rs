@@ -1,6 +1,8 @@
 //! Founding a fleet: keys, roots, CA, first metadata. Everything or nothing is written.
 
+use crate::custody::Custody;
 use crate::error::CeremonyError;
+use crate::transcript::Transcript;
 use redan_identity::key::write_private;
 use redan_identity::{FleetCa, IssuerKind, KeyFile, pem};
 use redan_protocol::{
@@ -80,9 +82,9 @@ impl Role {
         self.keys.iter().collect()
     }
 
-    fn save(&self, folder: &Path) -> Result<(), CeremonyError> {
-        for key in &self.keys {
-            key.save(&folder.join(format!("{}.key.json", key.purpose())))?;
+    fn save(&self, folder: &Path, custody: &Custody) -> Result<(), CeremonyError> {
+        for (holder, key) in (1..).zip(&self.keys) {
+            custody.save(key, holder, &folder.join(format!("{}.key.json", key.purpose())))?;
         }
         Ok(())
     }
@@ -99,8 +101,11 @@ struct Release {
     components: Vec<(ComponentName, Role)>,
 }
 
-/// Founds a fleet in `out`, which must not exist.
-pub fn found(founding: &Founding, out: &Path) -> Result<(), CeremonyError> {
+/// Founds a fleet in `out`, which must not exist. Offline keys are kept as `custody` says, the server's as they are.
+pub fn found(founding: &Founding, custody: &Custody, out: &Path) -> Result<(), CeremonyError> {
+    if founding.profile == Profile::Production && matches!(custody, Custody::Plain) {
+        return Err(CeremonyError::PlainKeys);
+    }
     for component in &founding.components {
         if !founding.publishers.contains(component.publisher()) {
             return Err(CeremonyError::Publisher {
@@ -119,7 +124,7 @@ pub fn found(founding: &Founding, out: &Path) -> Result<(), CeremonyError> {
     if half.exists() {
         std::fs::remove_dir_all(&half).map_err(|error| CeremonyError::file(&half, &error))?;
     }
-    let written = write(founding, &half);
+    let written = write(founding, custody, &half);
     if let Err(error) = written {
         // Nothing half-applied: what was written so far goes with the error.
         drop(std::fs::remove_dir_all(&half));
@@ -128,7 +133,7 @@ pub fn found(founding: &Founding, out: &Path) -> Result<(), CeremonyError> {
     std::fs::rename(&half, out).map_err(|error| CeremonyError::file(out, &error))
 }
 
-fn write(founding: &Founding, out: &Path) -> Result<(), CeremonyError> {
+fn write(founding: &Founding, custody: &Custody, out: &Path) -> Result<(), CeremonyError> {
     let folders = Folders {
         offline: out.join("offline"),
         online: out.join("online"),
@@ -144,9 +149,9 @@ fn write(founding: &Founding, out: &Path) -> Result<(), CeremonyError> {
     ] {
         std::fs::create_dir_all(folder).map_err(|error| CeremonyError::file(folder, &error))?;
     }
-    let ca = certificates(founding, &folders)?;
-    release(founding, ca, &folders)?;
-    director(founding, ca, &folders)?;
+    let ca = certificates(founding, custody, &folders)?;
+    release(founding, ca, custody, &folders)?;
+    director(founding, ca, custody, &folders)?;
     let fleet = json!({
         "schema": "redan.fleet/1",
         "fleet": founding.fleet,
@@ -154,15 +159,20 @@ fn write(founding: &Founding, out: &Path) -> Result<(), CeremonyError> {
         "ca_sha256": ca,
         "founded": founding.now,
     });
-    put(&folders.public.join("fleet.json"), fleet.to_string().as_bytes())
+    put(&folders.public.join("fleet.json"), fleet.to_string().as_bytes())?;
+    let decided = format!(
+        "founded fleet {} with {} holders, of whom {} must sign",
+        founding.fleet, founding.holders, founding.threshold
+    );
+    Transcript::open(&folders.public.join("transcript.jsonl"))?.note(founding.now, "init", None, &decided)
 }
 
 /// The fleet CA, its issuers, the server's first certificate, the first administrator's.
-fn certificates(founding: &Founding, folders: &Folders) -> Result<Digest, CeremonyError> {
+fn certificates(founding: &Founding, custody: &Custody, folders: &Folders) -> Result<Digest, CeremonyError> {
     let (fleet, now) = (&founding.fleet, founding.now);
     let ca = FleetCa::found(fleet.clone(), now)?;
     let anchor = ca.anchor()?;
-    write_private(&folders.offline.join("fleet-ca.key.pem"), ca.key_pem().as_bytes())?;
+    custody.save_text(&folders.offline, "fleet-ca.key.pem", &ca.key_pem())?;
     put(
         &folders.public.join("ca.pem"),
         pem::write_chain(&[anchor.root().clone()]).as_bytes(),
@@ -175,17 +185,11 @@ fn certificates(founding: &Founding, folders: &Folders) -> Result<Digest, Ceremo
         &[devices.certificate().clone()],
     )?;
     let servers = ca.issuer(IssuerKind::Server, now)?;
-    bundle(
-        &folders.offline.join("server-issuer.pem"),
-        servers.key(),
-        &[servers.certificate().clone()],
-    )?;
+    let text = pem::write_bundle(servers.key(), &[servers.certificate().clone()]);
+    custody.save_text(&folders.offline, "server-issuer.pem", &text)?;
     let operators = ca.issuer(IssuerKind::Operator, now)?;
-    bundle(
-        &folders.offline.join("operator-issuer.pem"),
-        operators.key(),
-        &[operators.certificate().clone()],
-    )?;
+    let text = pem::write_bundle(operators.key(), &[operators.certificate().clone()]);
+    custody.save_text(&folders.offline, "operator-issuer.pem", &text)?;
 
     let key = KeyFile::generate()?;
     let chain = servers.issue_for(&SpiffeId::Control(fleet.clone()), &key, now)?;
@@ -200,7 +204,12 @@ fn certificates(founding: &Founding, folders: &Folders) -> Result<Digest, Ceremo
     Ok(anchor.sha256())
 }
 
-fn release(founding: &Founding, ca: Digest, folders: &Folders) -> Result<(), CeremonyError> {
+fn release(
+    founding: &Founding,
+    ca: Digest,
+    custody: &Custody,
+    folders: &Folders,
+) -> Result<(), CeremonyError> {
     let offline = |purpose: &str| Role::make(purpose, founding.holders, founding.threshold);
     let components: Result<Vec<_>, CeremonyError> = founding
         .components
@@ -278,15 +287,20 @@ fn release(founding: &Founding, ca: Digest, folders: &Folders) -> Result<(), Cer
         &keys.policy,
         &keys.snapshot,
     ] {
-        role.save(&folders.offline)?;
+        role.save(&folders.offline, custody)?;
     }
     for (_, role) in &keys.components {
-        role.save(&folders.offline)?;
+        role.save(&folders.offline, custody)?;
     }
-    keys.timestamp.save(&folders.online)
+    keys.timestamp.save(&folders.online, &Custody::Plain)
 }
 
-fn director(founding: &Founding, ca: Digest, folders: &Folders) -> Result<(), CeremonyError> {
+fn director(
+    founding: &Founding,
+    ca: Digest,
+    custody: &Custody,
+    folders: &Folders,
+) -> Result<(), CeremonyError> {
     let keys = Role::make("director.root", founding.holders, founding.threshold)?;
     let online = [
         ("targets", Role::online("director.targets")?),
@@ -296,7 +310,7 @@ fn director(founding: &Founding, ca: Digest, folders: &Folders) -> Result<(), Ce
     let mut roles = BTreeMap::from([("root", keys.signers())]);
     for (name, role) in &online {
         roles.insert(name, role.signers());
-        role.save(&folders.online)?;
+        role.save(&folders.online, &Custody::Plain)?;
     }
     let spec = RootSpec {
         version: 1,
@@ -310,7 +324,7 @@ fn director(founding: &Founding, ca: Digest, folders: &Folders) -> Result<(), Ce
         &folders.public.join("director").join("1.root.json"),
         &sign(&root(&spec)?, &keys.all())?,
     )?;
-    keys.save(&folders.offline)
+    keys.save(&folders.offline, custody)
 }
 
 fn bundle(

@@ -1,73 +1,28 @@
 //! `redan-ceremony`: the air-gapped key tool.
 #![forbid(unsafe_code)]
 
-use clap::{Parser, Subcommand, ValueEnum};
+mod arguments;
+
+use arguments::{Arguments, At, Ceremony, Keeping, Making, ProfileArgument, Template};
+use clap::Parser as _;
 use redan_ceremony::CeremonyError;
+use redan_ceremony::assemble::assemble;
+use redan_ceremony::change::Change;
+use redan_ceremony::custody::{self, Custody, Opening};
+use redan_ceremony::difference::inspect;
 use redan_ceremony::found::{Founding, found};
 use redan_ceremony::issue::{Issuing, Whose, issue};
-use redan_protocol::{ComponentName, FleetId, OperatorName, PublisherName, UnixSeconds};
-use redan_publish::Profile;
+use redan_ceremony::present::{Present, put_new};
+use redan_ceremony::request::Request;
+use redan_ceremony::sign::{sign, signer};
+use redan_ceremony::transcript::Transcript;
+use redan_ceremony::verify::verify;
+use redan_protocol::{ComponentName, FleetId, PublisherName, UnixSeconds};
+use redan_publish::{Profile, PublicKey, Signers};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Found a fleet and keep its keys. Run it on a machine without a network.
-#[derive(Parser)]
-#[command(name = "redan-ceremony", version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Ceremony,
-}
-
-#[derive(Subcommand)]
-enum Ceremony {
-    /// Found a fleet: keys, TUF roots, fleet CA, first metadata.
-    Init {
-        /// `development` keeps keys in files with threshold 1, and can never become `production`.
-        #[arg(long)]
-        profile: ProfileArgument,
-        /// Name of the fleet, for example plant.example.
-        #[arg(long)]
-        fleet: FleetId,
-        /// A publisher; may be given several times.
-        #[arg(long = "publisher", required = true)]
-        publishers: Vec<PublisherName>,
-        /// A component to delegate, publisher/workload; may be given several times.
-        #[arg(long = "component")]
-        components: Vec<ComponentName>,
-        /// Key holders of each offline role [default: 1 in development, 3 in production].
-        #[arg(long)]
-        holders: Option<u32>,
-        /// How many of them must sign [default: 1 in development, 2 in production].
-        #[arg(long)]
-        threshold: Option<u32>,
-        /// Folder to write; must not exist. offline/ is for the custodians' media, online/ for the control server.
-        #[arg(long)]
-        out: PathBuf,
-    },
-    /// Make a key and certificate for an operator (7 days) or for the control server (90 days).
-    Issue {
-        /// For an operator of this name; without it, for the control server.
-        #[arg(long)]
-        operator: Option<OperatorName>,
-        /// The fleet's public/ folder.
-        #[arg(long)]
-        fleet_dir: PathBuf,
-        /// offline/operator-issuer.pem, or offline/server-issuer.pem.
-        #[arg(long)]
-        issuer: PathBuf,
-        /// File to write; must not exist.
-        #[arg(long)]
-        out: PathBuf,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ProfileArgument {
-    Development,
-    Production,
-}
 
 fn main() -> ExitCode {
     // Before anything is read. A kernel without seccomp cannot help; the machine has no network anyway, or it is the wrong one.
@@ -104,30 +59,37 @@ fn run(command: Ceremony) -> Result<String, CeremonyError> {
             components,
             holders,
             threshold,
+            keeping,
+            out,
+        } => init(
+            profile,
+            fleet,
+            (publishers, components),
+            (holders, threshold),
+            &keeping,
+            &out,
+        ),
+        Ceremony::Key {
+            purpose,
+            keeping,
             out,
         } => {
-            let (profile, default_holders, default_threshold) = match profile {
-                ProfileArgument::Development => (Profile::Development, 1, 1),
-                ProfileArgument::Production => (Profile::Production, 3, 2),
-            };
-            let founding = Founding {
-                fleet,
-                profile,
-                publishers,
-                components,
-                holders: holders.unwrap_or(default_holders),
-                threshold: threshold.unwrap_or(default_threshold),
-                now: now(),
-            };
-            if profile == Profile::Production && founding.threshold < 2 {
-                return Err(CeremonyError::Threshold);
-            }
-            found(&founding, &out)?;
+            let (private, public) = custody::make(&purpose, &keep(&keeping, true, 1)?, &out)?;
+            let (private, public) = (private.display(), public.display());
             Ok(format!(
-                "Founded fleet {} in {}.\n  offline/    custodians' keys: move each to its holder's medium\n  online/     \
-                 for redan-control fleet add\n  public/     roots and first metadata, for everyone\n  operators/  the first \
-                 administrator\n",
-                founding.fleet,
+                "Wrote {private} for its holder alone, and {public} for a request.\n"
+            ))
+        }
+        Ceremony::Rewrap {
+            key,
+            old_passphrase_file,
+            keeping,
+            out,
+        } => {
+            let key = Opening::new(old_passphrase_file.as_slice())?.key(&key)?;
+            custody::rewrap(&key, &keep(&keeping, true, 1)?, &out)?;
+            Ok(format!(
+                "Wrote {}. Destroy the old file and its copies.\n",
                 out.display()
             ))
         }
@@ -135,6 +97,7 @@ fn run(command: Ceremony) -> Result<String, CeremonyError> {
             operator,
             fleet_dir,
             issuer,
+            passphrase_file,
             out,
         } => {
             let issuing = Issuing {
@@ -143,13 +106,199 @@ fn run(command: Ceremony) -> Result<String, CeremonyError> {
                 issuer,
                 now: now(),
             };
-            let (id, expires) = issue(&issuing, &out)?;
+            let (id, expires) = issue(&issuing, &Opening::new(passphrase_file.as_slice())?, &out)?;
             let out = out.display();
             Ok(format!(
                 "Wrote key and certificate of {id} to {out}; it ends at {expires}.\n"
             ))
         }
+        Ceremony::Request(template) => request(template),
+        Ceremony::Inspect { at, request } => {
+            let request = Request::read(&request)?;
+            inspect(&request, &Present::read(&at.public, request.repository)?, now())
+        }
+        Ceremony::Sign {
+            at,
+            request,
+            key,
+            passphrase_file,
+            confirm,
+            out,
+        } => sign_one(&at, &request, &key, passphrase_file.as_slice(), confirm, &out),
+        Ceremony::Assemble {
+            at,
+            request,
+            signatures,
+        } => assemble_all(&at, &request, &signatures),
+        Ceremony::Verify { at } => verify(&at.public, &at.transcript(), now()),
     }
+}
+
+fn init(
+    profile: ProfileArgument,
+    fleet: FleetId,
+    (publishers, components): (Vec<PublisherName>, Vec<ComponentName>),
+    (holders, threshold): (Option<u32>, Option<u32>),
+    keeping: &Keeping,
+    out: &Path,
+) -> Result<String, CeremonyError> {
+    let (profile, default_holders, default_threshold) = match profile {
+        ProfileArgument::Development => (Profile::Development, 1, 1),
+        ProfileArgument::Production => (Profile::Production, 3, 2),
+    };
+    let founding = Founding {
+        fleet,
+        profile,
+        publishers,
+        components,
+        holders: holders.unwrap_or(default_holders),
+        threshold: threshold.unwrap_or(default_threshold),
+        now: now(),
+    };
+    let production = profile == Profile::Production;
+    if production && founding.threshold < 2 {
+        return Err(CeremonyError::Threshold);
+    }
+    if production && keeping.plain_keys {
+        return Err(CeremonyError::PlainKeys);
+    }
+    let custody = keep(keeping, production, founding.holders)?;
+    found(&founding, &custody, out)?;
+    Ok(format!(
+        "Founded fleet {} in {}.\n  offline/    custodians' keys: move each to its holder's medium\n  online/     \
+         for redan-control fleet add\n  public/     roots, first metadata and transcript, for everyone\n  operators/  the first \
+         administrator\n",
+        founding.fleet,
+        out.display()
+    ))
+}
+
+/// How new keys are kept: plain if that was said, or if nothing was and nothing is wanted.
+fn keep(keeping: &Keeping, wanted: bool, holders: u32) -> Result<Custody, CeremonyError> {
+    if keeping.plain_keys || (!wanted && keeping.passphrase_files.is_empty()) {
+        return Ok(Custody::Plain);
+    }
+    custody::choose(&keeping.passphrase_files, holders)
+}
+
+fn request(template: Template) -> Result<String, CeremonyError> {
+    let public = |paths: &[PathBuf]| -> Result<Vec<PublicKey>, CeremonyError> {
+        let read: Result<Vec<_>, _> = paths.iter().map(|path| PublicKey::load(path)).collect();
+        Ok(read?.into_iter().map(|(key, _)| key).collect())
+    };
+    let (change, making): (Change, Making) = match template {
+        Template::AddHolder {
+            role,
+            keys,
+            threshold,
+            making,
+        } => {
+            let keys = public(&keys)?;
+            (
+                Change::AddHolder {
+                    role,
+                    keys,
+                    threshold,
+                },
+                making,
+            )
+        }
+        Template::RemoveHolder {
+            role,
+            ids,
+            threshold,
+            making,
+        } => (Change::RemoveHolder { role, ids, threshold }, making),
+        Template::RevokeOnline { keys, making } => {
+            let one = |(role, path): (String, PathBuf)| Ok((role, PublicKey::load(&path)?.0));
+            let keys: Result<Vec<_>, CeremonyError> = keys.into_iter().map(one).collect();
+            (Change::RevokeOnline { keys: keys? }, making)
+        }
+        Template::Rotate { role, making } => (Change::Rotate { role }, making),
+        Template::Delegate {
+            component,
+            keys,
+            threshold,
+            making,
+        } => {
+            let keys = public(&keys)?;
+            let signers = Signers { keys, threshold };
+            (Change::Delegate { component, signers }, making)
+        }
+        Template::Snapshot { making } => (Change::Snapshot, making),
+    };
+    let now = now();
+    let present = Present::read(&making.at.public, making.repository)?;
+    let request = change.request(&present, making.days, now)?;
+    let text = inspect(&request, &present, now)?;
+    let mut transcript = Transcript::open(&making.at.transcript())?;
+    fresh(&making.out)?;
+    let decided = format!(
+        "requested a new {} of the {} repository",
+        request.role, request.repository
+    );
+    transcript.note(now, "request", Some(request.sha256()?), &decided)?;
+    request.write(&making.out)?;
+    Ok(text)
+}
+
+fn sign_one(
+    at: &At,
+    request: &Path,
+    key: &Path,
+    passphrase_files: &[PathBuf],
+    confirm: Option<String>,
+    out: &Path,
+) -> Result<String, CeremonyError> {
+    let now = now();
+    let request = Request::read(request)?;
+    let present = Present::read(&at.public, request.repository)?;
+    let checked = request.check(&present, now)?;
+    let key = Opening::new(passphrase_files)?.key(key)?;
+    signer(&request, &checked, &key)?;
+    let typed = match confirm {
+        Some(typed) => typed,
+        None if custody::somebody() => {
+            drop(std::io::stderr().write_all(inspect(&request, &present, now)?.as_bytes()));
+            custody::ask_openly("Type the first 8 characters of the payload's sha256 to sign: ")?
+        }
+        None => return Err(CeremonyError::Unconfirmed),
+    };
+    let signature = sign(&request, &checked, &key, &typed)?;
+    let mut transcript = Transcript::open(&at.transcript())?;
+    fresh(out)?;
+    let decided = format!("{} signed {} {}", signature.keyid, request.role, checked.version);
+    transcript.note(now, "sign", Some(checked.sha256), &decided)?;
+    signature.write(out)?;
+    Ok(format!(
+        "Signed {} {} as {}.\n",
+        request.role, checked.version, signature.keyid
+    ))
+}
+
+fn assemble_all(at: &At, request: &Path, signatures: &[PathBuf]) -> Result<String, CeremonyError> {
+    let now = now();
+    let request = Request::read(request)?;
+    let present = Present::read(&at.public, request.repository)?;
+    let checked = request.check(&present, now)?;
+    let assembled = assemble(&request, &checked, signatures, &present, now)?;
+    let mut transcript = Transcript::open(&at.transcript())?;
+    let out = present.folder.join(&assembled.name);
+    fresh(&out)?;
+    let decided = format!("assembled {}/{}", request.repository, assembled.name);
+    transcript.note(now, "assemble", Some(checked.sha256), &decided)?;
+    put_new(&out, &assembled.bytes)?;
+    Ok(format!("Wrote {}. A device would take it.\n", out.display()))
+}
+
+/// Refuses a file that is there before anything is written down about it.
+fn fresh(out: &Path) -> Result<(), CeremonyError> {
+    if out.symlink_metadata().is_ok() {
+        return Err(CeremonyError::Exists {
+            path: out.display().to_string(),
+        });
+    }
+    Ok(())
 }
 
 fn now() -> UnixSeconds {

@@ -171,7 +171,7 @@ impl Server {
     }
 
     /// A file of the release repository; `None`: there is none.
-    async fn release_file(&mut self, name: &str) -> Result<Option<Vec<u8>>, CliError> {
+    pub(crate) async fn release_file(&mut self, name: &str) -> Result<Option<Vec<u8>>, CliError> {
         let (status, body) = self
             .send("GET", &format!("/v1/release/{name}"), Bytes::new())
             .await?;

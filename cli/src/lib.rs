@@ -16,5 +16,6 @@ pub mod access;
 pub mod error;
 pub mod operate;
 pub mod publish;
+pub mod release;
 pub mod show;
 pub mod sign;

@@ -5,7 +5,8 @@ use clap::{Parser, Subcommand};
 use redan::access::{Access, read_text};
 use redan::error::CliError;
 use redan::operate::{self, WaveArgument};
-use redan::{publish, show};
+use redan::sign::Keys;
+use redan::{publish, release, show};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
 use redan_protocol::{ComponentName, DeviceId, ReleaseCounter, Seconds, SetId};
 use redan_trust::release_set::Ring;
@@ -62,9 +63,8 @@ enum Task {
         /// Hardware class it was built for; may be given several times; none: any.
         #[arg(long)]
         hardware: Vec<String>,
-        /// Key file of the component role or the snapshot role; may be given several times.
-        #[arg(long = "key", required = true)]
-        keys: Vec<PathBuf>,
+        #[command(flatten)]
+        keys: Keys,
     },
     /// The fleet policy.
     #[command(subcommand)]
@@ -72,6 +72,9 @@ enum Task {
     /// Release sets.
     #[command(subcommand)]
     Set(SetTask),
+    /// What a key ceremony assembled, or needs.
+    #[command(subcommand)]
+    Release(ReleaseTask),
     /// Devices.
     #[command(subcommand)]
     Device(DeviceTask),
@@ -93,9 +96,8 @@ enum PolicyTask {
     Publish {
         /// The policy document.
         file: PathBuf,
-        /// Key file of the policy role or the snapshot role; may be given several times.
-        #[arg(long = "key", required = true)]
-        keys: Vec<PathBuf>,
+        #[command(flatten)]
+        keys: Keys,
     },
 }
 
@@ -114,9 +116,24 @@ enum SetTask {
         /// A set devices may go back to; may be given several times.
         #[arg(long = "rollback-set")]
         rollback_sets: Vec<SetId>,
-        /// Key file of the plan role or the snapshot role; may be given several times.
-        #[arg(long = "key", required = true)]
-        keys: Vec<PathBuf>,
+        #[command(flatten)]
+        keys: Keys,
+    },
+}
+
+#[derive(Subcommand)]
+enum ReleaseTask {
+    /// Upload new roots and targets files of the release repository, with a snapshot signed here.
+    Upload {
+        /// The public/release folder that redan-ceremony assemble wrote to.
+        folder: PathBuf,
+        #[command(flatten)]
+        keys: Keys,
+    },
+    /// Bring the server's present metadata into a folder, for the next ceremony.
+    Fetch {
+        /// The public/release folder to carry to the custodians.
+        folder: PathBuf,
     },
 }
 
@@ -292,6 +309,10 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
             rollback_sets,
             keys,
         }) => publish::set(access, id, &members, rings, rollback_sets, &keys).await,
+        Task::Release(ReleaseTask::Upload { folder, keys }) => {
+            release::upload(access, &folder, &keys.open()?).await
+        }
+        Task::Release(ReleaseTask::Fetch { folder }) => release::fetch(access, &folder).await,
         Task::Device(DeviceTask::Admit { request, labels, out }) => {
             operate::admit(access, &request, &labels, &out).await
         }

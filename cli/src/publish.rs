@@ -2,7 +2,7 @@
 
 use crate::access::{Access, read_text};
 use crate::error::CliError;
-use crate::sign::{keys, publish_target, upload};
+use crate::sign::{Keys, publish_target, upload};
 use redan_policy::{parse_ask, parse_fleet};
 use redan_protocol::{ComponentName, Digest, Permille, ReleaseCounter, Seconds, SetId};
 use redan_publish::component::{Interfaces, check};
@@ -11,7 +11,7 @@ use redan_trust::custom::{ASK_LEN_MAX, ComponentRecord, ReleaseCustom};
 use redan_trust::release_set::{Member, ReleaseSet, Ring, SetSchema};
 use redan_trust::{POLICY_PATH, plan_path};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Lifetimes of the signing roles (10-trust).
 const COMPONENT_LIFE: Seconds = Seconds::new(180 * 86_400);
@@ -47,10 +47,10 @@ pub async fn component(
     ask: &Path,
     counter: ReleaseCounter,
     hardware: Vec<String>,
-    key_files: &[PathBuf],
+    keys: &Keys,
 ) -> Result<Value, CliError> {
     let (bytes, text, parsed, _) = check_files(wasm, ask)?;
-    let keys = keys(key_files)?;
+    let keys = keys.open()?;
     let mut server = access.connect().await?;
     let member = Member {
         component: parsed.name().clone(),
@@ -91,10 +91,10 @@ pub async fn component(
 }
 
 /// Signs and uploads the fleet policy.
-pub async fn policy(access: &Access, file: &Path, key_files: &[PathBuf]) -> Result<Value, CliError> {
+pub async fn policy(access: &Access, file: &Path, keys: &Keys) -> Result<Value, CliError> {
     let text = read_text(file)?;
     let parsed = parse_fleet(&file.display().to_string(), &text)?;
-    let keys = keys(key_files)?;
+    let keys = keys.open()?;
     let mut server = access.connect().await?;
     let bytes = text.into_bytes();
     let digest = Digest::of(&bytes);
@@ -136,9 +136,9 @@ pub async fn set(
     members: &[(ComponentName, semver::Version)],
     rings: Vec<Ring>,
     rollback_sets: Vec<SetId>,
-    key_files: &[PathBuf],
+    keys: &Keys,
 ) -> Result<Value, CliError> {
-    let keys = keys(key_files)?;
+    let keys = keys.open()?;
     let mut server = access.connect().await?;
     let release = server.release().await?;
     let mut found = Vec::new();

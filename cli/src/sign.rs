@@ -4,24 +4,56 @@ use crate::access::{Server, now};
 use crate::error::CliError;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use clap::Args;
 use redan_protocol::Seconds;
-use redan_publish::SigningKey;
 use redan_publish::metadata::{sign, snapshot, targets};
+use redan_publish::{Passphrase, SigningKey};
 use redan_trust::Claimed;
-use redan_trust::metadata::{Targets, file_name};
+use redan_trust::metadata::{Root, Targets, file_name};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A release snapshot lives 90 days (10-trust).
-const SNAPSHOT_LIFE: Seconds = Seconds::new(90 * 86_400);
+pub(crate) const SNAPSHOT_LIFE: Seconds = Seconds::new(90 * 86_400);
 
-/// Loads key files.
-pub fn keys(paths: &[PathBuf]) -> Result<Vec<SigningKey>, CliError> {
-    Ok(paths
-        .iter()
-        .map(|path| SigningKey::load(path))
-        .collect::<Result<_, _>>()?)
+/// The key files of who signs, and the files with their passphrases.
+#[derive(Args, Clone, Debug)]
+pub struct Keys {
+    /// Key file of the signed role or of the snapshot role; may be given several times.
+    #[arg(long = "key", required = true)]
+    keys: Vec<PathBuf>,
+    /// File with the passphrase of wrapped keys, of one line and mode 0600; may be given several times, each key is tried with each.
+    #[arg(long = "passphrase-file")]
+    passphrases: Vec<PathBuf>,
+}
+
+impl Keys {
+    /// Reads them.
+    pub fn open(&self) -> Result<Vec<SigningKey>, CliError> {
+        let read: Result<Vec<_>, _> = self
+            .passphrases
+            .iter()
+            .map(|path| Passphrase::read(path))
+            .collect();
+        let passphrases = read?;
+        let open = |path: &PathBuf| SigningKey::open(path, &passphrases);
+        Ok(self.keys.iter().map(open).collect::<Result<_, _>>()?)
+    }
+}
+
+/// Those of the keys that a role of a root names.
+pub(crate) fn root_signers<'a>(
+    keys: &'a [SigningKey],
+    root: &Root,
+    role: &str,
+) -> Result<Vec<&'a SigningKey>, CliError> {
+    let named = root.roles.get(role).ok_or_else(|| {
+        CliError::Metadata(redan_trust::TufError::Unlisted {
+            role: role.to_owned(),
+        })
+    })?;
+    signers(keys, &publics(&named.keyids, &root.keys), named.threshold, role)
 }
 
 /// Those of the keys that a role names; an error when there are too few for its threshold.
@@ -84,26 +116,23 @@ pub async fn publish_target(
         delegated.threshold,
         role,
     )?;
-    let root = release.root();
-    let named = root.roles.get("snapshot").ok_or_else(unlisted)?;
-    let snapshot_signers = signers(
-        keys,
-        &publics(&named.keyids, &root.keys),
-        named.threshold,
-        "snapshot",
-    )?;
+    let snapshot_signers = root_signers(keys, release.root(), "snapshot")?;
 
     let mut files = BTreeMap::new();
     for file in release.snapshot().meta.keys() {
         let name = file.trim_end_matches(".json");
         files.insert(file.clone(), server.role(&release, name).await?);
     }
-    let (version, old) = files.get(&format!("{role}.json")).cloned().ok_or_else(unlisted)?;
-    let old = Claimed::<Targets>::parse(&old)
-        .map_err(|_| CliError::Answer("a targets role"))?
-        .into_peeked();
+    // A component that was delegated after the founding signs its first file here.
+    let (version, old) = match files.get(&format!("{role}.json")) {
+        Some((version, old)) => {
+            let old = Claimed::<Targets>::parse(old).map_err(|_| CliError::Answer("a targets role"))?;
+            (*version, old.into_peeked().targets)
+        }
+        None => (0, BTreeMap::new()),
+    };
     let mut entries: BTreeMap<String, Value> = BTreeMap::new();
-    for (path, entry) in &old.targets {
+    for (path, entry) in &old {
         let mut value = json!({"length": entry.length, "hashes": entry.hashes});
         if let (Some(custom), Value::Object(map)) = (&entry.custom, &mut value) {
             map.insert("custom".into(), custom.clone());

@@ -35,7 +35,8 @@ pub async fn direct(
     let release = timestamp_version(&state.release);
     let old = state.director.get(device);
     let same = old.is_some_and(|row| row.set == set && row.rollout == rollout);
-    if old.is_some_and(|row| same && row.release == release && now < row.made.after(RENEW)) {
+    let ours = old.is_some_and(|row| signed_by_present_keys(fleet, row));
+    if old.is_some_and(|row| same && ours && row.release == release && now < row.made.after(RENEW)) {
         return Ok(());
     }
     let sequence = match old {
@@ -76,6 +77,18 @@ pub async fn direct(
     fleet.commit(state, now, "server", vec![put], &[]).await?;
     state.director.insert(device.clone(), row);
     Ok(())
+}
+
+/// Whether files were signed by the keys this server has now: after a key was replaced, devices refuse those of the one before.
+fn signed_by_present_keys(fleet: &Fleet, row: &DirectorRow) -> bool {
+    let keys = &fleet.keys;
+    [
+        (&row.targets, &keys.director_targets),
+        (&row.snapshot, &keys.director_snapshot),
+        (&row.timestamp, &keys.director_timestamp),
+    ]
+    .iter()
+    .all(|(file, key)| file.contains(&key.public().id))
 }
 
 /// The members of a set as directed targets: lengths, hashes and records as release signers said.

@@ -155,6 +155,8 @@ pub struct Fleet {
     pub release_root: String,
     /// The director's root.
     pub director_root: String,
+    /// All roots of the director repository by file name, as the ceremony's folder held them at the start.
+    pub director_roots: BTreeMap<String, Vec<u8>>,
     store: Store,
     /// Open connections of its devices.
     pub(crate) live: Live,
@@ -195,6 +197,8 @@ impl Fleet {
         };
         let release_root = read(public.join("release/1.root.json"))?;
         let director_root = read(public.join("director/1.root.json"))?;
+        let mut director_roots = crate::keys::read(&public.join("director"))?;
+        director_roots.retain(|name, _| name.ends_with(".root.json"));
         let artifacts_folder = folder.join("artifacts");
         std::fs::create_dir_all(&artifacts_folder)
             .map_err(|error| ServerError::file(&artifacts_folder, &error))?;
@@ -212,6 +216,7 @@ impl Fleet {
             artifacts,
             release_root,
             director_root,
+            director_roots,
             store,
             live: Live::default(),
             state: Mutex::new(state),
@@ -253,14 +258,19 @@ impl Fleet {
         self.certificates().into_iter().filter(soon).collect()
     }
 
-    /// The first time: takes the ceremony's metadata over and signs the first timestamp.
+    /// The first time: takes the ceremony's metadata over and signs the first timestamp. Later: the roots that were put there since.
+    /// A root that replaces a stolen online key comes with the new key, by hand and with the server down: uploaded to the old one,
+    /// the old key would have to sign for it.
     async fn first_metadata(&self, public: &Path, now: UnixSeconds) -> Result<(), ServerError> {
         let mut state = self.state.lock().await;
-        if !state.release.is_empty() {
-            return Ok(());
-        }
         let folder = public.join("release");
-        let files = crate::keys::read(&folder)?;
+        let mut files = crate::keys::read(&folder)?;
+        if !state.release.is_empty() {
+            files.retain(|name, _| name.ends_with(".root.json") && !state.release.contains_key(name));
+            if files.is_empty() {
+                return Ok(());
+            }
+        }
         let accepted = crate::release::accept(self, &state.release, files, now).map_err(|refused| {
             let path = folder.display().to_string();
             ServerError::File {
@@ -268,18 +278,18 @@ impl Fleet {
                 what: refused.detail.unwrap_or_else(|| refused.code.to_string()),
             }
         })?;
+        let (action, subject) = if state.release.is_empty() {
+            (Action::FleetAdded, self.id.to_string())
+        } else {
+            let names: Vec<&str> = accepted.keys().map(String::as_str).collect();
+            (Action::ReleasePublished, names.join(" "))
+        };
         let puts = accepted
             .iter()
             .map(|(name, bytes)| Put::bytes("release", name, bytes.clone()))
             .collect();
-        self.commit(
-            &mut state,
-            now,
-            "local",
-            puts,
-            &[(Action::FleetAdded, self.id.to_string())],
-        )
-        .await?;
+        self.commit(&mut state, now, "local", puts, &[(action, subject)])
+            .await?;
         state.release.extend(accepted);
         Ok(())
     }

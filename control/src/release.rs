@@ -54,7 +54,11 @@ pub fn accept(fleet: &Fleet, present: &Files, uploaded: Files, now: UnixSeconds)
             "the upload has no snapshot and there is none yet",
         )
     })?;
-    if newest(present).is_some_and(|(old, _)| old >= version) {
+    // A new root needs no new snapshot, unless it changes whose signature that needs: then the walk says so.
+    let new_root = uploaded
+        .keys()
+        .any(|name| name.ends_with(".root.json") && !present.contains_key(name));
+    if !new_root && newest(present).is_some_and(|(old, _)| old >= version) {
         let detail = "the upload has no newer snapshot; fetch the present metadata and sign again";
         return Err(Refused::because(Code::Conflict, detail));
     }

@@ -169,8 +169,8 @@ async fn release_file(fleet: &Fleet, file: &str) -> Result<Response<Body>, Refus
 }
 
 async fn director_file(fleet: &Fleet, device: &DeviceId, file: &str) -> Result<Response<Body>, Refused> {
-    if file == "1.root.json" {
-        return Ok(metadata(fleet.director_root.clone().into_bytes()));
+    if let Some(root) = fleet.director_roots.get(file) {
+        return Ok(metadata(root.clone()));
     }
     let state = fleet.state.lock().await;
     let row = state

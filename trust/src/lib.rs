@@ -24,6 +24,7 @@ pub mod metadata;
 pub mod plan;
 pub mod record;
 pub mod refusal;
+pub mod rehearse;
 pub mod release_set;
 pub mod repository;
 pub mod statement;

@@ -163,6 +163,11 @@ impl Refresh {
         })
     }
 
+    /// The newest root so far, for [`crate::rehearse`].
+    pub(crate) fn into_root(self) -> Verified<Root> {
+        self.root
+    }
+
     /// What to do where the refresh stands; `None` when that was done from what is stored.
     fn next(&mut self) -> Result<Option<Step>, TufError> {
         match self.at {
@@ -535,14 +540,14 @@ fn within(bytes: Vec<u8>, path: &str, limit: ByteCount) -> Result<Vec<u8>, TufEr
     })
 }
 
-fn parse<T: Metadata>(bytes: &[u8], role: &str) -> Result<Claimed<T>, TufError> {
+pub(crate) fn parse<T: Metadata>(bytes: &[u8], role: &str) -> Result<Claimed<T>, TufError> {
     Claimed::parse(bytes).map_err(|source| TufError::Malformed {
         role: role.into(),
         source,
     })
 }
 
-fn signatures(role: &str, source: TooFewSignatures) -> TufError {
+pub(crate) fn signatures(role: &str, source: TooFewSignatures) -> TufError {
     TufError::Signatures {
         role: role.into(),
         source,
@@ -553,7 +558,7 @@ fn damaged(role: &str) -> TufError {
     TufError::Damaged { role: role.into() }
 }
 
-fn exact(metadata: &impl Metadata, role: &str, wanted: u64) -> Result<(), TufError> {
+pub(crate) fn exact(metadata: &impl Metadata, role: &str, wanted: u64) -> Result<(), TufError> {
     let offered = metadata.version();
     if offered == wanted {
         Ok(())
@@ -566,7 +571,7 @@ fn exact(metadata: &impl Metadata, role: &str, wanted: u64) -> Result<(), TufErr
     }
 }
 
-fn unexpired(metadata: &impl Metadata, role: &str, now: UnixSeconds) -> Result<(), TufError> {
+pub(crate) fn unexpired(metadata: &impl Metadata, role: &str, now: UnixSeconds) -> Result<(), TufError> {
     let expired = metadata.expires();
     if now < expired {
         Ok(())

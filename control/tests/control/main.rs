@@ -9,6 +9,7 @@
 mod artifacts;
 mod audit;
 mod certificates;
+mod ceremony;
 mod checkin;
 mod enrolment;
 mod limits;

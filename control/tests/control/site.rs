@@ -1,6 +1,7 @@
 //! A fleet, its server in this process, and people and devices who call it.
 
 use bytes::Bytes;
+use redan_ceremony::custody::Custody;
 use redan_ceremony::found::{Founding, found};
 use redan_control::config::Config;
 use redan_control::error::ServerError;
@@ -45,7 +46,7 @@ pub(crate) fn ceremony_at(name: &str, out: &Path, now: UnixSeconds) {
         threshold: 1,
         now,
     };
-    found(&founding, out).unwrap();
+    found(&founding, &Custody::Plain, out).unwrap();
 }
 
 /// A server with one fleet.

@@ -16,10 +16,12 @@ pub mod component;
 pub mod director;
 pub mod key;
 pub mod metadata;
+pub mod wrap;
 
 pub use director::{Directed, DirectorExpiry, DirectorFiles, DirectorKeys, director};
 pub use key::{PublicKey, SigningKey};
 pub use metadata::{Delegation, Profile, RootSpec, Signers};
+pub use wrap::Passphrase;
 
 use redan_protocol::Code;
 use std::path::Path;
@@ -61,6 +63,31 @@ pub enum PublishError {
         /// The file.
         path: String,
     },
+    /// A key file under a passphrase that was not given.
+    #[error("{path} is wrapped with a passphrase, and none was given")]
+    Wrapped {
+        /// The file.
+        path: String,
+    },
+    /// Another passphrase than the file was wrapped with.
+    #[error("the passphrase does not open {path}")]
+    Passphrase {
+        /// The file.
+        path: String,
+    },
+    /// A passphrase nobody can wrap or open anything with.
+    #[error(
+        "a passphrase is one line of at most {} bytes, and to wrap a key at least {} characters",
+        crate::wrap::PASSPHRASE_LEN_MAX,
+        crate::wrap::PASSPHRASE_CHARS_MIN
+    )]
+    PassphraseForm,
+    /// Not a public key file.
+    #[error("{path} is not a public key file of this version")]
+    PublicKey {
+        /// The file.
+        path: String,
+    },
     /// A file that cannot be read or written.
     #[error("{path}: {what}")]
     File {
@@ -94,9 +121,15 @@ impl PublishError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Component { code, .. } => *code,
-            Self::Date | Self::Threshold { .. } | Self::KeyId { .. } | Self::Keys | Self::Key { .. } => {
-                Code::BadRequest
-            }
+            Self::Date
+            | Self::Threshold { .. }
+            | Self::KeyId { .. }
+            | Self::Keys
+            | Self::Key { .. }
+            | Self::PublicKey { .. }
+            | Self::Wrapped { .. }
+            | Self::PassphraseForm => Code::BadRequest,
+            Self::Passphrase { .. } => Code::NotAuthorised,
             Self::KeyMode { .. } | Self::File { .. } => Code::DiskFailed,
             Self::Crypto => Code::Internal,
         }
@@ -110,6 +143,14 @@ impl PublishError {
             Self::Keys => "name each key once with --key",
             Self::KeyMode { .. } => "make the file readable by its owner alone: chmod 600",
             Self::Key { .. } => "name a file made by redan-ceremony",
+            Self::PublicKey { .. } => "name a .public.json file made by redan-ceremony key",
+            Self::Wrapped { .. } => {
+                "name the file that holds its passphrase with --passphrase-file; a key that signs unattended is plain"
+            }
+            Self::Passphrase { .. } => {
+                "give the passphrase this key was wrapped with; if it is right, the file was changed: take another copy"
+            }
+            Self::PassphraseForm => "write four or more random words in one line",
             Self::File { .. } => "check that the file exists and may be read or written",
             other => other.code().remedy(),
         }

@@ -61,7 +61,8 @@ pub struct Delegation {
 /// A signed file.
 pub type File = Vec<u8>;
 
-fn date(at: UnixSeconds) -> Result<String, PublishError> {
+/// A date as metadata writes it: UTC, whole seconds.
+pub fn date(at: UnixSeconds) -> Result<String, PublishError> {
     let seconds = i64::try_from(at.get()).map_err(|_| PublishError::Date)?;
     let date = OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| PublishError::Date)?;
     date.format(&Rfc3339).map_err(|_| PublishError::Date)
@@ -221,6 +222,16 @@ pub(crate) fn set(object: &mut Value, name: &str, value: Value) {
     }
 }
 
+/// The bytes signatures are over.
+pub fn canonical(signed: &Value) -> Result<Vec<u8>, PublishError> {
+    redan_policy::canonical::of(signed).map_err(|_| PublishError::Crypto)
+}
+
+/// One signature by itself, for signers who sign one after another: hexadecimal, to be put under `signed` by whoever has enough.
+pub fn detached(signed: &Value, key: &SigningKey) -> Result<String, PublishError> {
+    Ok(hex::encode(key.sign(&canonical(signed)?)))
+}
+
 /// Signs. Refuses to sign twice with one key.
 pub fn sign(signed: &Value, keys: &[&SigningKey]) -> Result<File, PublishError> {
     let envelope = envelope(signed, keys)?;
@@ -229,7 +240,7 @@ pub fn sign(signed: &Value, keys: &[&SigningKey]) -> Result<File, PublishError> 
 
 /// The same, as a value: for documents that travel inside others.
 pub fn envelope(signed: &Value, keys: &[&SigningKey]) -> Result<Value, PublishError> {
-    let canonical = redan_policy::canonical::of(signed).map_err(|_| PublishError::Crypto)?;
+    let canonical = canonical(signed)?;
     let mut signatures = BTreeMap::new();
     for key in keys {
         signatures.insert(key.public().id, hex::encode(key.sign(&canonical)));

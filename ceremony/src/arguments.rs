@@ -1,0 +1,265 @@
+//! What can be asked of `redan-ceremony`, as `--help` shows it.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use redan_ceremony::present::RepositoryName;
+use redan_protocol::{ComponentName, FleetId, OperatorName, PublisherName};
+use std::path::PathBuf;
+
+/// Found a fleet, keep its keys, and change them: file in, file out. Run it on a machine without a network.
+///
+/// A change goes: request, then inspect and sign by one holder after another, each with a copy of the public folder of their own,
+/// then assemble. docs/ceremony.md has examples.
+#[derive(Parser)]
+#[command(name = "redan-ceremony", version)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Ceremony,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Ceremony {
+    /// Found a fleet: keys, TUF roots, fleet CA, first metadata.
+    Init {
+        /// `development` keeps keys in files with threshold 1, and can never become `production`.
+        #[arg(long)]
+        profile: ProfileArgument,
+        /// Name of the fleet, for example plant.example.
+        #[arg(long)]
+        fleet: FleetId,
+        /// A publisher; may be given several times.
+        #[arg(long = "publisher", required = true)]
+        publishers: Vec<PublisherName>,
+        /// A component to delegate, publisher/workload; may be given several times.
+        #[arg(long = "component")]
+        components: Vec<ComponentName>,
+        /// Key holders of each offline role [default: 1 in development, 3 in production].
+        #[arg(long)]
+        holders: Option<u32>,
+        /// How many of them must sign [default: 1 in development, 2 in production].
+        #[arg(long)]
+        threshold: Option<u32>,
+        #[command(flatten)]
+        keeping: Keeping,
+        /// Folder to write; must not exist. offline/ is for the custodians' media, online/ for the control server.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Make a key: a private half for its holder, a public half for a request.
+    Key {
+        /// What it is for, for example release.root-4, component.acme.thermo-1, or release.timestamp.
+        #[arg(long)]
+        purpose: String,
+        #[command(flatten)]
+        keeping: Keeping,
+        /// Folder to write <purpose>.key.json and <purpose>.public.json to.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Write a key again under another passphrase.
+    Rewrap {
+        /// The key file.
+        #[arg(long)]
+        key: PathBuf,
+        /// File with the present passphrase; without it, it is asked for.
+        #[arg(long)]
+        old_passphrase_file: Option<PathBuf>,
+        #[command(flatten)]
+        keeping: Keeping,
+        /// File to write; must not exist.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Make a key and certificate for an operator (7 days) or for the control server (90 days).
+    Issue {
+        /// For an operator of this name; without it, for the control server.
+        #[arg(long)]
+        operator: Option<OperatorName>,
+        /// The fleet's public/ folder.
+        #[arg(long)]
+        fleet_dir: PathBuf,
+        /// operator-issuer.pem or server-issuer.pem of offline/, or either with .sealed.
+        #[arg(long)]
+        issuer: PathBuf,
+        /// File with the issuer's passphrase; without it, it is asked for.
+        #[arg(long)]
+        passphrase_file: Option<PathBuf>,
+        /// File to write; must not exist.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Make metadata for others to sign, and say what it changes.
+    #[command(subcommand)]
+    Request(Template),
+    /// Say what a request is and changes, held against your own copy of the public folder.
+    Inspect {
+        #[command(flatten)]
+        at: At,
+        /// The request.
+        #[arg(long)]
+        request: PathBuf,
+    },
+    /// Sign a request with one key. Type, or give, the first 8 characters of its digest.
+    Sign {
+        #[command(flatten)]
+        at: At,
+        /// The request.
+        #[arg(long)]
+        request: PathBuf,
+        /// Your key.
+        #[arg(long)]
+        key: PathBuf,
+        /// File with its passphrase; without it, it is asked for.
+        #[arg(long)]
+        passphrase_file: Option<PathBuf>,
+        /// First 8 characters of the payload's sha256, as you read them elsewhere; without it, they are asked for.
+        #[arg(long)]
+        confirm: Option<String>,
+        /// File to write the signature to; must not exist.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Collect signatures, prove that a device would take the result, and write it into the public folder.
+    Assemble {
+        #[command(flatten)]
+        at: At,
+        /// The request.
+        #[arg(long)]
+        request: PathBuf,
+        /// A signature; may be given several times.
+        #[arg(long = "signature", required = true)]
+        signatures: Vec<PathBuf>,
+    },
+    /// Walk a whole public folder as a device would, and check its transcript's chain.
+    Verify {
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+/// What to request.
+#[derive(Subcommand)]
+pub(crate) enum Template {
+    /// New holders of a role that people sign: root, targets, snapshot, plan, policy, component.<publisher>.<workload>.
+    AddHolder {
+        /// The role.
+        #[arg(long)]
+        role: String,
+        /// A public key file; may be given several times.
+        #[arg(long = "key", required = true)]
+        keys: Vec<PathBuf>,
+        /// How many must sign from now on [default: as before].
+        #[arg(long)]
+        threshold: Option<u32>,
+        #[command(flatten)]
+        making: Making,
+    },
+    /// Holders who leave, or lost their key.
+    RemoveHolder {
+        /// The role.
+        #[arg(long)]
+        role: String,
+        /// The id of a key, or its first 8 characters or more; may be given several times.
+        #[arg(long = "key-id", required = true)]
+        ids: Vec<String>,
+        /// How many must sign from now on [default: as before].
+        #[arg(long)]
+        threshold: Option<u32>,
+        #[command(flatten)]
+        making: Making,
+    },
+    /// Emergency: new keys in the place of all keys of roles the control server signs.
+    RevokeOnline {
+        /// Role and public key file, for example timestamp=release.timestamp.public.json; may be given several times.
+        #[arg(long = "key", required = true, value_parser = role_and_key)]
+        keys: Vec<(String, PathBuf)>,
+        #[command(flatten)]
+        making: Making,
+    },
+    /// The same again with a new expiry: root, targets, or a delegated role.
+    Rotate {
+        /// The role.
+        #[arg(long)]
+        role: String,
+        #[command(flatten)]
+        making: Making,
+    },
+    /// A component's own role, after the founding.
+    Delegate {
+        /// publisher/workload
+        #[arg(long)]
+        component: ComponentName,
+        /// A signer's public key file; may be given several times.
+        #[arg(long = "key", required = true)]
+        keys: Vec<PathBuf>,
+        /// How many must sign.
+        #[arg(long)]
+        threshold: u32,
+        #[command(flatten)]
+        making: Making,
+    },
+    /// A snapshot of the newest files of every role; devices see a new targets file only through one.
+    Snapshot {
+        #[command(flatten)]
+        making: Making,
+    },
+}
+
+/// Where the fleet's public folder and the transcript are.
+#[derive(Args)]
+pub(crate) struct At {
+    /// The fleet's public/ folder: your own copy, not one that came with the request.
+    #[arg(long)]
+    pub(crate) public: PathBuf,
+    /// Where decisions are written down [default: transcript.jsonl in the public folder].
+    #[arg(long)]
+    pub(crate) transcript: Option<PathBuf>,
+}
+
+impl At {
+    /// The transcript's file.
+    pub(crate) fn transcript(&self) -> PathBuf {
+        let usual = || self.public.join("transcript.jsonl");
+        self.transcript.clone().unwrap_or_else(usual)
+    }
+}
+
+/// What every request needs.
+#[derive(Args)]
+pub(crate) struct Making {
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// Which repository.
+    #[arg(long, default_value = "release")]
+    pub(crate) repository: RepositoryName,
+    /// How long it is good for [default: root, targets, policy 365; components 180; plan, snapshot 90].
+    #[arg(long)]
+    pub(crate) days: Option<u64>,
+    /// File to write the request to; must not exist.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+/// How new private keys are kept.
+#[derive(Args)]
+pub(crate) struct Keeping {
+    /// File with the new passphrase, of one line and mode 0600: once, or once for each holder in their order. Without it, a
+    /// production fleet's are asked for.
+    #[arg(long = "passphrase-file", conflicts_with = "plain_keys")]
+    pub(crate) passphrase_files: Vec<PathBuf>,
+    /// Write private keys as they are: for keys that sign unattended, and for development.
+    #[arg(long)]
+    pub(crate) plain_keys: bool,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq, ValueEnum)]
+pub(crate) enum ProfileArgument {
+    Development,
+    Production,
+}
+
+fn role_and_key(text: &str) -> Result<(String, PathBuf), String> {
+    let (role, path) = text
+        .split_once('=')
+        .ok_or("a role and its new key are written role=file")?;
+    Ok((role.to_owned(), PathBuf::from(path)))
+}

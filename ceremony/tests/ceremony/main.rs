@@ -1,0 +1,17 @@
+//! The ceremony tool as custodians meet it: each holder with a medium of their own, and devices that judge the result.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod change;
+mod custody;
+mod device;
+mod faults;
+mod found;
+mod room;
+mod transcript;
+mod walk;
