@@ -8,8 +8,8 @@
 
 mod artifacts;
 mod audit;
-mod certificates;
 mod ceremony;
+mod certificates;
 mod checkin;
 mod enrolment;
 mod limits;
