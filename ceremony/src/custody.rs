@@ -8,7 +8,9 @@ use redan_publish::wrap::{StillWrapped, Wrapped};
 use redan_publish::{Passphrase, PublishError, SigningKey};
 use rustix::termios::{LocalModes, OptionalActions, isatty, tcgetattr, tcsetattr};
 use serde::{Deserialize, Serialize};
+use std::fs::DirBuilder;
 use std::io::{BufRead as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 const SEALED: &str = "redan.sealed/1";
@@ -201,12 +203,18 @@ fn line() -> Result<Zeroizing<String>, CeremonyError> {
     Ok(line)
 }
 
-/// Makes a key for a purpose in a folder: the private half for its holder, the public half for a request.
+/// Makes a key for a purpose in a folder, made if need be: the private half for its holder, the public half for a request.
 pub fn make(purpose: &str, custody: &Custody, folder: &Path) -> Result<(PathBuf, PathBuf), CeremonyError> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(c);
     if purpose.is_empty() || purpose.len() > 200 || !purpose.chars().all(plain) || purpose.starts_with('.') {
         return Err(CeremonyError::Purpose);
     }
+    // A holder's first command: their folder may not be there yet.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| CeremonyError::file(folder, &error))?;
     let key = SigningKey::generate(purpose)?;
     let private = folder.join(format!("{purpose}.key.json"));
     let public = folder.join(format!("{purpose}.public.json"));

@@ -324,7 +324,9 @@ impl CeremonyError {
             Self::Transcript { .. } => {
                 "compare it with another custodian's copy; nothing is written on until it is whole"
             }
-            Self::File { .. } => "check that the folder may be written and has room",
+            Self::File { .. } => {
+                "check the path, that what is read is there, and that the folder written to has room and may be written"
+            }
             Self::Publish(error) => error.remedy(),
             Self::Identity(error) => error.remedy(),
             Self::Bug => Code::Internal.remedy(),

@@ -185,7 +185,7 @@ fn a_key_is_wrapped_again_under_another_passphrase() {
         "--passphrase-file",
         &old,
         "--out",
-        &at(""),
+        &at("mine"),
     ];
     done(&ceremony(&make));
     refused(&ceremony(&make), 2, &["exists already"]);
@@ -194,7 +194,7 @@ fn a_key_is_wrapped_again_under_another_passphrase() {
         2,
         &["small letters"],
     );
-    let (key, out) = (at("release.root-4.key.json"), at("again.key.json"));
+    let (key, out) = (at("mine/release.root-4.key.json"), at("again.key.json"));
     let rewrap = |old: &str| {
         ceremony(&[
             "rewrap",
