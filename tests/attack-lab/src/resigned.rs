@@ -113,7 +113,7 @@ fn root_by_online_keys(honest: &Files, online: &Path) -> Result<Files> {
     put(&mut signed, "version", json!(2))?;
     let public = made.public();
     let keys = signed.get_mut("keys").context("the root's keys")?;
-    put(keys, &public.id.to_string(), public.tuf())?;
+    put(keys, &public.id, public.tuf())?;
     let roles = signed.get_mut("roles").context("the root's roles")?;
     for role in ["root", "targets", "snapshot"] {
         put(roles, role, json!({"keyids": [public.id], "threshold": 1}))?;
