@@ -24,6 +24,8 @@ mod disk;
 mod effects;
 mod enrol;
 mod error;
+#[cfg(test)]
+mod evil;
 mod executor;
 mod fetch;
 mod journal;
@@ -32,6 +34,7 @@ mod lock;
 mod main_loop;
 mod native;
 mod pair;
+mod patience;
 mod refresh;
 mod run;
 mod seal;

@@ -51,13 +51,13 @@ fn a_fault_in_a_delegated_role_at_any_depth_is_an_error_and_not_an_absence() {
 
         let mut unlisted = repo();
         listed(&mut unlisted, |meta| {
-            drop(meta.as_object_mut().unwrap().remove(&file))
+            drop(meta.as_object_mut().unwrap().remove(&file));
         });
         assert_eq!(found(&unlisted), Err(TufError::Unlisted { role: role.into() }));
 
         let mut other_bytes = repo();
         listed(&mut other_bytes, |meta| {
-            meta[&file]["hashes"]["sha256"] = json!("00".repeat(32))
+            meta[&file]["hashes"]["sha256"] = json!("00".repeat(32));
         });
         assert_eq!(
             found(&other_bytes),
