@@ -19,4 +19,5 @@ mod root;
 mod scene;
 mod sets;
 mod statement;
+mod stored;
 mod workflow;
