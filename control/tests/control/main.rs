@@ -6,9 +6,11 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod ambiguous;
 mod artifacts;
 mod audit;
 mod checkin;
+mod crowd;
 mod enrolment;
 mod limits;
 mod program;

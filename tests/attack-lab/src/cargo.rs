@@ -5,8 +5,9 @@ use anyhow::{Context, Result, bail, ensure};
 use redan_kit::interrupt;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// Which named tests ran and passed.
 pub type Ran = BTreeMap<TestName, bool>;
@@ -30,17 +31,13 @@ pub fn run(names: &BTreeSet<TestName>) -> Result<Ran> {
                 binary.target, binary.package
             )
         })?;
-        let mut tests = Command::new(program);
-        tests
-            .current_dir(folder)
-            .env("CARGO_MANIFEST_DIR", folder)
-            .arg("--exact")
-            .args(names.iter().map(|name| &name.path))
-            .stdin(Stdio::null());
-        let output = tests
-            .output()
-            .with_context(|| format!("cannot run {}", program.display()))?;
-        let text = String::from_utf8_lossy(&output.stdout);
+        let (status, text) = ran_to_its_end(
+            Command::new(program)
+                .current_dir(folder)
+                .env("CARGO_MANIFEST_DIR", folder)
+                .arg("--exact")
+                .args(names.iter().map(|name| &name.path)),
+        )?;
         let mut failed = false;
         for name in names {
             let passed = passed(&text, &name.path).with_context(|| format!("{name} did not run"))?;
@@ -48,16 +45,29 @@ pub fn run(names: &BTreeSet<TestName>) -> Result<Ran> {
             ran.insert(name.clone(), passed);
         }
         ensure!(
-            output.status.success() != failed,
-            "{} ended with {}, which its lines do not say: {text}",
-            program.display(),
-            output.status
+            status.success() != failed,
+            "{} ended with {status}, which its lines do not say: {text}",
+            program.display()
         );
         if failed {
             eprintln!("{text}");
         }
     }
     Ok(ran)
+}
+
+/// Runs a command and gives what it wrote. Into a file: a test may leave a process behind that keeps a pipe open.
+fn ran_to_its_end(command: &mut Command) -> Result<(ExitStatus, String)> {
+    let mut output = tempfile::tempfile()?;
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .status()
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let mut bytes = Vec::new();
+    output.seek(SeekFrom::Start(0))?;
+    output.read_to_end(&mut bytes)?;
+    Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// What the runner's own line says of a test: `None` when there is none, or it was not run.
@@ -190,6 +200,20 @@ mod tests {
         for (path, expected) in cases {
             assert_eq!(passed(OUTPUT, path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn a_process_left_behind_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let mut left = Command::new("sh");
+        left.args(["-c", "cat \"$0\" & echo done"]).arg(&fifo);
+        let (status, text) = ran_to_its_end(&mut left).unwrap();
+        // What was left behind waits for somebody to write, and ends.
+        drop(std::fs::OpenOptions::new().write(true).open(&fifo).unwrap());
+        assert!(status.success());
+        assert_eq!(text, "done\n");
     }
 
     #[test]
