@@ -5,6 +5,7 @@ use crate::clock::Proven;
 use crate::enrol::refused;
 use crate::link::Link;
 use crate::main_loop::Event;
+use crate::patience::request;
 use crate::refresh::Files;
 use crate::session::Decided;
 use bytes::Bytes;
@@ -81,8 +82,8 @@ impl Session {
         };
         let body = serde_json::to_vec(&check_in).map_err(|_| Code::Internal)?;
         let headers = [("content-type", "application/json")];
-        let response = connection
-            .request("POST", CHECKIN, &headers, Bytes::from(body), REPLY_LEN_MAX)
+        let body = Bytes::from(body);
+        let response = request(&mut connection, "POST", CHECKIN, &headers, body, REPLY_LEN_MAX)
             .await
             .map_err(|error| error.code())?;
         if response.status != 200 {

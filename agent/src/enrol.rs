@@ -7,6 +7,7 @@ use crate::link::Link;
 use crate::lock::StateLock;
 use crate::next;
 use crate::pair::{Found, Pair};
+use crate::patience;
 use crate::store::{Identity, Store, parse_voucher};
 use bytes::Bytes;
 use redan_identity::client::Response;
@@ -153,8 +154,8 @@ pub(crate) async fn request(link: &Link, path: &str, csr: String) -> Result<Stri
         ("content-type", est::PKCS10),
         ("content-transfer-encoding", "base64"),
     ];
-    let response = connection
-        .request("POST", path, &headers, Bytes::from(csr), ANSWER_LEN_MAX)
+    let body = Bytes::from(csr);
+    let response = patience::request(&mut connection, "POST", path, &headers, body, ANSWER_LEN_MAX)
         .await
         .map_err(|error| unreachable(error.code()))?;
     if response.status != 200 {

@@ -5,6 +5,8 @@
 
 use crate::disk::{Disk, RealDisk};
 use crate::link::Link;
+use crate::patience::Pace;
+use redan_identity::client::Connection;
 use redan_protocol::digest::Hasher;
 use redan_protocol::{ByteCount, Code, Digest};
 use std::fs::{File, OpenOptions};
@@ -22,13 +24,17 @@ pub(crate) async fn fetch(link: Link, blobs: Blobs, digest: Digest, length: Byte
     }
     let mut partial = blobs.resume(digest, length)?;
     if !partial.complete() {
-        transfer(&link, &mut partial, digest).await?;
+        transfer(&mut link.open().await?, &mut partial, digest).await?;
     }
     partial.finish()
 }
 
-async fn transfer(link: &Link, partial: &mut Partial, digest: Digest) -> Result<(), Code> {
-    let mut connection = link.open().await?;
+/// Takes what is missing. A server below the floor rate is left with what it sent, and asked again later.
+pub(crate) async fn transfer(
+    connection: &mut Connection,
+    partial: &mut Partial,
+    digest: Digest,
+) -> Result<(), Code> {
     let range = format!("bytes={}-", partial.offset());
     let headers: &[(&str, &str)] = if partial.offset() == 0 {
         &[]
@@ -45,7 +51,8 @@ async fn transfer(link: &Link, partial: &mut Partial, digest: Digest) -> Result<
         404 => return Err(Code::ArtifactMissing),
         _ => return Err(Code::Unreachable),
     }
-    while let Some(chunk) = download.chunk().await.map_err(|error| error.code())? {
+    let mut pace = Pace::begin();
+    while let Some(chunk) = pace.chunk(&mut download).await? {
         partial.push(&chunk)?;
     }
     Ok(())

@@ -24,6 +24,8 @@ mod disk;
 mod effects;
 mod enrol;
 mod error;
+#[cfg(test)]
+mod evil;
 mod executor;
 mod fetch;
 mod journal;
@@ -33,6 +35,7 @@ mod main_loop;
 mod native;
 mod next;
 mod pair;
+mod patience;
 mod refresh;
 mod renewal;
 mod run;

@@ -3,9 +3,10 @@
 use crate::disk::{Disk, RealDisk, replace};
 use crate::fetch::disk_code;
 use crate::main_loop::Event;
+use crate::patience::request;
 use crate::session::Stopped;
 use bytes::Bytes;
-use redan_identity::client::{ClientError, Connection};
+use redan_identity::client::Connection;
 use redan_protocol::{ByteCount, Code, UnixSeconds};
 use redan_trust::{Answer, LookupStep, Refresh, Refusal, Repository, Step, Target, Trusted};
 use std::path::PathBuf;
@@ -170,11 +171,9 @@ pub(crate) async fn lookup(
     }
 }
 
-async fn get(connection: &mut Connection, which: Which, path: &str, limit: ByteCount) -> Answer {
-    let response: Result<_, ClientError> = connection
-        .request("GET", &which.url(path), &[], Bytes::new(), limit)
-        .await;
-    match response {
+pub(crate) async fn get(connection: &mut Connection, which: Which, path: &str, limit: ByteCount) -> Answer {
+    let url = which.url(path);
+    match request(connection, "GET", &url, &[], Bytes::new(), limit).await {
         Ok(response) if response.status == 200 => Answer::Bytes(response.body.to_vec()),
         Ok(response) if response.status == 404 => Answer::Absent,
         _ => Answer::Failed,

@@ -12,6 +12,7 @@ use crate::enrol::{refused, request};
 use crate::link::Link;
 use crate::main_loop::{Agent, Event};
 use crate::next::{self, Next};
+use crate::patience;
 use crate::store::{Identity, random};
 use bytes::Bytes;
 use redan_identity::est;
@@ -199,10 +200,16 @@ async fn introduce(link: &Link) -> Result<(), AgentError> {
         code,
     };
     let mut connection = link.open().await.map_err(failed)?;
-    let answer = connection
-        .request("GET", EST_CACERTS, &[], Bytes::new(), ANSWER_LEN_MAX)
-        .await
-        .map_err(|error| failed(error.code()))?;
+    let answer = patience::request(
+        &mut connection,
+        "GET",
+        EST_CACERTS,
+        &[],
+        Bytes::new(),
+        ANSWER_LEN_MAX,
+    )
+    .await
+    .map_err(|error| failed(error.code()))?;
     if answer.status == 200 {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! What follows a check-in that has news: refresh, look up, decide. Changes nothing but stored metadata.
 
 use crate::checkin::Session;
+use crate::patience::request;
 use crate::refresh::{Which, lookup, refresh};
 use bytes::Bytes;
 use redan_agent_core::Offer;
@@ -193,8 +194,8 @@ impl Session {
             return Ok(None);
         };
         let limit = ByteCount::new(target.entry.length).min(DOCUMENT_LEN_MAX);
-        let response = connection
-            .request("GET", &format!("/artifacts/{digest}"), &[], Bytes::new(), limit)
+        let path = format!("/artifacts/{digest}");
+        let response = request(connection, "GET", &path, &[], Bytes::new(), limit)
             .await
             .map_err(|error| Stopped::Network(error.code()))?;
         match response.status {

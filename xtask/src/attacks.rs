@@ -4,7 +4,7 @@ use crate::build;
 use anyhow::Result;
 use std::process::{Command, Stdio};
 
-/// Runs every row.
+/// Plays the programs on a running fleet, runs the tests that rows name, lists every row.
 pub(crate) fn run(json: bool) -> Result<()> {
     build::everything()?;
     let mut lab = lab()?;

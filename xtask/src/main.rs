@@ -41,7 +41,7 @@ enum Task {
         /// Passed on to the test runner, for example the name of one test.
         filter: Vec<String>,
     },
-    /// Run the attack lab and list its rows.
+    /// Play the attack lab on a running fleet, run the tests its rows name, list every row.
     Attacks {
         /// One JSON array instead of a table.
         #[arg(long)]

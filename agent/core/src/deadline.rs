@@ -45,3 +45,18 @@ pub(crate) fn trial_deadline(set: &SetRecord) -> Millis {
         .max();
     Millis::new(longest.unwrap_or(0).saturating_add(TRIAL_SLACK.get()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wait_is_twice_the_one_before_and_none_is_longer_than_the_longest() {
+        assert_eq!(wait(1), RETRY_WAIT);
+        for tries in 1..RETRY_MAX {
+            let doubled = wait(tries).get().saturating_mul(2).min(RETRY_WAIT_MAX.get());
+            assert_eq!(wait(tries.saturating_add(1)).get(), doubled);
+        }
+        assert_eq!(wait(u32::MAX), RETRY_WAIT_MAX);
+    }
+}

@@ -151,6 +151,32 @@ fn bytes_that_are_not_the_signed_ones_are_refused_but_not_held_against_the_diges
 }
 
 #[test]
+fn a_set_of_which_any_one_member_is_withheld_changes_nothing() {
+    // The attacker delivers a part of a set; after a power cut, too, nothing of it runs.
+    let two = [member("acme/thermo", 2), member("acme/tick", 2)];
+    for withheld in &two {
+        let mut world = settled();
+        world.withhold(std::slice::from_ref(withheld));
+        world.offer(set("two", 2, &two));
+        world.run();
+        assert_eq!(world.machine().view().refusal, Some(Code::ArtifactMissing));
+        for _ in 0..2 {
+            assert_eq!(world.committed(), Some("one"));
+            assert_eq!(world.serving(), [("acme/thermo", 1), ("acme/tick", 1)]);
+            assert!(!world.ever_served("acme/thermo", 2) && !world.ever_served("acme/tick", 2));
+            world.reboot();
+            world.run();
+        }
+        // The same flow without the attack.
+        world.withhold(&[]);
+        world.offer(set("two", 3, &two));
+        world.run();
+        assert_eq!(world.committed(), Some("two"));
+        assert_eq!(world.serving(), [("acme/thermo", 2), ("acme/tick", 2)]);
+    }
+}
+
+#[test]
 fn a_refusal_ends_what_is_not_on_trial_and_what_runs_goes_on() {
     let mut world = settled();
     world.network(Some(Code::Unreachable));

@@ -6,11 +6,13 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod ambiguous;
 mod artifacts;
 mod audit;
 mod ceremony;
 mod certificates;
 mod checkin;
+mod crowd;
 mod enrolment;
 mod limits;
 mod lineage;

@@ -183,20 +183,53 @@ pub(crate) async fn seen(site: &Site, bundle: Option<&Path>, method: &str, path:
 
 /// The status of one HTTP/2 request with a header field of this length.
 pub(crate) async fn status_over_http2(site: &Site, bundle: &Path, field: usize) -> u16 {
-    let stream = connect(site.address, &site.fleet, Some(bundle), b"h2")
+    let mut streams = Streams::open(site, bundle).await;
+    let long = ("x-long", "x".repeat(field));
+    streams
+        .status_with("/tuf/release/timestamp.json", Some(long))
         .await
-        .unwrap();
-    let (mut send, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+}
+
+/// One HTTP/2 connection.
+pub(crate) struct Streams {
+    host: String,
+    send: hyper::client::conn::http2::SendRequest<String>,
+    driver: tokio::task::JoinHandle<hyper::Result<()>>,
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Streams {
+    pub(crate) async fn open(site: &Site, bundle: &Path) -> Self {
+        let stream = connect(site.address, &site.fleet, Some(bundle), b"h2")
             .await
             .unwrap();
-    let driver = tokio::spawn(connection);
-    let uri = format!("https://control.{}/tuf/release/timestamp.json", site.fleet);
-    let request = http::Request::get(uri)
-        .header("x-long", "x".repeat(field))
-        .body(String::new())
-        .unwrap();
-    let status = send.send_request(request).await.unwrap().status().as_u16();
-    driver.abort();
-    status
+        let (send, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        Self {
+            host: control_host(&site.fleet),
+            send,
+            driver: tokio::spawn(connection),
+        }
+    }
+
+    /// The status of one request on a stream of its own.
+    pub(crate) async fn status(&mut self, path: &str) -> u16 {
+        self.status_with(path, None).await
+    }
+
+    async fn status_with(&mut self, path: &str, field: Option<(&str, String)>) -> u16 {
+        let mut request = http::Request::get(format!("https://{}{path}", self.host));
+        if let Some((name, value)) = field {
+            request = request.header(name, value);
+        }
+        let request = request.body(String::new()).unwrap();
+        self.send.send_request(request).await.unwrap().status().as_u16()
+    }
 }

@@ -9,7 +9,7 @@ use redan_publish::metadata::{sign, target, targets};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-fn upload(files: &[(&str, Vec<u8>)]) -> Value {
+pub(crate) fn upload(files: &[(&str, Vec<u8>)]) -> Value {
     let files: BTreeMap<&str, String> = files
         .iter()
         .map(|(name, bytes)| (*name, STANDARD.encode(bytes)))
@@ -17,11 +17,11 @@ fn upload(files: &[(&str, Vec<u8>)]) -> Value {
     json!({"files": files})
 }
 
-fn offline(site: &Site, purpose: &str) -> SigningKey {
+pub(crate) fn offline(site: &Site, purpose: &str) -> SigningKey {
     SigningKey::load(&site.founded().join("offline").join(format!("{purpose}.key.json"))).unwrap()
 }
 
-fn present(site: &Site, name: &str) -> Value {
+pub(crate) fn present(site: &Site, name: &str) -> Value {
     let bytes = std::fs::read(site.founded().join("public/release").join(name)).unwrap();
     serde_json::from_slice(&bytes).unwrap()
 }

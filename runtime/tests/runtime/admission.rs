@@ -57,6 +57,12 @@ fn an_import_nobody_declared_is_refused() {
     for interface in [
         "evil:host/shell@0.2.0",
         "wasi:sockets/tcp@0.2.0",
+        "wasi:sockets/tcp-create-socket@0.2.0",
+        "wasi:sockets/udp@0.2.0",
+        "wasi:sockets/udp-create-socket@0.2.0",
+        "wasi:sockets/network@0.2.0",
+        "wasi:sockets/instance-network@0.2.0",
+        "wasi:sockets/ip-name-lookup@0.2.0",
         "wasi:http/outgoing-handler@0.2.0",
         "wasi:keyvalue/store@0.2.0-draft",
         "wasi:config/store@0.2.0-rc.1",

@@ -6,7 +6,11 @@ use redan_protocol::Code;
 
 #[test]
 fn a_flood_is_cut_at_its_budget_and_counted() {
-    for (attack, from) in [("flood-stdout", "out"), ("flood-log", "log")] {
+    for (attack, from) in [
+        ("flood-stdout", "out"),
+        ("flood-stderr", "err"),
+        ("flood-log", "log"),
+    ] {
         let mut device = Device::start();
         let slot = device.load(&guests::hostile_job(), &grants::job(attack)).unwrap();
         assert_eq!(device.run(slot), Ok(()), "{attack}");

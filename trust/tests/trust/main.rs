@@ -8,11 +8,16 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod algorithms;
 mod decide;
+mod delegated;
+mod forged;
 mod lookup;
 mod maker;
 mod properties;
 mod root;
 mod scene;
+mod sets;
 mod statement;
+mod stored;
 mod workflow;

@@ -265,6 +265,27 @@ impl Device {
         self.refresh_at(repo, NOW)
     }
 
+    /// A refresh from a repository that changes: `meanwhile` is called before each request with the number of those before it.
+    pub(crate) fn refresh_while(
+        &mut self,
+        repo: &mut Repo,
+        meanwhile: impl Fn(&mut Repo, usize),
+    ) -> Result<Repository, TufError> {
+        (self.fetched, self.stored) = (Vec::new(), Vec::new());
+        let mut refresh = Refresh::new(self.trusted.clone(), NOW)?;
+        let mut answer = None;
+        loop {
+            let step = refresh.step(answer.take())?;
+            if step == Step::Done {
+                return refresh.finish();
+            }
+            if matches!(step, Step::Fetch { .. }) {
+                meanwhile(repo, self.fetched.len());
+            }
+            answer = Some(self.perform(repo, step));
+        }
+    }
+
     pub(crate) fn refresh_at(&mut self, repo: &Repo, now: UnixSeconds) -> Result<Repository, TufError> {
         (self.fetched, self.stored) = (Vec::new(), Vec::new());
         let mut refresh = Refresh::new(self.trusted.clone(), now)?;

@@ -25,6 +25,8 @@ const DEVICE: &str = include_str!("../../../policies/device/demo.toml");
 pub(crate) struct Scene {
     pub(crate) record: ComponentRecord,
     pub(crate) bytes: Vec<u8>,
+    /// More components, released and directed beside it; members once [`Scene::resigned`].
+    pub(crate) others: Vec<(ComponentRecord, Vec<u8>)>,
     pub(crate) set: ReleaseSet,
     pub(crate) direction: Direction,
     /// Fleet policy: serial, floor of acme/thermo, revoked digests, names.
@@ -92,6 +94,7 @@ impl Scene {
         Self {
             record,
             bytes,
+            others: Vec::new(),
             set,
             direction,
             serial: 4,
@@ -132,10 +135,21 @@ impl Scene {
         member(&self.record, &self.bytes).target_path()
     }
 
-    /// Makes the set's only member what is offered, after `record` was changed.
+    /// Makes what is offered the members of the set, after a record was changed.
     pub(crate) fn resigned(mut self) -> Self {
-        self.set.members = vec![member(&self.record, &self.bytes)];
+        self.set.members = self
+            .components()
+            .map(|(record, bytes)| member(record, bytes))
+            .collect();
         self
+    }
+
+    fn components(&self) -> impl Iterator<Item = (&ComponentRecord, &[u8])> {
+        let others = self
+            .others
+            .iter()
+            .map(|(record, bytes)| (record, bytes.as_slice()));
+        std::iter::once((&self.record, self.bytes.as_slice())).chain(others)
     }
 
     fn policy(&self) -> String {
@@ -194,18 +208,20 @@ impl Scene {
 
     fn release(&self, plan: &[u8], policy: &[u8]) -> Repo {
         let mut repo = Repo::of_fleet(self.roots[0]);
-        let name = &self.record.component;
-        repo.delegate(
-            "targets",
-            &name.role(),
-            &[&format!("components/{name}/*/*")],
-            true,
-        );
+        for (record, _) in self.components() {
+            let name = &record.component;
+            let paths = format!("components/{name}/*/*");
+            repo.delegate("targets", &name.role(), &[&paths], true);
+        }
         repo.delegate("targets", "plan", &["plans/*"], true);
         repo.delegate("targets", "policy", &["policy/*"], true);
-        let record = self.record.clone();
-        let custom = serde_json::to_value(ReleaseCustom { record }).unwrap();
-        list(&mut repo, &name.role(), &self.path(), &self.bytes, Some(custom));
+        for (record, bytes) in self.components() {
+            let path = member(record, bytes).target_path();
+            let role = record.component.role();
+            let record = record.clone();
+            let custom = serde_json::to_value(ReleaseCustom { record }).unwrap();
+            list(&mut repo, &role, &path, bytes, Some(custom));
+        }
         list(&mut repo, "plan", &plan_path(&self.set.id), plan, None);
         list(&mut repo, "policy", POLICY_PATH, policy, None);
         (self.spoil_release)(&mut repo);
@@ -220,12 +236,15 @@ impl Scene {
         if direction.set_digest == Digest::of(b"") {
             direction.set_digest = Digest::of(plan);
         }
-        let custom = DirectorCustom {
-            record: self.record.clone(),
-            direction,
-        };
-        let custom = serde_json::to_value(custom).unwrap();
-        list(&mut repo, "targets", &self.path(), &self.bytes, Some(custom));
+        for (record, bytes) in self.components() {
+            let custom = DirectorCustom {
+                record: record.clone(),
+                direction: direction.clone(),
+            };
+            let custom = serde_json::to_value(custom).unwrap();
+            let path = member(record, bytes).target_path();
+            list(&mut repo, "targets", &path, bytes, Some(custom));
+        }
         (self.spoil_director)(&mut repo);
         repo.publish();
         repo

@@ -107,6 +107,7 @@ pub(super) struct World {
     pub(super) now: Mono,
     guests: BTreeMap<(String, u64), Guest>,
     network: Option<Code>,
+    withheld: BTreeSet<Digest>,
     disk: Option<Code>,
     served: BTreeSet<(String, u64)>,
     pub(super) performed: usize,
@@ -125,6 +126,7 @@ impl World {
             now: Mono::default(),
             guests: BTreeMap::new(),
             network: None,
+            withheld: BTreeSet::new(),
             disk: None,
             served: BTreeSet::new(),
             performed: 0,
@@ -213,6 +215,9 @@ impl World {
                     self.journal = *record;
                     Input::Journaled(self.journal.seq)
                 }
+            }
+            Effect::Fetch { digest, .. } if self.withheld.contains(&digest) => {
+                Input::FetchFailed(digest, Code::ArtifactMissing)
             }
             Effect::Fetch { digest, .. } => match self.network {
                 Some(code) if !self.blobs.contains(&digest) => Input::FetchFailed(digest, code),
@@ -319,6 +324,11 @@ impl World {
 
     pub(super) fn network(&mut self, fault: Option<Code>) {
         self.network = fault;
+    }
+
+    /// The server has everything but these.
+    pub(super) fn withhold(&mut self, members: &[MemberRecord]) {
+        self.withheld = members.iter().map(|member| member.digest).collect();
     }
 
     pub(super) fn disk(&mut self, fault: Option<Code>) {

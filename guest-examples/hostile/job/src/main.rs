@@ -34,7 +34,8 @@ fn main() -> ExitCode {
             log(Level::Info, "", &"x".repeat(64 * MIB));
             false
         }
-        "flood-stdout" => flood_stdout(),
+        "flood-stdout" => flood(&mut std::io::stdout().lock()),
+        "flood-stderr" => flood(&mut std::io::stderr().lock()),
         "flood-log" => {
             (0..2_000).for_each(|_| log(Level::Error, "flood", &"x".repeat(1_000)));
             true
@@ -91,8 +92,7 @@ fn leak_handles() -> bool {
 }
 
 /// More lines than any budget; that they are dropped is no concern of the guest.
-fn flood_stdout() -> bool {
-    let mut out = std::io::stdout().lock();
+fn flood(out: &mut impl Write) -> bool {
     (0..2_000).all(|n| writeln!(out, "{n} {}", "x".repeat(1_000)).is_ok())
 }
 

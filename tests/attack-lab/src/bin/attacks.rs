@@ -1,9 +1,10 @@
-//! Plays the attack lab and prints its table.
+//! Plays the attack lab and prints its table: with a stage named, the programs on that stage; without, every row.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a table is what this program is for")]
 
 use anyhow::{Context, Result};
-use redan_attack_lab::registry::{self, Outcome, Status};
+use redan_attack_lab::cargo;
+use redan_attack_lab::registry::{self, Cover, Outcome, Row, Status};
 use redan_kit::{Programs, Stage, interrupt};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,33 +53,40 @@ fn play() -> Result<Vec<Outcome>> {
     interrupt::watch()?;
     let options = options()?;
     let programs = Programs::find()?;
+    let rows = registry::rows()?;
     let outcomes = if let (Some(folder), Some(server)) = (&options.stage, options.server) {
-        registry::play(&Stage::attach(programs, folder, server), false)?
+        registry::play(&Stage::attach(programs, folder, server))?
     } else {
+        let ran = cargo::run(&registry::tests(&rows))?;
         let folder = tempfile::tempdir()?;
         let mut stage = Stage::new(programs, folder.path())?;
         stage.play_first_release(&DEVICES)?;
-        let outcomes = registry::play(&stage, true)?;
+        let played = registry::play(&stage)?;
         stage.stop()?;
-        outcomes
+        registry::outcomes(&rows, &played, &ran)
     };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&outcomes)?);
     } else {
-        for outcome in &outcomes {
-            let status = match outcome.status {
-                Status::Refused => "refused",
-                Status::Accepted => "ACCEPTED",
-                Status::NotCovered => "not covered",
-            };
-            println!(
-                "{:<4} {:<12} {:<20} {}",
-                outcome.id,
-                status,
-                outcome.code.as_deref().unwrap_or("–"),
-                outcome.title
-            );
-        }
+        print(&rows, &outcomes);
     }
     Ok(outcomes)
+}
+
+fn print(rows: &[Row], outcomes: &[Outcome]) {
+    for outcome in outcomes {
+        let row = rows.iter().find(|row| row.id == outcome.id);
+        let status = match outcome.status {
+            Status::Refused => "refused",
+            Status::Accepted => "ACCEPTED",
+            Status::NotCovered => row.map_or(Cover::Not, Row::cover).name(),
+        };
+        println!(
+            "{:<4} {:<12} {:<20} {}",
+            outcome.id,
+            status,
+            outcome.code.as_deref().unwrap_or("–"),
+            outcome.title
+        );
+    }
 }
