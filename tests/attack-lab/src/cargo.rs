@@ -21,7 +21,7 @@ pub fn run(names: &BTreeSet<TestName>) -> Result<Ran> {
     if groups.is_empty() {
         return Ok(Ran::new());
     }
-    let built = build(groups.keys().copied())?;
+    let built = build()?;
     let mut ran = Ran::new();
     for (binary, names) in groups {
         interrupt::check()?;
@@ -106,9 +106,9 @@ struct Profile {
     test: bool,
 }
 
-/// Test binaries with the folders they run in. The whole workspace is named, so that features are those of `cargo xtask test`
-/// and what it has built is not built again.
-fn build<'a>(binaries: impl Iterator<Item = &'a Binary>) -> Result<BTreeMap<Binary, (PathBuf, PathBuf)>> {
+/// Test binaries with the folders they run in. All of the workspace is built, as `cargo xtask test` builds it: what that has built
+/// is not built again, and the hostile programs that tests start, examples of their crates, are there.
+fn build() -> Result<BTreeMap<Binary, (PathBuf, PathBuf)>> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(REPOSITORY)
@@ -136,13 +136,6 @@ fn build<'a>(binaries: impl Iterator<Item = &'a Binary>) -> Result<BTreeMap<Bina
     if let Some(target) = me.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists()) {
         cargo.env("CARGO_TARGET_DIR", target);
     }
-    let targets: BTreeSet<&str> = binaries.map(|binary| binary.target.as_str()).collect();
-    for target in targets {
-        match target {
-            "lib" => cargo.arg("--lib"),
-            name => cargo.args(["--test", name]),
-        };
-    }
     let output = cargo.output().context("cannot run cargo")?;
     if !output.status.success() {
         bail!("the named tests do not build");
@@ -166,14 +159,14 @@ fn build<'a>(binaries: impl Iterator<Item = &'a Binary>) -> Result<BTreeMap<Bina
                 .parent()
                 .and_then(|folder| packages.get_key_value(folder))
         {
-            let binary = Binary {
-                package: package.clone(),
-                target: if target.kind == ["test"] {
-                    target.name
-                } else {
-                    "lib".to_owned()
-                },
+            // Programs and benches have test binaries too, which no row names.
+            let target = match target.kind.as_slice() {
+                [kind] if kind == "test" => target.name,
+                [kind] if kind == "lib" => kind.clone(),
+                _ => continue,
             };
+            let package = package.clone();
+            let binary = Binary { package, target };
             built.insert(binary, (folder.clone(), program));
         }
     }
