@@ -219,6 +219,12 @@ impl Streams {
         }
     }
 
+    /// Until the other end has closed the connection.
+    pub(crate) async fn closed(&mut self) {
+        // How it ends is the other end's affair.
+        drop((&mut self.driver).await);
+    }
+
     /// The status of one request on a stream of its own.
     pub(crate) async fn status(&mut self, path: &str) -> u16 {
         self.status_with(path, None).await
