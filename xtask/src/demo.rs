@@ -136,7 +136,7 @@ pub(crate) fn play(options: &Options) -> Result<()> {
         keep(&mut story)?;
     }
     let stopped = story.stage.stop();
-    if outcome.is_err() {
+    if outcome.is_err() && !interrupt::asked() {
         let kept = temporary.keep();
         eprintln!(
             "The logs and folders of the failed story stay in {}",
@@ -165,7 +165,8 @@ impl Story {
             println!("\n[{}/{}] {headline}", self.number, ACTS.len());
         }
         let begun = Instant::now();
-        let outcome = act(self);
+        // Ctrl-C reaches every process of a terminal: what fails because of it is no failure of the story.
+        let outcome = act(self).or_else(|error| interrupt::check().and(Err(error)));
         let seconds = begun.elapsed().as_secs_f64();
         match &outcome {
             Ok(lines) if self.json => {
