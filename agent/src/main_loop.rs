@@ -15,7 +15,7 @@ use crate::store::random;
 use crate::trust::Trust;
 use redan_agent_core::{Input, Machine, Mono};
 use redan_policy::DeviceCeiling;
-use redan_protocol::ipc::{SlotId, ToBroker};
+use redan_protocol::ipc::{RUNNING_EVERY, SlotId, ToBroker, ToSupervisor};
 use redan_protocol::report::{Isolation, Phase};
 use redan_protocol::wire::Nonce;
 use redan_protocol::{Code, ComponentName, PublisherName, Seconds, SetId, SpiffeId, Version64};
@@ -88,19 +88,26 @@ pub(crate) struct Agent {
     pub(crate) last: Instant,
     pub(crate) next: Instant,
     pub(crate) wake: Option<Mono>,
+    pub(crate) beat: Instant,
 }
 
 impl Agent {
     /// Until the supervisor is gone. What ends the agent otherwise drops this future.
     pub(crate) async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         loop {
+            self.beat_if_due();
             // First, for a key that may have been superseded must not speak again.
             self.renew_if_due();
             self.check_in_if_due();
             let wake = self.wake.map(|at| self.clock.instant(at).into());
             let check_in = Some(self.next).filter(|_| !self.asking());
             let renew = self.renewal.next().filter(|_| !self.asking());
-            let until = wake.into_iter().chain(check_in).chain(renew).min();
+            let until = wake
+                .into_iter()
+                .chain(check_in)
+                .chain(renew)
+                .chain([self.beat])
+                .min();
             tokio::select! {
                 event = events.recv() => match event {
                     None | Some(Event::SupervisorGone) => return,
@@ -115,6 +122,15 @@ impl Agent {
             if self.told.as_ref().is_some_and(|told| *told != self.news()) {
                 self.soon();
             }
+        }
+    }
+
+    /// Tells the supervisor that this loop turns, which is what a watchdog has to know.
+    fn beat_if_due(&mut self) {
+        let now = Instant::now();
+        if now >= self.beat {
+            self.around.native.supervisor.tell(ToSupervisor::Running);
+            self.beat = now.checked_add(RUNNING_EVERY).unwrap_or(now);
         }
     }
 

@@ -172,6 +172,7 @@ fn assemble(
         last: Instant::now(),
         next: Instant::now(),
         wake: None,
+        beat: Instant::now(),
     };
     let mut inputs = VecDeque::new();
     agent.perform(effects, &mut inputs);

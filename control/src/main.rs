@@ -6,6 +6,7 @@ use redan_control::config::Config;
 use redan_control::error::ServerError;
 use redan_control::register;
 use redan_control::server::{Reloader, Server};
+use sd_notify::NotifyState;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -118,6 +119,8 @@ async fn serve(config: Config) -> Result<(), ServerError> {
         }
     };
     say(&format!("redan-control: listening on {bound}"));
+    manager(&[NotifyState::Ready]);
+    tokio::spawn(beat());
     let serving = server.serve(listener, stopped);
     tokio::pin!(serving);
     tokio::select! {
@@ -127,10 +130,29 @@ async fn serve(config: Config) -> Result<(), ServerError> {
     // Nobody listening any more means that the server has stopped already.
     let _ = stop.send(true);
     say("redan-control: stopping; what has begun is answered first");
+    manager(&[NotifyState::Stopping]);
     tokio::select! {
         ended = serving => ended,
         // Told twice: whoever is still being answered has to ask again.
         () = told() => Ok(()),
+    }
+}
+
+/// Tells the service manager, if one started this program and asked to be told (`NOTIFY_SOCKET`, sd_notify(3)).
+fn manager(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("the service manager was not told: {error}");
+    }
+}
+
+/// Twice in the time the service manager's watchdog allows, if it has one.
+async fn beat() {
+    let Some(within) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    loop {
+        manager(&[NotifyState::Watchdog]);
+        tokio::time::sleep(within.div_f32(2.0)).await;
     }
 }
 

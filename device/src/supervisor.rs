@@ -9,9 +9,11 @@ use redan_protocol::ipc::{FromSupervisor, ToSupervisor};
 use redan_protocol::report::Isolation;
 use redan_protocol::{Code, PublisherName};
 use rustix::process::{Pid, Signal, WaitOptions};
+use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -193,6 +195,10 @@ impl Supervisor {
                 self.signal(&Who::Executor(publisher), Signal::KILL);
                 return;
             }
+            ToSupervisor::Running => {
+                manager(&[NotifyState::Ready, NotifyState::Watchdog]);
+                return;
+            }
         };
         match answered {
             Ok(descriptors) => {
@@ -255,6 +261,7 @@ impl Supervisor {
 
     /// The agent first, in order; then everybody else at once. Nothing is left behind.
     fn stop(&mut self, inbox: &Receiver<Event>) {
+        manager(&[NotifyState::Stopping]);
         self.signal(&Who::Agent, Signal::TERM);
         let deadline = Instant::now() + STOP_WITHIN;
         while self.children.values().any(|(who, _)| *who == Who::Agent) {
@@ -272,6 +279,13 @@ impl Supervisor {
     }
 }
 
+/// Tells the service manager, if one started this program and asked to be told (`NOTIFY_SOCKET`, sd_notify(3)).
+fn manager(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("the service manager was not told: {error}");
+    }
+}
+
 /// A user id of its own for each publisher.
 fn user_of(publisher: &PublisherName) -> u32 {
     let digest = redan_protocol::Digest::of(publisher.as_str().as_bytes());
@@ -281,16 +295,19 @@ fn user_of(publisher: &PublisherName) -> u32 {
         .saturating_add(1)
 }
 
-/// Gives a folder and everything in it to a user.
+/// Gives a folder and everything in it to a user, unless it is theirs already: then guests may have filled it, and nothing in it is
+/// any business of this process. The folder itself comes last, so that a pass that was cut off is done again.
 fn own(folder: &Path, user: u32) -> std::io::Result<()> {
-    std::os::unix::fs::lchown(folder, Some(user), Some(user))?;
+    if folder.symlink_metadata()?.uid() == user {
+        return Ok(());
+    }
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.symlink_metadata()?.is_dir() {
             own(&path, user)?;
         } else {
-            std::os::unix::fs::lchown(&path, Some(user), Some(user))?;
+            lchown(&path, Some(user), Some(user))?;
         }
     }
-    Ok(())
+    lchown(folder, Some(user), Some(user))
 }

@@ -7,11 +7,15 @@
 use crate::report::{Bucket, Health, Isolation};
 use crate::{ByteCount, Code, ComponentName, Digest, Millis, PublisherName};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Largest message, bytes: a grant is at most 64 KiB of canonical JSON, plus its envelope.
 pub const MESSAGE_LEN_MAX: ByteCount = ByteCount::kib(96);
 /// Most descriptors beside one message.
 pub const DESCRIPTORS_MAX: usize = 4;
+
+/// How often the agent says that it runs. A watchdog waits several times as long.
+pub const RUNNING_EVERY: Duration = Duration::from_secs(15);
 
 /// One installed version of a workload on this device. Numbers are never reused while the device lives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
@@ -29,6 +33,9 @@ pub enum ToSupervisor {
     },
     /// Start a compiler. Answer: [`FromSupervisor::Started`] with one descriptor, its channel.
     StartCompiler,
+    /// The agent's main loop turns: said when it first does, and every [`RUNNING_EVERY`] from then on. No answer. The supervisor
+    /// passes it on to the service manager, whose watchdog starts a device again that has stopped saying so.
+    Running,
     /// Stop an executor.
     StopExecutor {
         /// Whose.
