@@ -6,6 +6,8 @@ use redan_protocol::PublisherName;
 use redan_runtime::compiler;
 use redan_runtime::engine::Sizes;
 use redan_runtime::executor::Executor;
+use rustix::fs::{Mode, OFlags};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 /// The agent: keys, network to the control server, trust store.
@@ -22,10 +24,11 @@ pub(crate) fn agent(config: &Path) -> Result<(), Fault> {
 /// An executor: one publisher's guests. Engine and pool are made before confinement (corrections 8).
 pub(crate) fn executor(publisher: &PublisherName, data: &Path, user: Option<u32>) -> Result<(), Fault> {
     let (agent, broker) = (inherited(3)?, inherited(4)?);
-    // Its folder becomes the working directory while we may still walk to it: later, as another user, we may not.
-    std::env::set_current_dir(data).map_err(Fault::system("entering the data folder"))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let data = rustix::fs::open(data, flags, Mode::empty())
+        .map_err(|errno| Fault::system("opening the data folder")(errno.into()))?;
     let prepared = Executor::prepare(&Sizes::default()).map_err(|error| Fault::Sibling(error.to_string()))?;
-    let isolation = confine(Kind::Executor, Some(Path::new(".")), user)?;
+    let isolation = confine(Kind::Executor, Some(data.as_fd()), user)?;
     tracing::debug!(%publisher, ?isolation, "an executor is confined");
     prepared
         .run(agent, broker, PathBuf::from("."), isolation)

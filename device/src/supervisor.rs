@@ -4,7 +4,7 @@
 
 use crate::fault::Fault;
 use redan_channel::{ChannelError, pair, recv, send};
-use redan_jail::{Child, Spec, reserve, spawn};
+use redan_jail::{Child, Spec, may_give_users, reserve, spawn};
 use redan_protocol::ipc::{FromSupervisor, ToSupervisor};
 use redan_protocol::report::Isolation;
 use redan_protocol::{Code, PublisherName};
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// How long the agent may take to stop before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
-/// First user id of executors, when started as root; one for each publisher, by its name.
+/// First user id of executors, if this process may give users; one for each publisher, by its name.
 const USERS_FROM: u32 = 0x7265_0000;
 /// How many there are.
 const USERS: u32 = 0xffff;
@@ -50,7 +50,8 @@ struct Supervisor {
     state: PathBuf,
     agent: Arc<OwnedFd>,
     children: BTreeMap<i32, (Who, Child)>,
-    root: bool,
+    /// Whether children can have users of their own.
+    users: bool,
 }
 
 /// Runs until a signal, or until the agent or the broker ends. Gives the exit code of the program.
@@ -67,7 +68,7 @@ pub(crate) fn run(config: &Path) -> Result<u8, Fault> {
         state: loaded.state,
         agent: Arc::new(agent),
         children: BTreeMap::new(),
-        root: rustix::process::geteuid().is_root(),
+        users: may_give_users(),
     };
     supervisor.start(
         Who::Broker,
@@ -141,7 +142,7 @@ impl Supervisor {
     /// Arguments of a process that is to have a user of its own, if this one may give it.
     fn as_user(&self, kind: &str, user: u32) -> Vec<OsString> {
         let mut arguments = vec![kind.into()];
-        if self.root {
+        if self.users {
             arguments.extend(["--user".into(), user.to_string().into()]);
         }
         arguments
@@ -221,7 +222,7 @@ impl Supervisor {
         let mut arguments: Vec<OsString> =
             vec!["executor".into(), "--publisher".into(), publisher.as_str().into()];
         arguments.extend(["--data".into(), data.clone().into_os_string()]);
-        if self.root {
+        if self.users {
             let user = user_of(publisher);
             own(&data, user).map_err(Fault::system("giving the data folder to its user"))?;
             arguments.extend(["--user".into(), user.to_string().into()]);
@@ -279,7 +280,7 @@ impl Supervisor {
     }
 }
 
-/// Tells the service manager, if one started this program and asked to be told (`NOTIFY_SOCKET`, sd_notify(3)).
+/// Tells the service manager, if one started this program and asked to be told (`NOTIFY_SOCKET`, `sd_notify(3)`).
 fn manager(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!("the service manager was not told: {error}");

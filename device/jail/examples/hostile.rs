@@ -12,8 +12,9 @@ use redan_jail::{Kind, confine};
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// What the attacker aims at.
@@ -176,6 +177,17 @@ const ACTIONS: &[(&str, Action)] = &[
     ("outlive-parent", |_| {
         call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), 0, 0, 0, 0, 0])
     }),
+    ("hold-capabilities", |_| {
+        let mut sets = [0_u32; 6];
+        let header = [0x2008_0522_u32, 0];
+        let addresses = [header.as_ptr() as libc::c_long, sets.as_mut_ptr() as libc::c_long];
+        call(libc::SYS_capget, [addresses[0], addresses[1], 0, 0, 0, 0])?;
+        // An agent started as root keeps files and low ports, and nothing that changes users or owners.
+        let files_and_ports = 1 << 1 | 1 << 10;
+        let held = sets.iter().any(|set| set & !files_and_ports != 0);
+        held.then_some(())
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EPERM))
+    }),
     ("type-into-terminal", |_| {
         call(libc::SYS_ioctl, [0, 0x5412, 0, 0, 0, 0])
     }),
@@ -208,8 +220,9 @@ fn main() -> io::Result<()> {
         println!("landlock false\nseccomp {denied}");
     }
     if let Some(kind) = jail {
-        let folder: Option<&Path> = (kind == Kind::Executor).then_some(targets.data.as_path());
-        let isolation = confine(kind, folder, None).map_err(|error| io::Error::other(error.to_string()))?;
+        let folder = fs::File::open(&targets.data)?;
+        let data = (kind == Kind::Executor).then_some(folder.as_fd());
+        let isolation = confine(kind, data, None).map_err(|error| io::Error::other(error.to_string()))?;
         println!("landlock {}", isolation.landlock);
         println!("seccomp {}", isolation.seccomp);
     }

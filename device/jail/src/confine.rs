@@ -1,12 +1,13 @@
 //! Giving up what a kind of process does not need.
 
 use crate::filter::install;
+use crate::privileges;
 use crate::{Isolation, JailError, last};
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd,
     RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
 };
-use std::path::Path;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 /// Kinds of process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,9 +38,10 @@ const COMPILER_MEMORY: u64 = 4 << 30;
 /// Compiler: CPU time, seconds.
 const COMPILER_CPU: u64 = 120;
 
-/// Confines this process for good. Call with one thread, before anything from a peer was read. `data`: the executor's folder.
-/// `user`: the user and group to become, when started as root.
-pub fn confine(kind: Kind, data: Option<&Path>, user: Option<u32>) -> Result<Isolation, JailError> {
+/// Confines this process for good. Call with one thread, before anything from a peer was read. `data`: the executor's folder, which
+/// becomes its working directory; opened (`O_PATH`) by the caller, for neither the user before nor the one after could walk there:
+/// the folders above belong to the one, the folder itself to the other. `user`: the user and group to become, if this process may.
+pub fn confine(kind: Kind, data: Option<BorrowedFd<'_>>, user: Option<u32>) -> Result<Isolation, JailError> {
     let mut isolation = Isolation {
         processes: true,
         ..Isolation::default()
@@ -55,6 +57,13 @@ pub fn confine(kind: Kind, data: Option<&Path>, user: Option<u32>) -> Result<Iso
     if let Some(user) = user {
         become_user(user)?;
         isolation.users = true;
+    }
+    privileges::give_up(kind)?;
+    if let Some(data) = data {
+        // SAFETY: fchdir on a descriptor that is borrowed for this call.
+        if unsafe { libc::fchdir(data.as_raw_fd()) } != 0 {
+            return Err(last("entering the data folder"));
+        }
     }
     // After the last change of user, which would set it again.
     // SAFETY: prctl with constant arguments.
@@ -98,7 +107,7 @@ fn limit(what: libc::__rlimit_resource_t, most: u64) -> Result<(), JailError> {
 }
 
 /// Files beneath the given folders, no TCP for those who make no connections. Best effort: older kernels know less, and say so.
-fn landlock(kind: Kind, data: Option<&Path>) -> bool {
+fn landlock(kind: Kind, data: Option<BorrowedFd<'_>>) -> bool {
     let abi = ABI::V5;
     let restricted = || -> Result<RestrictionStatus, landlock::RulesetError> {
         let mut ruleset = Ruleset::default()
@@ -110,9 +119,7 @@ fn landlock(kind: Kind, data: Option<&Path>) -> bool {
             ruleset.handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?
         };
         let mut ruleset = ruleset.create()?;
-        if let Some(data) = data
-            && let Ok(folder) = PathFd::new(data)
-        {
+        if let Some(folder) = data {
             let access =
                 AccessFs::from_all(abi) & !AccessFs::Execute & !AccessFs::MakeChar & !AccessFs::MakeBlock;
             ruleset = ruleset.add_rule(PathBeneath::new(folder, access))?;

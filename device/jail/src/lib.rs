@@ -16,9 +16,11 @@
 
 pub mod confine;
 mod filter;
+mod privileges;
 pub mod spawn;
 
 pub use confine::{Kind, confine, deny_sockets};
+pub use privileges::may_give_users;
 pub use redan_protocol::report::Isolation;
 pub use spawn::{Child, Spec, inherited, reserve, spawn};
 

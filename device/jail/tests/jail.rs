@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 const EPERM: i32 = 1;
 const EACCES: i32 = 13;
@@ -48,6 +48,7 @@ const NOBODY: &[&str] = &[
     "be-dumpable-again",
     "outlive-parent",
     "type-into-terminal",
+    "hold-capabilities",
 ];
 /// Other people's files.
 const FILES: &[&str] = &[
@@ -73,6 +74,23 @@ const LOCAL: &[&str] = &["unix-connect", "unix-pair", "netlink-socket"];
 /// Offering a service.
 const SERVE: &[&str] = &["tcp-listen", "unix-listen"];
 
+/// Another process of the same user; gone with the test, however that ends.
+struct Victim(Child);
+
+impl Victim {
+    fn start() -> Self {
+        let mut sleep = Command::new("sleep");
+        Self(sleep.arg("600").stdin(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 type Findings = BTreeMap<String, String>;
 
 /// Runs the hostile program in one kind of jail, or in none.
@@ -91,11 +109,7 @@ fn hostile(kind: &str) -> Findings {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let admin = folder.path().join("admin.sock");
     let _admin = UnixListener::bind(&admin).unwrap();
-    let mut victim = Command::new("sleep")
-        .arg("600")
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
+    let victim = Victim::start();
 
     let me = std::env::current_exe().unwrap();
     let program = me.parent().unwrap().parent().unwrap().join("examples/hostile");
@@ -104,11 +118,10 @@ fn hostile(kind: &str) -> Findings {
         .args([&data, &key, &elsewhere])
         .arg(server.local_addr().unwrap().to_string())
         .arg(&admin)
-        .arg(victim.id().to_string())
+        .arg(victim.0.id().to_string())
         .output()
         .unwrap();
-    victim.kill().unwrap();
-    victim.wait().unwrap();
+    drop(victim);
     let stderr = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{kind}: {} {stderr}", ran.status);
     let text = String::from_utf8(ran.stdout).unwrap();
