@@ -138,7 +138,7 @@ async fn serve(config: Config) -> Result<(), ServerError> {
     }
 }
 
-/// Tells the service manager, if one started this program and asked to be told (`NOTIFY_SOCKET`, sd_notify(3)).
+/// Tells the service manager, if one started this program and asked to be told (`NOTIFY_SOCKET`, `sd_notify(3)`).
 fn manager(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!("the service manager was not told: {error}");

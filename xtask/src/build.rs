@@ -147,7 +147,7 @@ fn install_guest_target() -> Result<()> {
     }
 }
 
-/// Whether tests that need programs of the system run: Python with `venv`, for another TUF implementation.
+/// Whether tests that need programs of the system run: Python with `venv` for another TUF implementation, systemd for its units.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Services {
     /// Continuous integration: without them the run fails.
@@ -161,6 +161,10 @@ pub(crate) fn test(filter: &[String], services: Services) -> Result<()> {
     everything()?;
     let mut test = cargo()?;
     test.args(["test", "--workspace", "--locked"]);
+    if services == Services::Mandatory {
+        // Tests that need a program of the system fail without it instead of saying that they were left out.
+        test.env("REDAN_SERVICES", "mandatory");
+    }
     if services == Services::IfThere && !python() {
         println!(
             "left out: tests against python-tuf (they need python3 with venv and pip; continuous integration runs them)"

@@ -276,10 +276,14 @@ impl Stage {
 
     /// Starts a device that was prepared or stopped.
     pub fn start_device(&mut self, id: &str) -> Result<()> {
-        let program = self.programs.device.clone();
+        let command = Command::new(&self.programs.device);
+        self.start_device_by(id, command)
+    }
+
+    /// The same, by a command that becomes the device when `run --config …` is added: a service manager's work.
+    pub fn start_device_by(&mut self, id: &str, mut command: Command) -> Result<()> {
         let log = self.folder.join("devices").join(id).join("device.log");
         let device = self.device_mut(id)?;
-        let mut command = Command::new(program);
         command.arg("run").arg("--config").arg(&device.config);
         let mut process = Process::start(&format!("redan-device {id}"), &mut command, &log)?;
         process.ready("redan-device: running as ")?;

@@ -7,4 +7,5 @@ mod disturbed;
 mod interrupted;
 mod path;
 mod renewal;
+mod service;
 mod storage;
