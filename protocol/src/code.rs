@@ -237,6 +237,24 @@ codes! {
     RenewalTooLate = 170, "renewal-too-late", "check that the device is where it belongs, revoke it, and enrol it again with a new key";
     /// A newer key of this device has spoken since: the key was copied, or the device restored from a copy.
     KeySuperseded = 171, "key-superseded", "find out which of the two is the device, revoke it, and enrol the right one again with a new key";
+    /// The name of a key in a token does not read.
+    TokenUri = 190, "token-uri", "write pkcs11:token=LABEL;object=LABEL?module-path=/FILE&pin-source=file:/FILE";
+    /// The module, or the token in it, is not there.
+    TokenMissing = 191, "token-missing", "check that the token is plugged in, and that module-path= is its maker's module";
+    /// The token refused the PIN, or none was given.
+    TokenPin = 192, "token-pin", "give the token's PIN; after a few wrong ones it locks itself";
+    /// The token is locked after too many wrong PINs.
+    TokenLocked = 193, "token-locked", "have its security officer set a new PIN";
+    /// The token has no such key, or several, or one of another kind.
+    TokenKeyMissing = 194, "token-key-missing", "check object= against the keys the token has";
+    /// The token has a key of that name already.
+    TokenKeyExists = 195, "token-key-exists", "name another object=, or remove the key that is there";
+    /// The token would hand the private key out.
+    TokenKeyExtractable = 196, "token-key-extractable", "make a new key in the token; one that may be taken out is no better than a file";
+    /// The token lacks a mechanism.
+    TokenMechanism = 197, "token-mechanism", "use a token that offers it, or a key file";
+    /// The token failed, or its session was lost.
+    TokenFailed = 198, "token-failed", "check that the token is still plugged in, and see its maker's log";
 
     // 200–239: requests to the platform
     /// Not a request this server understands.

@@ -147,7 +147,7 @@ fn install_guest_target() -> Result<()> {
     }
 }
 
-/// Whether tests that need programs of the system run: Python with `venv` for another TUF implementation, systemd for its units.
+/// Whether tests that need programs of the system run: whole packages are left out, or single tests leave themselves out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Services {
     /// Continuous integration: without them the run fails.
@@ -165,11 +165,14 @@ pub(crate) fn test(filter: &[String], services: Services) -> Result<()> {
         // Tests that need a program of the system fail without it instead of saying that they were left out.
         test.env("REDAN_SERVICES", "mandatory");
     }
-    if services == Services::IfThere && !python() {
-        println!(
-            "left out: tests against python-tuf (they need python3 with venv and pip; continuous integration runs them)"
-        );
-        test.args(["--exclude", "tuf-client"]);
+    for service in SERVICES {
+        if services == Services::IfThere && !service.is_there() {
+            println!(
+                "left out: tests {} (they need {}; continuous integration runs them)",
+                service.of, service.needs
+            );
+            test.args(["--exclude", service.package]);
+        }
     }
     if !filter.is_empty() {
         test.arg("--").args(filter);
@@ -177,13 +180,41 @@ pub(crate) fn test(filter: &[String], services: Services) -> Result<()> {
     must(&mut test)
 }
 
-fn python() -> bool {
-    let mut python = Command::new("python3");
-    python.args(["-c", "import venv, ensurepip"]);
-    let ran = python
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    ran.is_ok_and(|status| status.success())
+/// A program of the system that the tests of one package need.
+struct Service {
+    package: &'static str,
+    of: &'static str,
+    needs: &'static str,
+    /// Ends well where it is there.
+    asked: &'static [&'static str],
+}
+
+const SERVICES: &[Service] = &[
+    Service {
+        package: "tuf-client",
+        of: "against python-tuf",
+        needs: "python3 with venv and pip",
+        asked: &["python3", "-c", "import venv, ensurepip"],
+    },
+    Service {
+        package: "softhsm",
+        of: "of keys in PKCS#11 tokens",
+        needs: "softhsm2-util and its module, Debian's softhsm2",
+        asked: &["softhsm2-util", "--version"],
+    },
+];
+
+impl Service {
+    fn is_there(&self) -> bool {
+        let Some((program, arguments)) = self.asked.split_first() else {
+            return false;
+        };
+        let ran = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        ran.is_ok_and(|status| status.success())
+    }
 }

@@ -48,6 +48,7 @@ const TESTS: &[&str] = &[
     "redan-benches",
     "redan-fuzz",
     "tuf-client",
+    "softhsm",
     "xtask",
 ];
 /// Crates that may say `unsafe`: each argues at every block.

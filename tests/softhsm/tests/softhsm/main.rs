@@ -1,0 +1,12 @@
+//! Signing keys and identities in `SoftHSM2` tokens, each test with a token folder of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod room;
+mod token;
