@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use redan_ceremony::present::RepositoryName;
+use redan_identity::TokenUri;
 use redan_protocol::{ComponentName, FleetId, OperatorName, PublisherName};
 use std::path::PathBuf;
 
@@ -38,6 +39,10 @@ pub(crate) enum Ceremony {
         /// How many of them must sign [default: 1 in development, 2 in production].
         #[arg(long)]
         threshold: Option<u32>,
+        /// Holder and key of theirs in a token, for example release.root-1=pkcs11:…; may be given several times. Made before, with
+        /// token-key.
+        #[arg(long = "key", value_parser = holder_and_uri)]
+        tokens: Vec<(String, TokenUri)>,
         #[command(flatten)]
         keeping: Keeping,
         /// Folder to write; must not exist. offline/ is for the custodians' media, online/ for the control server.
@@ -52,6 +57,19 @@ pub(crate) enum Ceremony {
         #[command(flatten)]
         keeping: Keeping,
         /// Folder to write <purpose>.key.json and <purpose>.public.json to.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Make a key in a PKCS#11 token, which never gives it away, and write its public half for a request or a founding.
+    TokenKey {
+        /// pkcs11:token=LABEL;object=PURPOSE?module-path=/FILE, with &pin-source=file:/FILE unless the PIN is typed. The key is for what
+        /// object= says, for example release.root-4.
+        #[arg(long, value_parser = token_uri)]
+        uri: TokenUri,
+        /// Make none: write the public half of the key that is there.
+        #[arg(long)]
+        present: bool,
+        /// Folder to write <object>.public.json to.
         #[arg(long)]
         out: PathBuf,
     },
@@ -83,6 +101,9 @@ pub(crate) enum Ceremony {
         /// File with the issuer's passphrase; without it, it is asked for.
         #[arg(long)]
         passphrase_file: Option<PathBuf>,
+        /// pkcs11: URI of the key in a token: it is made there if it is not. Without it, the key is in the file.
+        #[arg(long, value_parser = token_uri)]
+        key: Option<TokenUri>,
         /// File to write; must not exist.
         #[arg(long)]
         out: PathBuf,
@@ -105,7 +126,7 @@ pub(crate) enum Ceremony {
         /// The request.
         #[arg(long)]
         request: PathBuf,
-        /// Your key.
+        /// Your key file, or the pkcs11: URI of your key in a token.
         #[arg(long)]
         key: PathBuf,
         /// File with its passphrase; without it, it is asked for.
@@ -255,6 +276,17 @@ pub(crate) struct Keeping {
 pub(crate) enum ProfileArgument {
     Development,
     Production,
+}
+
+fn token_uri(text: &str) -> Result<TokenUri, String> {
+    TokenUri::parse(text).map_err(|error| error.to_string())
+}
+
+fn holder_and_uri(text: &str) -> Result<(String, TokenUri), String> {
+    let (holder, uri) = text
+        .split_once('=')
+        .ok_or("a holder and their key are written holder=pkcs11:…")?;
+    Ok((holder.to_owned(), token_uri(uri)?))
 }
 
 fn role_and_key(text: &str) -> Result<(String, PathBuf), String> {

@@ -2,10 +2,10 @@
 
 use crate::error::CeremonyError;
 use crate::present::bytes;
-use redan_identity::Zeroizing;
 use redan_identity::key::write_private;
+use redan_identity::{IdentityError, TokenKey, Zeroizing};
 use redan_publish::wrap::{StillWrapped, Wrapped};
-use redan_publish::{Passphrase, PublishError, SigningKey};
+use redan_publish::{Passphrase, Pin, PublishError, SigningKey, TokenError, TokenUri};
 use rustix::termios::{LocalModes, OptionalActions, isatty, tcgetattr, tcsetattr};
 use serde::{Deserialize, Serialize};
 use std::fs::DirBuilder;
@@ -96,7 +96,37 @@ impl Opening {
                 let typed = ask(&format!("Passphrase of {}: ", path.display()))?;
                 Ok(SigningKey::open(path, &[typed])?)
             }
+            Err(PublishError::Token(TokenError::NoPin { .. })) if somebody() => {
+                let uri = TokenUri::parse(path.to_str().unwrap_or_default()).map_err(PublishError::from)?;
+                let pin = ask_pin(&uri)?;
+                Ok(SigningKey::in_token(&uri, Some(pin))?)
+            }
             opened => Ok(opened?),
+        }
+    }
+
+    /// Makes a signing key in a token, or finds the one that is there.
+    pub fn signing_token(&self, uri: &TokenUri, present: bool) -> Result<SigningKey, CeremonyError> {
+        let get = |pin| {
+            if present {
+                SigningKey::in_token(uri, pin)
+            } else {
+                SigningKey::generate_in_token(uri, pin)
+            }
+        };
+        match get(None) {
+            Err(PublishError::Token(TokenError::NoPin { .. })) if somebody() => Ok(get(Some(ask_pin(uri)?))?),
+            got => Ok(got?),
+        }
+    }
+
+    /// Finds a key for a certificate in a token, or makes it there.
+    pub fn identity_token(&self, uri: &TokenUri) -> Result<TokenKey, CeremonyError> {
+        match TokenKey::open_or_generate(uri, None) {
+            Err(IdentityError::Token(TokenError::NoPin { .. })) if somebody() => {
+                Ok(TokenKey::open_or_generate(uri, Some(ask_pin(uri)?))?)
+            }
+            got => Ok(got?),
         }
     }
 
@@ -178,6 +208,15 @@ pub fn ask_openly(words: &str) -> Result<String, CeremonyError> {
 }
 
 fn ask(words: &str) -> Result<Passphrase, CeremonyError> {
+    Ok(Passphrase::new(&ask_silently(words)?)?)
+}
+
+fn ask_pin(uri: &TokenUri) -> Result<Pin, CeremonyError> {
+    let typed = ask_silently(&format!("PIN of token {}: ", uri.token()))?;
+    Ok(Pin::new(&typed).map_err(PublishError::from)?)
+}
+
+fn ask_silently(words: &str) -> Result<Zeroizing<String>, CeremonyError> {
     let stdin = std::io::stdin();
     let terminal = |error: rustix::io::Errno| CeremonyError::file(Path::new("the terminal"), &error.into());
     let before = tcgetattr(&stdin).map_err(terminal)?;
@@ -189,7 +228,7 @@ fn ask(words: &str) -> Result<Passphrase, CeremonyError> {
     let restored = tcsetattr(&stdin, OptionalActions::Flush, &before).map_err(terminal);
     drop(std::io::stderr().write_all(b"\n"));
     restored?;
-    Ok(Passphrase::new(&typed?)?)
+    typed
 }
 
 fn line() -> Result<Zeroizing<String>, CeremonyError> {
@@ -203,18 +242,49 @@ fn line() -> Result<Zeroizing<String>, CeremonyError> {
     Ok(line)
 }
 
-/// Makes a key for a purpose in a folder, made if need be: the private half for its holder, the public half for a request.
-pub fn make(purpose: &str, custody: &Custody, folder: &Path) -> Result<(PathBuf, PathBuf), CeremonyError> {
+/// Refuses a purpose that cannot be a file's name.
+fn hold_purpose(purpose: &str) -> Result<(), CeremonyError> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(c);
     if purpose.is_empty() || purpose.len() > 200 || !purpose.chars().all(plain) || purpose.starts_with('.') {
         return Err(CeremonyError::Purpose);
     }
-    // A holder's first command: their folder may not be there yet.
+    Ok(())
+}
+
+/// A holder's first command: their folder may not be there yet.
+fn make_folder(folder: &Path) -> Result<(), CeremonyError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .map_err(|error| CeremonyError::file(folder, &error))?;
+        .map_err(|error| CeremonyError::file(folder, &error))
+}
+
+/// Makes a key in a token, or with `present` finds the one that is there, and writes its public half for a request. It is for what
+/// its label says.
+pub fn make_in_token(
+    uri: &TokenUri,
+    present: bool,
+    opening: &Opening,
+    folder: &Path,
+) -> Result<PathBuf, CeremonyError> {
+    hold_purpose(uri.object())?;
+    make_folder(folder)?;
+    let public = folder.join(format!("{}.public.json", uri.object()));
+    // Before the token is touched: a key nobody has the public half of is of no use.
+    if public.symlink_metadata().is_ok() {
+        return Err(CeremonyError::Exists {
+            path: public.display().to_string(),
+        });
+    }
+    opening.signing_token(uri, present)?.save_public(&public)?;
+    Ok(public)
+}
+
+/// Makes a key for a purpose in a folder, made if need be: the private half for its holder, the public half for a request.
+pub fn make(purpose: &str, custody: &Custody, folder: &Path) -> Result<(PathBuf, PathBuf), CeremonyError> {
+    hold_purpose(purpose)?;
+    make_folder(folder)?;
     let key = SigningKey::generate(purpose)?;
     let private = folder.join(format!("{purpose}.key.json"));
     let public = folder.join(format!("{purpose}.public.json"));

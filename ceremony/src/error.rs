@@ -39,6 +39,12 @@ pub enum CeremonyError {
     /// Typed differently the second time.
     #[error("the two passphrases differ")]
     Mistyped,
+    /// A token's key for a holder there is none of.
+    #[error("the founding has no holder {purpose}")]
+    NoSuchHolder {
+        /// Which.
+        purpose: String,
+    },
     /// A key's purpose that cannot be a file's name.
     #[error("a key's purpose is written in small letters, digits, dots and dashes, such as release.root-4")]
     Purpose,
@@ -269,6 +275,9 @@ impl CeremonyError {
             }
             Self::Passphrases => {
                 "give --passphrase-file once, or once for each holder, in the holders' order"
+            }
+            Self::NoSuchHolder { .. } => {
+                "name role and holder as init does, for example release.root-1; --holders says how many there are"
             }
             Self::Mistyped => "run it again and type the same twice",
             Self::Purpose => "give --purpose as in redan-ceremony key --help",

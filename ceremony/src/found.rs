@@ -46,6 +46,9 @@ struct Folders {
     operators: PathBuf,
 }
 
+/// Keys that holders brought in tokens, by role and holder: `release.root-1`.
+pub type Tokens = BTreeMap<String, SigningKey>;
+
 /// The keys of one role: the private halves for its holders, and how they sign.
 struct Role {
     keys: Vec<SigningKey>,
@@ -53,9 +56,15 @@ struct Role {
 }
 
 impl Role {
-    fn make(purpose: &str, holders: u32, threshold: u32) -> Result<Self, CeremonyError> {
+    /// Keys of holders who brought a token are there already; the others' are made here.
+    fn make(purpose: &str, holders: u32, threshold: u32, tokens: &mut Tokens) -> Result<Self, CeremonyError> {
         let keys: Result<_, _> = (1..=holders)
-            .map(|n| SigningKey::generate(&format!("{purpose}-{n}")))
+            .map(|n| {
+                let name = format!("{purpose}-{n}");
+                tokens
+                    .remove(&name)
+                    .map_or_else(|| SigningKey::generate(&name), Ok)
+            })
             .collect();
         Ok(Self {
             keys: keys?,
@@ -84,6 +93,10 @@ impl Role {
 
     fn save(&self, folder: &Path, custody: &Custody) -> Result<(), CeremonyError> {
         for (holder, key) in (1..).zip(&self.keys) {
+            if key.is_in_token() {
+                key.save_public(&folder.join(format!("{}.public.json", key.purpose())))?;
+                continue;
+            }
             custody.save(key, holder, &folder.join(format!("{}.key.json", key.purpose())))?;
         }
         Ok(())
@@ -103,6 +116,16 @@ struct Release {
 
 /// Founds a fleet in `out`, which must not exist. Offline keys are kept as `custody` says, the server's as they are.
 pub fn found(founding: &Founding, custody: &Custody, out: &Path) -> Result<(), CeremonyError> {
+    found_with(founding, custody, Tokens::new(), out)
+}
+
+/// The same with keys that some holders brought in tokens: these stay there.
+pub fn found_with(
+    founding: &Founding,
+    custody: &Custody,
+    mut tokens: Tokens,
+    out: &Path,
+) -> Result<(), CeremonyError> {
     if founding.profile == Profile::Production && matches!(custody, Custody::Plain) {
         return Err(CeremonyError::PlainKeys);
     }
@@ -124,7 +147,7 @@ pub fn found(founding: &Founding, custody: &Custody, out: &Path) -> Result<(), C
     if half.exists() {
         std::fs::remove_dir_all(&half).map_err(|error| CeremonyError::file(&half, &error))?;
     }
-    let written = write(founding, custody, &half);
+    let written = write(founding, custody, &mut tokens, &half);
     if let Err(error) = written {
         // Nothing half-applied: what was written so far goes with the error.
         drop(std::fs::remove_dir_all(&half));
@@ -133,7 +156,12 @@ pub fn found(founding: &Founding, custody: &Custody, out: &Path) -> Result<(), C
     std::fs::rename(&half, out).map_err(|error| CeremonyError::file(out, &error))
 }
 
-fn write(founding: &Founding, custody: &Custody, out: &Path) -> Result<(), CeremonyError> {
+fn write(
+    founding: &Founding,
+    custody: &Custody,
+    tokens: &mut Tokens,
+    out: &Path,
+) -> Result<(), CeremonyError> {
     let folders = Folders {
         offline: out.join("offline"),
         online: out.join("online"),
@@ -150,8 +178,14 @@ fn write(founding: &Founding, custody: &Custody, out: &Path) -> Result<(), Cerem
         std::fs::create_dir_all(folder).map_err(|error| CeremonyError::file(folder, &error))?;
     }
     let ca = certificates(founding, custody, &folders)?;
-    release(founding, ca, custody, &folders)?;
-    director(founding, ca, custody, &folders)?;
+    release(founding, ca, custody, tokens, &folders)?;
+    director(founding, ca, custody, tokens, &folders)?;
+    // A key that would sign nothing was meant for something.
+    if let Some(purpose) = tokens.keys().next() {
+        return Err(CeremonyError::NoSuchHolder {
+            purpose: purpose.clone(),
+        });
+    }
     let fleet = json!({
         "schema": "redan.fleet/1",
         "fleet": founding.fleet,
@@ -208,21 +242,24 @@ fn release(
     founding: &Founding,
     ca: Digest,
     custody: &Custody,
+    tokens: &mut Tokens,
     folders: &Folders,
 ) -> Result<(), CeremonyError> {
-    let offline = |purpose: &str| Role::make(purpose, founding.holders, founding.threshold);
+    let mut offline = |purpose: &str| Role::make(purpose, founding.holders, founding.threshold, tokens);
     let components: Result<Vec<_>, CeremonyError> = founding
         .components
         .iter()
         .map(|name| Ok((name.clone(), offline(&name.role())?)))
         .collect();
+    let (root_keys, targets_keys) = (offline("release.root")?, offline("release.targets")?);
+    let (plan, policy) = (offline("release.plan")?, offline("release.policy")?);
     let keys = Release {
-        root: offline("release.root")?,
-        targets: offline("release.targets")?,
-        plan: offline("release.plan")?,
-        policy: offline("release.policy")?,
+        root: root_keys,
+        targets: targets_keys,
+        plan,
+        policy,
         // People, threshold one of several (10-trust).
-        snapshot: Role::make("release.snapshot", founding.holders, 1)?,
+        snapshot: Role::make("release.snapshot", founding.holders, 1, tokens)?,
         timestamp: Role::online("release.timestamp")?,
         components: components?,
     };
@@ -299,9 +336,10 @@ fn director(
     founding: &Founding,
     ca: Digest,
     custody: &Custody,
+    tokens: &mut Tokens,
     folders: &Folders,
 ) -> Result<(), CeremonyError> {
-    let keys = Role::make("director.root", founding.holders, founding.threshold)?;
+    let keys = Role::make("director.root", founding.holders, founding.threshold, tokens)?;
     let online = [
         ("targets", Role::online("director.targets")?),
         ("snapshot", Role::online("director.snapshot")?),

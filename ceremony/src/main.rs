@@ -10,13 +10,14 @@ use redan_ceremony::assemble::assemble;
 use redan_ceremony::change::Change;
 use redan_ceremony::custody::{self, Custody, Opening};
 use redan_ceremony::difference::inspect;
-use redan_ceremony::found::{Founding, found};
+use redan_ceremony::found::{Founding, Tokens, found_with};
 use redan_ceremony::issue::{Issuing, Whose, issue};
 use redan_ceremony::present::{Present, put_new};
 use redan_ceremony::request::Request;
 use redan_ceremony::sign::{sign, signer};
 use redan_ceremony::transcript::Transcript;
 use redan_ceremony::verify::verify;
+use redan_identity::TokenUri;
 use redan_protocol::{ComponentName, FleetId, PublisherName, UnixSeconds};
 use redan_publish::{Profile, PublicKey, Signers};
 use std::io::Write as _;
@@ -59,6 +60,7 @@ fn run(command: Ceremony) -> Result<String, CeremonyError> {
             components,
             holders,
             threshold,
+            tokens,
             keeping,
             out,
         } => init(
@@ -66,7 +68,7 @@ fn run(command: Ceremony) -> Result<String, CeremonyError> {
             fleet,
             (publishers, components),
             (holders, threshold),
-            &keeping,
+            (&keeping, &tokens),
             &out,
         ),
         Ceremony::Key {
@@ -78,6 +80,13 @@ fn run(command: Ceremony) -> Result<String, CeremonyError> {
             let (private, public) = (private.display(), public.display());
             Ok(format!(
                 "Wrote {private} for its holder alone, and {public} for a request.\n"
+            ))
+        }
+        Ceremony::TokenKey { uri, present, out } => {
+            let public = custody::make_in_token(&uri, present, &Opening::default(), &out)?;
+            let (token, public) = (uri.token(), public.display());
+            Ok(format!(
+                "The key is in token {token}, and stays there. Wrote {public} for a request or a founding.\n"
             ))
         }
         Ceremony::Rewrap {
@@ -98,9 +107,11 @@ fn run(command: Ceremony) -> Result<String, CeremonyError> {
             fleet_dir,
             issuer,
             passphrase_file,
+            key,
             out,
         } => {
             let issuing = Issuing {
+                key,
                 whose: operator.map_or(Whose::Server, Whose::Operator),
                 public: fleet_dir,
                 issuer,
@@ -139,7 +150,7 @@ fn init(
     fleet: FleetId,
     (publishers, components): (Vec<PublisherName>, Vec<ComponentName>),
     (holders, threshold): (Option<u32>, Option<u32>),
-    keeping: &Keeping,
+    (keeping, tokens): (&Keeping, &[(String, TokenUri)]),
     out: &Path,
 ) -> Result<String, CeremonyError> {
     let (profile, default_holders, default_threshold) = match profile {
@@ -163,7 +174,16 @@ fn init(
         return Err(CeremonyError::PlainKeys);
     }
     let custody = keep(keeping, production, founding.holders)?;
-    found(&founding, &custody, out)?;
+    let mut brought = Tokens::new();
+    for (holder, uri) in tokens {
+        let key = Opening::default().signing_token(uri, true)?;
+        if brought.insert(holder.clone(), key).is_some() {
+            return Err(CeremonyError::NoSuchHolder {
+                purpose: holder.clone(),
+            });
+        }
+    }
+    found_with(&founding, &custody, brought, out)?;
     Ok(format!(
         "Founded fleet {} in {}.\n  offline/    custodians' keys: move each to its holder's medium\n  online/     \
          for redan-control fleet add\n  public/     roots, first metadata and transcript, for everyone\n  operators/  the first \

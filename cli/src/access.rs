@@ -26,7 +26,7 @@ pub struct Access {
     /// The fleet's public/ folder, as the ceremony wrote it: pins the CA and the roots.
     #[arg(long, global = true, env = "REDAN_FLEET_DIR")]
     pub fleet_dir: Option<PathBuf>,
-    /// Your operator key and certificate, PEM.
+    /// Your operator key and certificate, PEM; in the place of the key may be the pkcs11: URI of one in a token.
     #[arg(long, global = true, env = "REDAN_OPERATOR")]
     pub operator: Option<PathBuf>,
     /// Where the control server listens, host:port.
@@ -76,9 +76,9 @@ impl Access {
         let fleet = described.get("fleet").and_then(Value::as_str).unwrap_or_default();
         let fleet = FleetId::parse(fleet).map_err(|_| CliError::Answer("the fleet's description"))?;
         let anchor = FleetAnchor::from_pem(fleet.clone(), &read_text(&folder.join("ca.pem"))?)?;
-        let (key, chain) = pem::read_bundle(&redan_identity::Zeroizing::new(read_text(operator)?))?;
+        let (key, chain) = pem::read_held(&redan_identity::Zeroizing::new(read_text(operator)?))?;
         hold_own(&anchor, &chain, operator, now())?;
-        let config = redan_identity::tls::device_client(&anchor, chain, &key, now())?;
+        let config = redan_identity::tls::device_client(&anchor, chain, key.as_ref(), now())?;
         let root = read_text(&folder.join("release/1.root.json"))?.into_bytes();
         let stream = TcpStream::connect(&address)
             .await

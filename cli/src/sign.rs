@@ -20,7 +20,7 @@ pub(crate) const SNAPSHOT_LIFE: Seconds = Seconds::new(90 * 86_400);
 /// The key files of who signs, and the files with their passphrases.
 #[derive(Args, Clone, Debug)]
 pub struct Keys {
-    /// Key file of the signed role or of the snapshot role; may be given several times.
+    /// Key file of the signed role or of the snapshot role, or the pkcs11: URI of one in a token; may be given several times.
     #[arg(long = "key", required = true)]
     keys: Vec<PathBuf>,
     /// File with the passphrase of wrapped keys, of one line and mode 0600; may be given several times, each key is tried with each.

@@ -322,7 +322,12 @@ impl Fleet {
 }
 
 fn bundle(path: &Path) -> Result<(KeyFile, Vec<CertificateDer<'static>>), ServerError> {
-    pem::load_bundle(path).map_err(|source| match source {
+    pem::load_bundle(path).map_err(|source| named(path, source))
+}
+
+/// An error with the file it is about.
+fn named(path: &Path, source: IdentityError) -> ServerError {
+    match source {
         // These name the file themselves.
         IdentityError::KeyMode { path, mode } => PublishError::KeyMode { path, mode }.into(),
         IdentityError::File { path, source } => ServerError::File {
@@ -333,7 +338,7 @@ fn bundle(path: &Path) -> Result<(KeyFile, Vec<CertificateDer<'static>>), Server
             path: path.display().to_string(),
             source,
         },
-    })
+    }
 }
 
 /// `server.pem`: what the fleet's names are served with, and the last second of leaf and issuer.
@@ -343,9 +348,9 @@ fn server_certificate(
     now: UnixSeconds,
 ) -> Result<(FleetServer, (UnixSeconds, UnixSeconds)), ServerError> {
     let path = online.join("server.pem");
-    let (key, chain) = bundle(&path)?;
+    let (key, chain) = pem::load_held(&path).map_err(|source| named(&path, source))?;
     let checked = || {
-        let tls = fleet_server(anchor, &chain, &key, now)?;
+        let tls = fleet_server(anchor, &chain, key.as_ref(), now)?;
         let leaf = check(anchor, &chain, Purpose::Server, now)?.expires();
         let issuer = chain.last().map(valid_between).transpose()?;
         Ok((tls, (leaf, issuer.map_or(leaf, |(_, to)| to))))

@@ -1,6 +1,7 @@
 //! What can be wrong with an identity.
 
 use redan_protocol::{Code, FleetId, NameError, SpiffeId, UnixSeconds};
+use redan_token::TokenError;
 
 /// Why a key, a certificate or a request is not taken.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -66,6 +67,9 @@ pub enum IdentityError {
         /// What the system says.
         source: FileFault,
     },
+    /// A key in a token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The cryptographic library refused: a bug or a broken machine.
     #[error("the cryptographic library failed while {doing}")]
     Crypto {
@@ -154,6 +158,7 @@ impl IdentityError {
             Self::NotNow { .. } => Code::CertificateExpired,
             Self::Csr => Code::CsrInvalid,
             Self::KeyMode { .. } | Self::File { .. } => Code::DiskFailed,
+            Self::Token(error) => error.code(),
             Self::Crypto { .. } => Code::Internal,
         }
     }
@@ -164,6 +169,7 @@ impl IdentityError {
             Self::KeyMismatch => "keep a key together with the certificate that was issued for it",
             Self::KeyMode { .. } => "make the file readable by its owner alone: chmod 600",
             Self::File { .. } => "check that the file exists and may be read or written",
+            Self::Token(error) => error.remedy(),
             other => other.code().remedy(),
         }
     }

@@ -1,13 +1,14 @@
 //! Certificates and keys as PEM (RFC 7468).
 
 use crate::error::IdentityError;
-use crate::key::{KeyFile, read_private};
+use crate::key::{KeyFile, KeyProvider, held, read_private};
 use crate::profile::presented_spki;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use std::path::Path;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Writes certificates one after another.
@@ -31,7 +32,22 @@ pub fn read_chain(text: &str) -> Result<Vec<CertificateDer<'static>>, IdentityEr
     }
 }
 
-/// A key and the chain issued for it in one text, as operators and servers keep them.
+/// A key, or the `pkcs11:` URI of one in a token, and the chain issued for it in one text, as operators and servers keep them.
+pub fn read_held(text: &str) -> Result<(Arc<dyn KeyProvider>, Vec<CertificateDer<'static>>), IdentityError> {
+    let chain = read_chain(text)?;
+    let key = held(text)?;
+    match chain.first() {
+        Some(leaf) if presented_spki(leaf)? == key.spki_sha256() => Ok((key, chain)),
+        _ => Err(IdentityError::KeyMismatch),
+    }
+}
+
+/// [`read_held`] from a file, which others must not be able to read.
+pub fn load_held(path: &Path) -> Result<(Arc<dyn KeyProvider>, Vec<CertificateDer<'static>>), IdentityError> {
+    read_held(&read_private(path)?)
+}
+
+/// The same with the key itself: issuers are kept so.
 pub fn read_bundle(text: &str) -> Result<(KeyFile, Vec<CertificateDer<'static>>), IdentityError> {
     let key = KeyFile::from_pem(text)?;
     let chain = read_chain(text)?;

@@ -236,23 +236,29 @@ fn a_bundle_keeps_key_and_chain_together() {
     // In the other order too: people assemble these by hand.
     let swapped = format!("{}{}", pem::write_chain(&chain), key.to_pem().as_str());
     assert_eq!(pem::read_bundle(&swapped).unwrap().1, chain);
+    assert_eq!(pem::read_held(&swapped).unwrap().0.spki(), key.spki());
+    // Issuers are read by the one, everybody else by the other, which takes names of keys in tokens too.
+    let both = |text: &str, refused: &IdentityError| {
+        assert_eq!(&pem::read_bundle(text).unwrap_err(), refused);
+        assert_eq!(&pem::read_held(text).unwrap_err(), refused);
+    };
     let other = pem::write_bundle(&KeyFile::generate().unwrap(), &chain);
-    assert_eq!(pem::read_bundle(&other).unwrap_err(), IdentityError::KeyMismatch);
-    let no_key = pem::write_chain(&chain);
+    both(&other, &IdentityError::KeyMismatch);
     let refused = IdentityError::Malformed {
         what: "a P-256 private key in PEM (PKCS#8)",
     };
-    assert_eq!(pem::read_bundle(&no_key).unwrap_err(), refused);
+    both(&pem::write_chain(&chain), &refused);
     let refused = IdentityError::Malformed {
         what: "a certificate in PEM",
     };
-    assert_eq!(pem::read_bundle(&key.to_pem()).unwrap_err(), refused);
+    both(&key.to_pem(), &refused);
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let refused = IdentityError::KeyMode {
         path: path.display().to_string(),
         mode: 0o644,
     };
     assert_eq!(pem::load_bundle(&path).unwrap_err(), refused);
+    assert_eq!(pem::load_held(&path).unwrap_err(), refused);
 }
 
 #[test]

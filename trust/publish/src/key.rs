@@ -1,5 +1,6 @@
 //! Signing keys in files: plain (`redan.key/1`) for keys that sign unattended and for development, under a passphrase
-//! (`redan.key/2`) for people; and their public halves (`redan.public-key/1`), which are all that others need.
+//! (`redan.key/2`) for people, and keys in PKCS#11 tokens (`pkcs11:…` in the place of a file's name); and their public halves
+//! (`redan.public-key/1`), which are all that others need.
 
 use crate::PublishError;
 use crate::wrap::{Passphrase, StillWrapped, Wrapped};
@@ -7,6 +8,7 @@ use aws_lc_rs::signature::{self, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use redan_protocol::Digest;
+use redan_token::{Key, Kind, Pin, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -25,8 +27,17 @@ const SCHEME: &str = "ed25519";
 /// A private key and what it is for.
 pub struct SigningKey {
     purpose: String,
-    pkcs8: Zeroizing<Vec<u8>>,
-    pair: Ed25519KeyPair,
+    half: Half,
+}
+
+/// Where the private half is.
+enum Half {
+    Here {
+        pkcs8: Zeroizing<Vec<u8>>,
+        pair: Ed25519KeyPair,
+    },
+    /// In a token, which signs and never gives it away.
+    Token(Key),
 }
 
 /// The public half, as metadata names it.
@@ -123,11 +134,28 @@ impl SigningKey {
     pub fn generate(purpose: &str) -> Result<Self, PublishError> {
         let pair = Ed25519KeyPair::generate().map_err(|_| PublishError::Crypto)?;
         let pkcs8 = pair.to_pkcs8().map_err(|_| PublishError::Crypto)?;
+        let pkcs8 = Zeroizing::new(pkcs8.as_ref().to_vec());
         Ok(Self {
             purpose: purpose.to_owned(),
-            pkcs8: Zeroizing::new(pkcs8.as_ref().to_vec()),
-            pair,
+            half: Half::Here { pkcs8, pair },
         })
+    }
+
+    /// Makes a key in a token. It is for what its label says.
+    pub fn generate_in_token(uri: &Uri, pin: Option<Pin>) -> Result<Self, PublishError> {
+        Ok(Self::of(Key::generate(uri, Kind::Ed25519, pin)?))
+    }
+
+    /// Finds a key in a token. It is for what its label says.
+    pub fn in_token(uri: &Uri, pin: Option<Pin>) -> Result<Self, PublishError> {
+        Ok(Self::of(Key::open(uri, Kind::Ed25519, pin)?))
+    }
+
+    fn of(key: Key) -> Self {
+        Self {
+            purpose: key.uri().object().to_owned(),
+            half: Half::Token(key),
+        }
     }
 
     /// What it is for, for example `release.snapshot-1`.
@@ -137,12 +165,33 @@ impl SigningKey {
 
     /// Its public half.
     pub fn public(&self) -> PublicKey {
-        PublicKey::new(public_hex(&self.pair))
+        PublicKey::new(match &self.half {
+            Half::Here { pair, .. } => public_hex(pair),
+            Half::Token(key) => hex::encode(key.public()),
+        })
+    }
+
+    /// Whether its private half is in a token.
+    pub fn is_in_token(&self) -> bool {
+        matches!(self.half, Half::Token(_))
     }
 
     /// Signs canonical bytes.
-    pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.pair.sign(message).as_ref().to_vec()
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, PublishError> {
+        match &self.half {
+            Half::Here { pair, .. } => Ok(pair.sign(message).as_ref().to_vec()),
+            Half::Token(key) => Ok(key.sign(message)?),
+        }
+    }
+
+    /// The private half, for a file; none when it is in a token.
+    fn private(&self) -> Result<&Zeroizing<Vec<u8>>, PublishError> {
+        match &self.half {
+            Half::Here { pkcs8, .. } => Ok(pkcs8),
+            Half::Token(_) => Err(PublishError::InToken {
+                purpose: self.purpose.clone(),
+            }),
+        }
     }
 
     /// Reads a plain key file, and refuses one that others may read.
@@ -150,8 +199,12 @@ impl SigningKey {
         Self::open(path, &[])
     }
 
-    /// Reads a key file; one under a passphrase is tried with each of those given.
+    /// Reads a key file; one under a passphrase is tried with each of those given. A `pkcs11:` URI names a key in a token instead,
+    /// whose PIN is in the file of its `pin-source`.
     pub fn open(path: &Path, passphrases: &[Passphrase]) -> Result<Self, PublishError> {
+        if let Some(text) = path.to_str().filter(|text| Uri::is(text)) {
+            return Self::in_token(&Uri::parse(text)?, None);
+        }
         let named = || path.display().to_string();
         let malformed = || PublishError::Key { path: named() };
         let text = private_text(path)?;
@@ -187,7 +240,8 @@ impl SigningKey {
         if scheme != SCHEME || public_hex(&pair) != public {
             return Err(malformed());
         }
-        Ok(Self { purpose, pkcs8, pair })
+        let half = Half::Here { pkcs8, pair };
+        Ok(Self { purpose, half })
     }
 
     /// Writes a new plain key file, mode 0600; never over an existing one.
@@ -196,7 +250,7 @@ impl SigningKey {
             schema: PLAIN.into(),
             purpose: self.purpose.clone(),
             scheme: SCHEME.into(),
-            private: Zeroizing::new(STANDARD.encode(&*self.pkcs8)),
+            private: Zeroizing::new(STANDARD.encode(&**self.private()?)),
             public: self.public().public,
         };
         write_new(path, 0o600, &file)
@@ -209,7 +263,7 @@ impl SigningKey {
             schema: WRAPPED.into(),
             purpose: self.purpose.clone(),
             scheme: SCHEME.into(),
-            private: Wrapped::seal(passphrase, &about(&self.purpose, &public), &self.pkcs8)?,
+            private: Wrapped::seal(passphrase, &about(&self.purpose, &public), self.private()?)?,
             public,
         };
         write_new(path, 0o600, &file)

@@ -21,6 +21,7 @@ pub mod wrap;
 pub use director::{Directed, DirectorExpiry, DirectorFiles, DirectorKeys, director};
 pub use key::{PublicKey, SigningKey};
 pub use metadata::{Delegation, Profile, RootSpec, Signers};
+pub use redan_token::{Pin, TokenError, Uri as TokenUri};
 pub use wrap::Passphrase;
 
 use redan_protocol::Code;
@@ -88,6 +89,15 @@ pub enum PublishError {
         /// The file.
         path: String,
     },
+    /// A key that only its token has, where a file of it is wanted.
+    #[error("key {purpose} is in a token, and cannot be written to a file")]
+    InToken {
+        /// What it is for.
+        purpose: String,
+    },
+    /// A key in a token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// A file that cannot be read or written.
     #[error("{path}: {what}")]
     File {
@@ -128,7 +138,9 @@ impl PublishError {
             | Self::Key { .. }
             | Self::PublicKey { .. }
             | Self::Wrapped { .. }
+            | Self::InToken { .. }
             | Self::PassphraseForm => Code::BadRequest,
+            Self::Token(error) => error.code(),
             Self::Passphrase { .. } => Code::NotAuthorised,
             Self::KeyMode { .. } | Self::File { .. } => Code::DiskFailed,
             Self::Crypto => Code::Internal,
@@ -152,6 +164,10 @@ impl PublishError {
             }
             Self::PassphraseForm => "write four or more random words in one line",
             Self::File { .. } => "check that the file exists and may be read or written",
+            Self::InToken { .. } => {
+                "a token keeps its keys: make another key in another token, and have it named beside this one"
+            }
+            Self::Token(error) => error.remedy(),
             other => other.code().remedy(),
         }
     }

@@ -229,7 +229,7 @@ pub fn canonical(signed: &Value) -> Result<Vec<u8>, PublishError> {
 
 /// One signature by itself, for signers who sign one after another: hexadecimal, to be put under `signed` by whoever has enough.
 pub fn detached(signed: &Value, key: &SigningKey) -> Result<String, PublishError> {
-    Ok(hex::encode(key.sign(&canonical(signed)?)))
+    Ok(hex::encode(key.sign(&canonical(signed)?)?))
 }
 
 /// Signs. Refuses to sign twice with one key.
@@ -243,7 +243,7 @@ pub fn envelope(signed: &Value, keys: &[&SigningKey]) -> Result<Value, PublishEr
     let canonical = canonical(signed)?;
     let mut signatures = BTreeMap::new();
     for key in keys {
-        signatures.insert(key.public().id, hex::encode(key.sign(&canonical)));
+        signatures.insert(key.public().id, hex::encode(key.sign(&canonical)?));
     }
     if signatures.is_empty() || signatures.len() != keys.len() {
         return Err(PublishError::Keys);
