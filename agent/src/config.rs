@@ -15,6 +15,10 @@ pub struct Config {
     /// `host:port` of the control server, instead of the one in the voucher.
     #[serde(default)]
     pub server: Option<String>,
+    /// Names of environment variables the agent's PKCS#11 module needs, such as `SOFTHSM2_CONF`. The agent gets these, and no other
+    /// process of the device.
+    #[serde(default)]
+    pub module_environment: Vec<String>,
 }
 
 impl Config {

@@ -3,6 +3,7 @@
 use crate::AgentError;
 use crate::clock::wall;
 use crate::disk::RealDisk;
+use crate::held::Tokens;
 use crate::link::Link;
 use crate::lock::StateLock;
 use crate::next;
@@ -11,7 +12,7 @@ use crate::patience;
 use crate::store::{Identity, Store, parse_voucher};
 use bytes::Bytes;
 use redan_identity::client::Response;
-use redan_identity::{FleetAnchor, est, pem, tls};
+use redan_identity::{FleetAnchor, IdentityError, KeyProvider as _, TokenUri, est, pem, tls};
 use redan_protocol::wire::{AdmissionRequest, EST_ENROLL, Problem, VOUCHER_LEN_MAX, Voucher, enrol_host};
 use redan_protocol::{ByteCount, Code, DeviceId, SpiffeId, UnixSeconds};
 use redan_trust::{Refresh, TrustRecord, Trusted};
@@ -20,14 +21,19 @@ use std::path::Path;
 /// Largest answer to an enrolment, bytes: a leaf and its issuer in PKCS#7, base64.
 const ANSWER_LEN_MAX: ByteCount = ByteCount::kib(64);
 
-/// Makes the device's key, once, and says what an operator must admit. Doing it twice gives the same answer.
-pub fn init(state: &Path, device: &DeviceId) -> Result<AdmissionRequest, AgentError> {
+/// Makes the device's key, once, and says what an operator must admit. Doing it twice gives the same answer. With `key`, it is made
+/// in that token and never leaves it.
+pub fn init(state: &Path, device: &DeviceId, key: Option<&str>) -> Result<AdmissionRequest, AgentError> {
     let store = Store::create(state)?;
     let _lock = StateLock::take(state)?;
     store.seal_key()?;
+    let key = match key {
+        Some(uri) => store.key_in_token(&TokenUri::parse(uri).map_err(IdentityError::from)?)?,
+        None => store.key()?,
+    };
     Ok(AdmissionRequest {
         device: device.clone(),
-        spki: store.key()?.spki_sha256(),
+        spki: key.spki_sha256(),
     })
 }
 
@@ -44,7 +50,7 @@ pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<Spiff
     let voucher = parse_voucher(&text)?;
     let store = Store::create(state)?;
     let _lock = StateLock::take(state)?;
-    next::settle(&RealDisk, &store.at("identity"))?;
+    next::settle(&RealDisk, &Tokens, &store.at("identity"))?;
     if let Some(own) = store.identity()?
         && own.voucher == voucher
         && found_record(&store)?

@@ -44,6 +44,12 @@ pub enum AgentError {
     /// The voucher is not for this device, or not whole.
     #[error("the voucher cannot be used: {0}")]
     Voucher(&'static str),
+    /// A device that has a key already is told to use another.
+    #[error("the device has another key already, named in {}", path.display())]
+    OtherKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// A key or certificate.
     #[error(transparent)]
     Identity(#[from] redan_identity::IdentityError),
@@ -117,7 +123,7 @@ impl AgentError {
             Self::File { .. } => Code::DiskFailed,
             Self::NoConfig { .. } | Self::Config { .. } => Code::BadRequest,
             Self::Ceiling(_) => Code::PolicyInvalid,
-            Self::Locked { .. } | Self::Listen { .. } => Code::Conflict,
+            Self::Locked { .. } | Self::Listen { .. } | Self::OtherKey { .. } => Code::Conflict,
             Self::Voucher(_) | Self::NotEnrolled { .. } => Code::VoucherInvalid,
             Self::Identity(error) => error.code(),
             Self::Server { code, .. } | Self::Answer { code, .. } => *code,
@@ -138,11 +144,14 @@ impl AgentError {
             Self::NotEnrolled { .. } => {
                 "run `redan-device init`, have the device admitted, then `redan-device enrol`"
             }
+            Self::OtherKey { .. } => {
+                "leave --key out, or give the device a new state folder and enrol it anew"
+            }
+            Self::Identity(error) => error.remedy(),
             Self::NotRunning { .. } => "start it with `redan-device run`",
             Self::Listen { .. } => "free the address, or name another one in the ceiling's [listen]",
             Self::File { .. }
             | Self::Voucher(_)
-            | Self::Identity(_)
             | Self::Server { .. }
             | Self::Answer { .. }
             | Self::Channel { .. }

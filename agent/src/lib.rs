@@ -28,6 +28,7 @@ mod error;
 mod evil;
 mod executor;
 mod fetch;
+mod held;
 mod journal;
 mod link;
 mod lock;

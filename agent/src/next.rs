@@ -11,11 +11,16 @@
 //!
 //! With a whole next pair the agent speaks as the next one and no longer as the present one: whether the server has heard the next
 //! key already is not known after a power cut, and if it has, the present key would raise the clone alarm.
+//!
+//! A device whose key is in a token gets the next one in the same token, and these files hold names. Names are durable before keys are
+//! made and after they are destroyed, so that no key is in the token that no file names: `identity/replaced` names the one whose
+//! place was taken, until it is gone.
 
 use crate::AgentError;
 use crate::disk::{Disk, replace};
+use crate::held::{DeviceKey, Vault, line, no_such_key, successor, token_of};
 use redan_identity::profile::presented_spki;
-use redan_identity::{KeyFile, Zeroizing, pem};
+use redan_identity::{KeyFile, KeyProvider as _, Zeroizing, pem};
 use redan_protocol::ByteCount;
 use rustls_pki_types::CertificateDer;
 use std::io;
@@ -30,18 +35,19 @@ pub(crate) enum Next {
     /// There is none.
     Nothing,
     /// Its key is made. The server may know it already.
-    Key(KeyFile),
+    Key(DeviceKey),
     /// Its certificate is here as well.
-    Whole(KeyFile, Vec<CertificateDer<'static>>),
+    Whole(DeviceKey, Vec<CertificateDer<'static>>),
 }
 
 /// Reads what is there, and finishes or clears what a power cut left half done.
-pub(crate) fn settle(disk: &impl Disk, identity: &Path) -> Result<Next, AgentError> {
-    let Some(key) = read_key(disk, &key_path(identity))? else {
-        clear(disk, identity)?;
+pub(crate) fn settle(disk: &impl Disk, vault: &impl Vault, identity: &Path) -> Result<Next, AgentError> {
+    let Some(key) = read_key(disk, vault, &key_path(identity))? else {
+        forget(disk, vault, identity)?;
+        sweep(disk, vault, identity)?;
         return Ok(Next::Nothing);
     };
-    let present = read_key(disk, &identity.join("key.pem"))?;
+    let present = read_key(disk, vault, &identity.join("key.pem"))?;
     let taking_place = present.is_some_and(|present| present.spki_sha256() == key.spki_sha256());
     let chain = read(disk, &chain_path(identity))?;
     let chain = chain.and_then(|text| pem::read_chain(&text).ok());
@@ -51,13 +57,14 @@ pub(crate) fn settle(disk: &impl Disk, identity: &Path) -> Result<Next, AgentErr
     };
     match chain.filter(own) {
         Some(chain) if taking_place => {
-            take_place(disk, identity, &key, &chain)?;
+            take_place(disk, vault, identity, &key, &chain)?;
             Ok(Next::Nothing)
         }
         Some(chain) => Ok(Next::Whole(key, chain)),
         // The key was copied and the chain is gone: all that was left to do was to clear up.
         None if taking_place => {
             clear(disk, identity)?;
+            sweep(disk, vault, identity)?;
             Ok(Next::Nothing)
         }
         None => Ok(Next::Key(key)),
@@ -65,11 +72,27 @@ pub(crate) fn settle(disk: &impl Disk, identity: &Path) -> Result<Next, AgentErr
 }
 
 /// Makes the next key. It is durable before the server hears of it: a certificate without its key would be lost.
-pub(crate) fn make_key(disk: &impl Disk, identity: &Path) -> Result<KeyFile, AgentError> {
-    let key = KeyFile::generate()?;
+pub(crate) fn make_key(
+    disk: &impl Disk,
+    vault: &impl Vault,
+    identity: &Path,
+) -> Result<DeviceKey, AgentError> {
     let path = key_path(identity);
+    let present = read(disk, &identity.join("key.pem"))?;
+    if let Some(present) = present
+        .as_deref()
+        .map(|text| token_of(text))
+        .transpose()?
+        .flatten()
+    {
+        let uri = successor(&present)?;
+        put(disk, &path, line(&uri).as_bytes())?;
+        synced(disk, identity)?;
+        return DeviceKey::make(vault, &uri);
+    }
+    let key = DeviceKey::from(KeyFile::generate()?);
     // The folder itself may be new.
-    put(disk, &path, key.to_pem().as_bytes())?;
+    put(disk, &path, key.text().as_bytes())?;
     synced(disk, identity)?;
     Ok(key)
 }
@@ -87,23 +110,64 @@ pub(crate) fn keep_chain(
 /// present one.
 pub(crate) fn take_place(
     disk: &impl Disk,
+    vault: &impl Vault,
     identity: &Path,
-    key: &KeyFile,
+    key: &DeviceKey,
     chain: &[CertificateDer<'_>],
 ) -> Result<(), AgentError> {
+    let present = identity.join("key.pem");
+    if let Some(old) = read(disk, &present)?
+        && *old != *key.text()
+        && token_of(&old)?.is_some()
+    {
+        put(disk, &replaced_path(identity), old.as_bytes())?;
+    }
     // The key first: that both keys are the same is what tells `settle` to go on here.
-    put(disk, &identity.join("key.pem"), key.to_pem().as_bytes())?;
+    put(disk, &present, key.text().as_bytes())?;
     put(
         disk,
         &identity.join("chain.pem"),
         pem::write_chain(chain).as_bytes(),
     )?;
-    clear(disk, identity)
+    clear(disk, identity)?;
+    sweep(disk, vault, identity)
 }
 
 /// Gives up a next pair that the server does not know.
-pub(crate) fn forget(disk: &impl Disk, identity: &Path) -> Result<(), AgentError> {
+pub(crate) fn forget(disk: &impl Disk, vault: &impl Vault, identity: &Path) -> Result<(), AgentError> {
+    let text = read(disk, &key_path(identity))?;
+    let present = read(disk, &identity.join("key.pem"))?;
+    if let Some(text) = text.filter(|text| present.as_deref() != Some(&**text))
+        && let Ok(Some(uri)) = token_of(&text)
+    {
+        vault.destroy(&uri)?;
+    }
     clear(disk, identity)
+}
+
+/// Destroys the key whose place was taken, if it was in a token. When that fails it is tried again at the next start or renewal:
+/// the server refuses that key already.
+fn sweep(disk: &impl Disk, vault: &impl Vault, identity: &Path) -> Result<(), AgentError> {
+    let path = replaced_path(identity);
+    let Some(old) = read(disk, &path)? else {
+        return Ok(());
+    };
+    let present = read(disk, &identity.join("key.pem"))?;
+    // Named before its place was taken, and then it was not.
+    let in_place = present.is_none_or(|present| *present == *old);
+    if !in_place
+        && let Ok(Some(uri)) = token_of(&old)
+        && let Err(error) = vault.destroy(&uri)
+    {
+        tracing::warn!(
+            code = error.code().name(),
+            "the key that was replaced is still in its token: {error}"
+        );
+        return Ok(());
+    }
+    let failed = |source| AgentError::file("remove", &path, source);
+    disk.remove(&path).map_err(failed)?;
+    synced(disk, identity)
 }
 
 fn clear(disk: &impl Disk, identity: &Path) -> Result<(), AgentError> {
@@ -122,13 +186,26 @@ fn key_path(identity: &Path) -> PathBuf {
     identity.join("next/key.pem")
 }
 
+fn replaced_path(identity: &Path) -> PathBuf {
+    identity.join("replaced")
+}
+
 fn chain_path(identity: &Path) -> PathBuf {
     identity.join("next/chain.pem")
 }
 
-/// A key; `None` when there is none or it does not read: then it is of no use, and another one is made.
-fn read_key(disk: &impl Disk, path: &Path) -> Result<Option<KeyFile>, AgentError> {
-    Ok(read(disk, path)?.and_then(|text| KeyFile::from_pem(&text).ok()))
+/// A key; `None` when there is none or it does not read: then it is of no use, and another one is made. A token that is not there now
+/// is another matter: its key is of use as soon as it is.
+fn read_key(disk: &impl Disk, vault: &impl Vault, path: &Path) -> Result<Option<DeviceKey>, AgentError> {
+    let Some(text) = read(disk, path)? else {
+        return Ok(None);
+    };
+    match DeviceKey::read(vault, &text) {
+        Ok(key) => Ok(Some(key)),
+        Err(error) if no_such_key(&error) => Ok(None),
+        Err(error) if matches!(token_of(&text), Ok(Some(_))) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 fn read(disk: &impl Disk, path: &Path) -> Result<Option<Zeroizing<String>>, AgentError> {

@@ -9,6 +9,7 @@ use crate::AgentError;
 use crate::clock::Proven;
 use crate::disk::RealDisk;
 use crate::enrol::{refused, request};
+use crate::held::Tokens;
 use crate::link::Link;
 use crate::main_loop::{Agent, Event};
 use crate::next::{self, Next};
@@ -158,18 +159,18 @@ impl Agent {
 
 /// Gets a certificate for a new key and puts both in the place of the present ones, from wherever an earlier try broke off.
 async fn renew(link: &Link, folder: &Path, own: &Identity, proven: &Proven) -> Outcome {
-    let next = match next::settle(&RealDisk, folder)? {
+    let next = match next::settle(&RealDisk, &Tokens, folder)? {
         Next::Whole(key, chain) => match Identity::prove(own.voucher.clone(), key, chain) {
             Ok(next) => next,
             Err(rotten) => {
-                next::forget(&RealDisk, folder)?;
+                next::forget(&RealDisk, &Tokens, folder)?;
                 return Err(rotten);
             }
         },
         part => {
             let key = match part {
                 Next::Key(key) => key,
-                _ => next::make_key(&RealDisk, folder)?,
+                _ => next::make_key(&RealDisk, &Tokens, folder)?,
             };
             let answer = request(link, EST_REENROLL, est::csr(&key)?).await?;
             let chain = est::decode_certs_only(&answer)?;
@@ -183,13 +184,13 @@ async fn renew(link: &Link, folder: &Path, own: &Identity, proven: &Proven) -> O
         Ok(()) => {}
         Err(error) if unknown(error.code()) => {
             link.present(own.speaks(proven)?);
-            next::forget(&RealDisk, folder)?;
+            next::forget(&RealDisk, &Tokens, folder)?;
             return Err(error);
         }
         // Perhaps the server has heard the new key: from here on the old one must be silent.
         Err(error) => return Err(error),
     }
-    next::take_place(&RealDisk, folder, &next.key, &next.chain)?;
+    next::take_place(&RealDisk, &Tokens, folder, &next.key, &next.chain)?;
     Ok(next)
 }
 

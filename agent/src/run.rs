@@ -5,6 +5,7 @@ use crate::clock::{Clock, Proven};
 use crate::disk::RealDisk;
 use crate::executor::Around;
 use crate::fetch::Blobs;
+use crate::held::Tokens;
 use crate::journal::{Journal, Start};
 use crate::link::Link;
 use crate::lock::StateLock;
@@ -57,7 +58,7 @@ pub fn run(
         let store = Store::create(&config.state)?;
         let _lock = StateLock::take(&config.state)?;
         // Before the identity is read: a power cut may have left half of the new one in its place.
-        let next = next::settle(&RealDisk, &store.at("identity"))?;
+        let next = next::settle(&RealDisk, &Tokens, &store.at("identity"))?;
         let identity = store.identity()?.ok_or_else(|| AgentError::NotEnrolled {
             state: config.state.clone(),
         })?;

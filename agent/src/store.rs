@@ -3,9 +3,11 @@
 use crate::AgentError;
 use crate::clock::Proven;
 use crate::disk::{Disk, RealDisk, replace};
+use crate::held::{DeviceKey, Tokens, line, no_such_key};
 use crate::seal::{KEY_LEN, SealKey};
+use redan_identity::key::read_private;
 use redan_identity::profile::{check_device_leaf, latest_not_before, valid_between};
-use redan_identity::{FleetAnchor, KeyFile, ProfileFault, tls};
+use redan_identity::{FleetAnchor, KeyFile, KeyProvider as _, ProfileFault, TokenUri, tls};
 use redan_protocol::wire::{VOUCHER_LEN_MAX, Voucher};
 use redan_protocol::{ByteCount, SpiffeId, UnixSeconds};
 use std::os::unix::fs::DirBuilderExt;
@@ -24,7 +26,7 @@ pub(crate) struct Store(PathBuf);
 pub(crate) struct Identity {
     pub(crate) voucher: Voucher,
     pub(crate) anchor: FleetAnchor,
-    pub(crate) key: KeyFile,
+    pub(crate) key: DeviceKey,
     pub(crate) chain: Vec<rustls_pki_types::CertificateDer<'static>>,
     pub(crate) id: SpiffeId,
     /// The not-before of its issuer's certificate, which an offline key signed: it is that late at least. Not the leaf's: the
@@ -63,13 +65,34 @@ impl Store {
     }
 
     /// The device's own key; made when there is none.
-    pub(crate) fn key(&self) -> Result<KeyFile, AgentError> {
+    pub(crate) fn key(&self) -> Result<DeviceKey, AgentError> {
         let path = self.at("identity/key.pem");
         if path.exists() {
-            return Ok(KeyFile::load(&path)?);
+            return DeviceKey::read(&Tokens, &read_private(&path)?);
         }
         let key = KeyFile::generate()?;
         key.save(&path)?;
+        Ok(key.into())
+    }
+
+    /// The device's own key in a token; made there when the token has none of that name. A device has one key: where it is, is
+    /// decided once.
+    pub(crate) fn key_in_token(&self, uri: &TokenUri) -> Result<DeviceKey, AgentError> {
+        let path = self.at("identity/key.pem");
+        if path.exists() {
+            let text = read_private(&path)?;
+            if *text != *line(uri) {
+                return Err(AgentError::OtherKey { path });
+            }
+            return DeviceKey::read(&Tokens, &text);
+        }
+        let text = line(uri);
+        let key = match DeviceKey::read(&Tokens, &text) {
+            Err(error) if no_such_key(&error) => DeviceKey::make(&Tokens, uri)?,
+            found => found?,
+        };
+        // The token first: a file that names no key would stop every later start.
+        self.keep("identity/key.pem", key.text().as_bytes())?;
         Ok(key)
     }
 
@@ -126,7 +149,7 @@ impl Identity {
     /// Holds a chain against what the voucher pinned: anchor, name and key.
     pub(crate) fn prove(
         voucher: Voucher,
-        key: KeyFile,
+        key: DeviceKey,
         chain: Vec<rustls_pki_types::CertificateDer<'static>>,
     ) -> Result<Self, AgentError> {
         let anchor = FleetAnchor::from_pem(voucher.fleet.clone(), &voucher.ca)?;

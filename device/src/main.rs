@@ -35,6 +35,9 @@ enum Device {
         /// The name the device would like to have.
         #[arg(long)]
         id: DeviceId,
+        /// pkcs11: URI of the key: it is made in that token, and never leaves it. Without it, the key is a file in the state folder.
+        #[arg(long)]
+        key: Option<String>,
     },
     /// Get a certificate with the voucher an operator wrote.
     Enrol {
@@ -98,7 +101,7 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .init();
     let outcome = match Arguments::parse().command {
-        Device::Init { state, id } => redan_agent::init(&state, &id)
+        Device::Init { state, id, key } => redan_agent::init(&state, &id, key.as_deref())
             .map_err(Fault::from)
             .map(|request| {
                 say(&compact(&request));

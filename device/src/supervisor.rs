@@ -48,6 +48,7 @@ enum Who {
 
 struct Supervisor {
     state: PathBuf,
+    module_environment: Vec<String>,
     agent: Arc<OwnedFd>,
     children: BTreeMap<i32, (Who, Child)>,
     /// Whether children can have users of their own.
@@ -66,6 +67,7 @@ pub(crate) fn run(config: &Path) -> Result<u8, Fault> {
 
     let mut supervisor = Supervisor {
         state: loaded.state,
+        module_environment: loaded.module_environment,
         agent: Arc::new(agent),
         children: BTreeMap::new(),
         users: may_give_users(),
@@ -129,9 +131,15 @@ impl Supervisor {
             Signal::KILL
         }
         .as_raw();
+        // The others load no module.
+        let environment = match who {
+            Who::Agent => self.module_environment.clone(),
+            Who::Broker | Who::Executor(_) | Who::Compiler => Vec::new(),
+        };
         let child = spawn(Spec {
             arguments,
             descriptors,
+            environment,
             with_parent,
         })?;
         let id = i32::try_from(child.id()).unwrap_or_default();

@@ -1,6 +1,6 @@
 use super::*;
 use crate::clock::Clock;
-use redan_identity::KeyFile;
+use redan_identity::{KeyFile, KeyProvider as _};
 use redan_protocol::Seconds;
 use stage::{DAY, Does, Stage, days_ago, now, speaks};
 

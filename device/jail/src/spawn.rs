@@ -23,6 +23,8 @@ pub struct Spec {
     pub arguments: Vec<OsString>,
     /// Descriptors, placed at 3, 4, ….
     pub descriptors: Vec<OwnedFd>,
+    /// Names of environment variables it gets beside those that every child gets.
+    pub environment: Vec<String>,
     /// The signal it gets when its parent dies.
     pub with_parent: libc::c_int,
 }
@@ -37,7 +39,8 @@ pub fn spawn(spec: Spec) -> Result<Child, JailError> {
         .args(&spec.arguments)
         .env_clear()
         .stdin(std::process::Stdio::null());
-    for name in ENVIRONMENT {
+    let more = spec.environment.iter().map(String::as_str);
+    for name in ENVIRONMENT.iter().copied().chain(more) {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }

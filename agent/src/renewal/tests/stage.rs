@@ -4,7 +4,7 @@ use super::super::*;
 use crate::clock::Clock;
 use crate::store::Store;
 use redan_identity::tls::{Fleets, Peer, accept, fleet_server};
-use redan_identity::{FleetAnchor, FleetCa, Issuer, IssuerKind, KeyFile, pem};
+use redan_identity::{FleetAnchor, FleetCa, Issuer, IssuerKind, KeyFile, KeyProvider as _, pem};
 use redan_protocol::wire::{Problem, Voucher, VoucherSchema, control_host};
 use redan_protocol::{DeviceId, FleetId, SpiffeId};
 use std::collections::VecDeque;
@@ -150,7 +150,7 @@ impl Stage {
     /// As the agent has it after a start.
     pub(super) fn start(&self) -> (Link, Proven, Identity) {
         let proven = Proven::new(Clock::start());
-        let next = next::settle(&RealDisk, &self.identity_folder()).unwrap();
+        let next = next::settle(&RealDisk, &Tokens, &self.identity_folder()).unwrap();
         let own = self.own();
         let speaks = match next {
             Next::Whole(key, chain) => Identity::prove(own.voucher.clone(), key, chain).unwrap(),
@@ -186,7 +186,7 @@ impl Stage {
     }
 
     pub(super) fn next(&self) -> Next {
-        next::settle(&RealDisk, &self.identity_folder()).unwrap()
+        next::settle(&RealDisk, &Tokens, &self.identity_folder()).unwrap()
     }
 }
 
