@@ -3,6 +3,7 @@
 use crate::{DeviceView, Process, Programs};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,6 +32,8 @@ pub struct Stage {
     address: Option<SocketAddr>,
     /// Its devices, in the order they were added.
     pub devices: Vec<Device>,
+    /// What `--key` names for a purpose, when that is not the file the founding wrote.
+    pub keys: BTreeMap<String, String>,
 }
 
 /// One device of a stage.
@@ -78,6 +81,7 @@ impl Stage {
             control: None,
             address: None,
             devices: vec![],
+            keys: BTreeMap::new(),
         })
     }
 
@@ -132,6 +136,7 @@ impl Stage {
             control: None,
             address: Some(server),
             devices: vec![],
+            keys: BTreeMap::new(),
         }
     }
 
@@ -221,11 +226,16 @@ impl Stage {
 
     /// Makes a device's key, has it admitted and enrols it, without starting it.
     pub fn prepare_device(&mut self, id: &str) -> Result<()> {
+        self.prepare_device_with(id, &[], "")
+    }
+
+    /// The same with more arguments of `init`, and more lines in the device's configuration.
+    pub fn prepare_device_with(&mut self, id: &str, more: &[&str], settings: &str) -> Result<()> {
         let folder = self.folder.join("devices").join(id);
         std::fs::create_dir_all(&folder)?;
         let state = folder.join("state");
         let mut init = Command::new(&self.programs.device);
-        init.args(["init", "--id", id, "--state"]).arg(&state);
+        init.args(["init", "--id", id, "--state"]).arg(&state).args(more);
         let request = must(run(&mut init)?, "redan-device init")?.stdout;
         let request_file = folder.join("admission.json");
         std::fs::write(&request_file, request)?;
@@ -258,7 +268,7 @@ impl Stage {
         std::fs::write(
             &config,
             format!(
-                "state = '{}'\nceiling = '{}'\nserver = \"{}\"\n",
+                "{settings}state = '{}'\nceiling = '{}'\nserver = \"{}\"\n",
                 state.display(),
                 ceiling.display(),
                 self.server()?
@@ -339,8 +349,11 @@ impl Stage {
         ])
     }
 
-    /// A custodian's key file.
+    /// A custodian's key.
     pub fn key(&self, purpose: &str) -> String {
+        if let Some(key) = self.keys.get(purpose) {
+            return key.clone();
+        }
         self.fleet()
             .join("offline")
             .join(format!("{purpose}.key.json"))
@@ -575,7 +588,8 @@ pub fn run(command: &mut Command) -> Result<Ran> {
     })
 }
 
-fn must(ran: Ran, what: &str) -> Result<Ran> {
+/// Fails when a command did.
+pub fn must(ran: Ran, what: &str) -> Result<Ran> {
     ensure!(
         ran.code == Some(0),
         "{what} ended with {:?}\n{}{}",

@@ -8,5 +8,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod ceremony;
+mod fleet;
 mod room;
 mod token;

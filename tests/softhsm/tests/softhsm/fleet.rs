@@ -1,0 +1,260 @@
+//! A fleet with real programs whose publishers, server, operator and device keep their keys in tokens.
+
+use crate::room::{Room, with_tokens};
+use anyhow::{Context, Result, ensure};
+use rcgen::{
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType, SerialNumber, SubjectPublicKeyInfo,
+};
+use redan_identity::key::{KeyProvider, held};
+use redan_identity::{KeyFile, pem, profile};
+use redan_kit::stage::{FLEET, JOB, Release, SERVICE, await_that, must, run};
+use redan_kit::{Programs, Stage};
+use redan_token::{Key, Kind, TokenError, Uri};
+use serde_json::Value;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const SOON: Duration = Duration::from_mins(1);
+const DEVICE: &str = "press-1";
+const ENVIRONMENT: &str = "module_environment = [\"SOFTHSM2_CONF\"]\n";
+
+fn ceremony(stage: &Stage, arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new(&stage.programs.ceremony);
+    must(run(command.args(arguments))?, "redan-ceremony").map(drop)
+}
+
+/// Puts a certificate for a key in a token in the place of one that the founding made.
+fn reissue(stage: &Stage, file: &str, issuer: &str, uri: &str, whose: &[&str]) -> Result<()> {
+    let fleet = stage.fleet();
+    let (out, public) = (fleet.join(file), fleet.join("public"));
+    let issuer = fleet.join("offline").join(issuer);
+    std::fs::remove_file(&out)?;
+    let (out, public, issuer) = (
+        out.to_string_lossy(),
+        public.to_string_lossy(),
+        issuer.to_string_lossy(),
+    );
+    let mut arguments = vec![
+        "issue",
+        "--fleet-dir",
+        &public,
+        "--issuer",
+        &issuer,
+        "--key",
+        uri,
+        "--out",
+        &out,
+    ];
+    arguments.extend(whose);
+    ceremony(stage, &arguments)
+}
+
+fn key_text(stage: &Stage) -> Result<String> {
+    Ok(std::fs::read_to_string(
+        stage.device(DEVICE)?.state.join("identity/key.pem"),
+    )?)
+}
+
+fn key(stage: &Stage) -> Result<Arc<dyn KeyProvider>> {
+    Ok(held(&key_text(stage)?)?)
+}
+
+#[test]
+fn a_fleet_runs_whose_publishers_server_operator_and_device_keep_their_keys_in_tokens() {
+    with_tokens(
+        "fleet::a_fleet_runs_whose_publishers_server_operator_and_device_keep_their_keys_in_tokens",
+        &["publisher", "server", "operator", "device"],
+        |room| whole_fleet(room).unwrap(),
+    );
+}
+
+fn whole_fleet(room: &Room) -> Result<()> {
+    let mut stage = Stage::new(Programs::find()?, &room.path("stage"))?;
+    let mut found = vec![
+        "init",
+        "--profile",
+        "development",
+        "--fleet",
+        FLEET,
+        "--publisher",
+        "acme",
+    ];
+    let out = stage.fleet();
+    let out = out.to_string_lossy();
+    found.extend(["--component", SERVICE, "--component", JOB, "--out", &out]);
+    let mut brought = Vec::new();
+    let roles = [
+        "release.policy-1",
+        "release.plan-1",
+        "release.snapshot-1",
+        "component.acme.thermo-1",
+        "component.acme.tick-1",
+    ];
+    let mine = room.path("mine");
+    for role in roles {
+        let uri = room.text("publisher", role);
+        ceremony(
+            &stage,
+            &["token-key", "--uri", &uri, "--out", &mine.to_string_lossy()],
+        )?;
+        brought.push(format!("{role}={uri}"));
+        stage.keys.insert(role.to_owned(), uri);
+    }
+    for key in &brought {
+        found.extend(["--key", key]);
+    }
+    ceremony(&stage, &found)?;
+    let server = room.text("server", "control");
+    reissue(&stage, "online/server.pem", "server-issuer.pem", &server, &[])?;
+    let operator = room.text("operator", "admin");
+    let whose = ["--operator", "admin"];
+    reissue(
+        &stage,
+        "operators/admin.pem",
+        "operator-issuer.pem",
+        &operator,
+        &whose,
+    )?;
+    for (file, uri) in [("online/server.pem", &server), ("operators/admin.pem", &operator)] {
+        let text = std::fs::read_to_string(stage.fleet().join(file))?;
+        ensure!(
+            text.starts_with(uri.as_str()) && !text.contains("PRIVATE KEY"),
+            "{text}"
+        );
+    }
+
+    stage.start_control()?;
+    let uri = room.text("device", DEVICE);
+    stage.prepare_device_with(DEVICE, &["--key", &uri], ENVIRONMENT)?;
+    ensure!(
+        key_text(&stage)?.trim() == uri,
+        "the file holds the key's name and no more"
+    );
+    stage.start_device(DEVICE)?;
+    stage.publish_policy(&stage.programs.repository.join("policies/fleet/demo.toml"))?;
+    for component in [SERVICE, JOB] {
+        stage.publish(Release {
+            component,
+            version: "1.0.0",
+            counter: 1,
+        })?;
+    }
+    stage.publish_set("plant-1", &[(SERVICE, "1.0.0"), (JOB, "1.0.0")])?;
+    let rollout = stage.start_rollout("plant-1", &["all=1000permille"])?;
+    stage.await_rollout(&rollout, &["complete"], SOON)?;
+
+    // A second `init` says the same; another key is refused.
+    let kept = stage.device(DEVICE)?.state.clone();
+    stage.device_mut(DEVICE)?.stop()?;
+    let mut init = Command::new(&stage.programs.device);
+    init.args(["init", "--id", DEVICE, "--key", &uri, "--state"])
+        .arg(&kept);
+    let again = must(run(&mut init)?, "redan-device init")?.stdout;
+    ensure!(again.contains(&key(&stage)?.spki_sha256().to_string()), "{again}");
+    let other = room.text("device", "another");
+    let mut init = Command::new(&stage.programs.device);
+    init.args(["init", "--id", DEVICE, "--key", &other, "--state"])
+        .arg(&kept);
+    let ran = run(&mut init)?;
+    ensure!(ran.stderr.contains("has another key already"), "{ran:?}");
+    stage.stop()
+}
+
+/// Gives a stopped device a certificate for the key it has, right in every line, of whose life more than half is over.
+fn certificate_past_its_half(stage: &Stage) -> Result<()> {
+    let identity = stage.device(DEVICE)?.state.join("identity");
+    let by = std::fs::read_to_string(stage.fleet().join("online/device-issuer.pem"))?;
+    let issuer = pem::read_chain(&by)?.remove(0);
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let (uri, host) = (
+        format!("spiffe://{FLEET}/device/{DEVICE}"),
+        format!("{DEVICE}.device.{FLEET}"),
+    );
+    params.subject_alt_names = vec![
+        SanType::URI(uri.as_str().try_into()?),
+        SanType::DnsName(host.as_str().try_into()?),
+    ];
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    params.serial_number = Some(SerialNumber::from([0x55; 16].to_vec()));
+    let began = profile::valid_between(&issuer)?.0.get();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    params.not_before = (UNIX_EPOCH + Duration::from_secs(began)).into();
+    params.not_after = (UNIX_EPOCH + Duration::from_secs(now.checked_add(120).context("a time")?)).into();
+    let signer = KeyPair::from_pem(&KeyFile::from_pem(&by)?.to_pem())?;
+    let signer = Issuer::from_ca_cert_der(&issuer, signer)?;
+    let own = SubjectPublicKeyInfo::from_der(&key(stage)?.spki())?;
+    let leaf = params.signed_by(&own, &signer)?;
+    let chain = pem::write_chain(&[leaf.der().clone(), issuer]);
+    std::fs::write(identity.join("chain.pem"), chain)?;
+    Ok(())
+}
+
+#[test]
+fn a_device_renews_with_a_new_key_in_its_token_and_the_old_one_is_destroyed() {
+    with_tokens(
+        "fleet::a_device_renews_with_a_new_key_in_its_token_and_the_old_one_is_destroyed",
+        &["device"],
+        |room| renewal(room).unwrap(),
+    );
+}
+
+fn renewal(room: &Room) -> Result<()> {
+    let mut stage = Stage::new(Programs::find()?, &room.path("stage"))?;
+    stage.run_ceremony()?;
+    stage.start_control()?;
+    let first = room.uri("device", DEVICE);
+    stage.prepare_device_with(DEVICE, &["--key", &first.to_string()], ENVIRONMENT)?;
+    let old = key(&stage)?.spki_sha256();
+    certificate_past_its_half(&stage)?;
+    stage.start_device(DEVICE)?;
+    let identity = stage.device(DEVICE)?.state.join("identity");
+    await_that("another key, and the end of the old one", SOON, || {
+        let (text, left) = (key_text(&stage)?, identity.join("replaced").exists());
+        let next = identity.join("next/key.pem").exists();
+        let over = text.trim() != first.to_string() && !left && !next;
+        Ok(if over {
+            Ok(())
+        } else {
+            Err(format!("{text} {left} {next}"))
+        })
+    })?;
+    let second = Uri::parse(key_text(&stage)?.trim())?;
+    ensure!(second.object().starts_with("press-1~"), "{second}");
+    // It is there, and cannot be taken out; its predecessor is gone.
+    let new = key(&stage)?.spki_sha256();
+    assert_ne!(new, old);
+    let gone = TokenError::NoKey {
+        token: "device".into(),
+        what: "private key",
+        object: DEVICE.into(),
+    };
+    assert_eq!(Key::open(&first, Kind::P256, None).unwrap_err(), gone);
+    let seen = stage.redan(&["device", "show", DEVICE])?;
+    assert_eq!(
+        seen.get("spki").and_then(Value::as_str),
+        Some(new.to_string().as_str())
+    );
+    assert_eq!(seen.get("clone_alarm"), Some(&Value::Null));
+
+    // After a restart it is the same device; with its token pulled out it says so, and makes no other key.
+    stage.device_mut(DEVICE)?.stop()?;
+    stage.start_device(DEVICE)?;
+    stage.device_mut(DEVICE)?.stop()?;
+    std::fs::rename(room.path("tokens"), room.path("pulled-out"))?;
+    std::fs::create_dir(room.path("tokens"))?;
+    let mut start = Command::new(&stage.programs.device);
+    let config = room.path("stage/devices").join(DEVICE).join("device.toml");
+    let ran = run(start.arg("run").arg("--config").arg(config))?;
+    ensure!(
+        ran.stderr.contains("there is no token device") && ran.stderr.contains("token-missing"),
+        "{ran:?}"
+    );
+    assert_eq!(key_text(&stage)?.trim(), second.to_string());
+    stage.stop()
+}
