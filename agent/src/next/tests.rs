@@ -389,3 +389,28 @@ fn a_token_that_is_pulled_out_is_waited_for_and_no_other_key_is_made() {
     };
     assert_eq!(found.spki_sha256(), key.spki_sha256());
 }
+
+#[test]
+fn a_key_whose_place_was_almost_taken_stays_when_the_next_one_is_given_up_after_all() {
+    let issuer = issuer();
+    let mut noted = 0;
+    for at in 0..8 {
+        let (disk, token) = enrolled_in_token(&issuer);
+        let key = make_key(&disk, &token, identity()).unwrap();
+        let chain = issued(&issuer, &key);
+        keep_chain(&disk, identity(), &chain).unwrap();
+        let disk = disk.power_cycle(false).with_fault(at, Cut::Before);
+        take_place(&disk, &token, identity(), &key, &chain).unwrap_err();
+        let disk = disk.power_cycle(true);
+        let Next::Whole(..) = settle(&disk, &token, identity()).unwrap() else {
+            continue;
+        };
+        noted += usize::from(read(&disk, &replaced_path(identity())).unwrap().is_some());
+        forget(&disk, &token, identity()).unwrap();
+        settle(&disk, &token, identity()).unwrap();
+        assert_eq!(present_in_token(&disk, &token), "device", "{at}");
+        assert_eq!(token.labels(), ["device"], "{at}");
+        assert!(read(&disk, &replaced_path(identity())).unwrap().is_none(), "{at}");
+    }
+    assert!(noted > 0, "no cut left the note alone");
+}
