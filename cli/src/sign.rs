@@ -9,6 +9,7 @@ use redan_protocol::Seconds;
 use redan_publish::metadata::{sign, snapshot, targets};
 use redan_publish::{Passphrase, SigningKey};
 use redan_trust::Claimed;
+use redan_trust::listed::TargetMap;
 use redan_trust::metadata::{Root, Targets, file_name};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -129,10 +130,10 @@ pub async fn publish_target(
             let old = Claimed::<Targets>::parse(old).map_err(|_| CliError::Answer("a targets role"))?;
             (*version, old.into_peeked().targets)
         }
-        None => (0, BTreeMap::new()),
+        None => (0, TargetMap::default()),
     };
     let mut entries: BTreeMap<String, Value> = BTreeMap::new();
-    for (path, entry) in &old {
+    for (path, entry) in old.iter() {
         let mut value = json!({"length": entry.length, "hashes": entry.hashes});
         if let (Some(custom), Value::Object(map)) = (&entry.custom, &mut value) {
             map.insert("custom".into(), custom.clone());

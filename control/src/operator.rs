@@ -227,7 +227,7 @@ impl Operator<'_> {
             let Some((_, targets)) = current_role(files, role) else {
                 continue;
             };
-            for (path, entry) in &targets.targets {
+            for (path, entry) in targets.targets.iter() {
                 let stored = match entry.sha256() {
                     Some(digest) => self.fleet.artifacts.length(digest).await?,
                     None => None,

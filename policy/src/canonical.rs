@@ -64,7 +64,8 @@ fn object(map: &Map<String, Value>, to: &mut Vec<u8>) -> Result<(), Error> {
     Ok(())
 }
 
-fn string(text: &str, to: &mut Vec<u8>) {
+/// Encodes one string: for readers that encode while they read, without a tree of values between.
+pub fn string(text: &str, to: &mut Vec<u8>) {
     to.push(b'"');
     let mut rest = text.as_bytes();
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {

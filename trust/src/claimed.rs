@@ -1,6 +1,6 @@
 //! Trust is a type with one origin: [`Claimed::verify`], and in it the one function that counts a threshold.
 
-use crate::metadata::{Envelope, Key, Malformed, Metadata, RoleKeys, Signature, read};
+use crate::metadata::{self, Envelope, Key, Malformed, Metadata, RoleKeys, Signature};
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -63,8 +63,7 @@ impl<'a, T> Signers<'a, T> {
 impl<T: Metadata> Claimed<T> {
     /// Reads a file without believing it.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        let (envelope, signed) = Envelope::parse(bytes)?;
-        let value = read(signed)?;
+        let (envelope, value) = metadata::parse(bytes)?;
         Ok(Self { envelope, value })
     }
 }

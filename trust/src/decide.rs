@@ -108,7 +108,7 @@ pub fn directive(director: &Repository, device: &SpiffeId) -> Result<Option<Dire
     same_fleet(director, device.fleet())?;
     let mut directed = BTreeMap::new();
     let mut direction: Option<Direction> = None;
-    for (path, entry) in &targets.targets {
+    for (path, entry) in targets.targets.iter() {
         let invalid = || Refusal::CustomInvalid { path: path.clone() };
         let custom: DirectorCustom = custom(entry).ok_or_else(invalid)?;
         if custom.direction.device != *device {

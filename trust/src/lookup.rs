@@ -10,6 +10,7 @@ use crate::repository::Repository;
 use crate::workflow::{Answer, Step, accept_targets, bytes, listed, reuse};
 use redan_protocol::{ByteCount, Digest};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Most delegated roles visited for one target (§5.6.7.1 leaves the number to us).
 pub const ROLES_MAX: usize = 32;
@@ -39,12 +40,7 @@ impl Target {
 
     /// Its path below a plain TUF target base: `dir/HASH.file` with consistent snapshots (§6.2).
     pub fn file(&self, consistent: bool) -> String {
-        let hash = self
-            .entry
-            .hashes
-            .get("sha256")
-            .or_else(|| self.entry.hashes.values().next());
-        let (Some(hash), true) = (hash, consistent) else {
+        let (Some(hash), true) = (self.entry.hashes.prefix(), consistent) else {
             return self.path.clone();
         };
         match self.path.rsplit_once('/') {
@@ -75,7 +71,7 @@ pub struct Lookup<'a> {
     repository: &'a mut Repository,
     path: String,
     /// Verified roles so far: name, metadata, chain of names.
-    seen: Vec<(Verified<Targets>, Vec<String>)>,
+    seen: Vec<(Arc<Verified<Targets>>, Vec<String>)>,
     visited: BTreeSet<String>,
     stack: Vec<Visit>,
     fetching: Option<Visit>,
@@ -87,7 +83,7 @@ pub struct Lookup<'a> {
 impl Repository {
     /// Begins a search.
     pub fn lookup(&mut self, path: &str) -> Lookup<'_> {
-        let top = self.targets.clone();
+        let top = Arc::clone(&self.targets);
         let mut lookup = Lookup {
             repository: self,
             path: path.to_owned(),
@@ -182,11 +178,11 @@ impl Lookup<'_> {
             .map(|(_, chain)| chain.clone())
             .unwrap_or_default();
         let chain = chain.into_iter().chain([visit.role.name.clone()]).collect();
-        self.enter(role, chain);
+        self.enter(Arc::new(role), chain);
     }
 
     /// Looks into a role, then puts those it delegates the path to on the stack, first one on top.
-    fn enter(&mut self, role: Verified<Targets>, chain: Vec<String>) {
+    fn enter(&mut self, role: Arc<Verified<Targets>>, chain: Vec<String>) {
         if let Some(entry) = role.get().targets.get(&self.path) {
             self.found = Some(LookupStep::Found(Target {
                 path: self.path.clone(),
@@ -201,19 +197,17 @@ impl Lookup<'_> {
             .get()
             .delegations
             .iter()
-            .flat_map(|delegations| &delegations.roles)
+            .flat_map(|delegations| delegations.covering(&self.path))
         {
-            if delegated.covers(&self.path) {
-                let terminating = delegated.terminating;
-                next.push(Visit {
-                    role: delegated.clone(),
-                    parent,
-                });
-                if terminating {
-                    // Nobody after it is asked, here or further up.
-                    self.stack.clear();
-                    break;
-                }
+            let terminating = delegated.terminating;
+            next.push(Visit {
+                role: delegated,
+                parent,
+            });
+            if terminating {
+                // Nobody after it is asked, here or further up.
+                self.stack.clear();
+                break;
             }
         }
         self.stack.extend(next.into_iter().rev());

@@ -4,6 +4,7 @@ use crate::claimed::{Signers, Verified};
 use crate::metadata::{Metadata as _, Root, Snapshot, TargetEntry, Targets, Timestamp};
 use redan_protocol::UnixSeconds;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A repository whose metadata is verified, as of one moment.
 #[derive(Clone, Debug)]
@@ -13,7 +14,7 @@ pub struct Repository {
     pub(crate) root_bytes: Vec<u8>,
     pub(crate) timestamp: Verified<Timestamp>,
     pub(crate) snapshot: Verified<Snapshot>,
-    pub(crate) targets: Verified<Targets>,
+    pub(crate) targets: Arc<Verified<Targets>>,
     pub(crate) stored: BTreeMap<String, Vec<u8>>,
 }
 

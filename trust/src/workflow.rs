@@ -15,6 +15,7 @@ use crate::metadata::{
 use crate::repository::Repository;
 use redan_protocol::{ByteCount, UnixSeconds};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// Most new roots in one refresh (§5.3.2 leaves the number to us); the next refresh goes on from there.
 pub const ROOTS_MAX: u32 = 256;
@@ -97,7 +98,7 @@ pub struct Refresh {
     timestamp: Option<Verified<Timestamp>>,
     old_snapshot: Option<Verified<Snapshot>>,
     snapshot: Option<Verified<Snapshot>>,
-    targets: Option<Verified<Targets>>,
+    targets: Option<Arc<Verified<Targets>>>,
 }
 
 impl Refresh {
@@ -196,7 +197,7 @@ impl Refresh {
                 if let Some(bytes) = self.stored_targets.get("targets")
                     && let Some(targets) = reuse(self.accept_targets(bytes))?
                 {
-                    self.targets = Some(targets);
+                    self.targets = Some(Arc::new(targets));
                     self.at = At::Done;
                     return Ok(None);
                 }
@@ -238,7 +239,7 @@ impl Refresh {
             At::Targets => {
                 let bytes = bytes(answer, "targets.json", limits::TARGETS)?;
                 let targets = self.accept_targets(&bytes)?;
-                self.targets = Some(targets);
+                self.targets = Some(Arc::new(targets));
                 self.stored_targets.insert("targets".into(), bytes.clone());
                 self.queue.push_back(Step::Store {
                     role: "targets".into(),
@@ -328,6 +329,14 @@ impl Refresh {
 
     /// §5.4
     fn take_timestamp(&mut self, bytes: Vec<u8>) -> Result<(), TufError> {
+        if let Some(old) = &self.timestamp
+            && self.stored_timestamp.as_ref() == Some(&bytes)
+        {
+            // The very file that was verified a moment ago, under the same root.
+            unexpired(old.get(), "timestamp", self.now)?;
+            self.at = At::Snapshot;
+            return Ok(());
+        }
         let claimed: Claimed<Timestamp> = parse(&bytes, "timestamp")?;
         let new = claimed
             .verify(&self.signers("timestamp")?)
@@ -369,20 +378,17 @@ impl Refresh {
         Ok(())
     }
 
-    /// The stored snapshot serves when it is the very file the timestamp names.
+    /// The stored snapshot serves when it is the very file the timestamp names. It was verified under this root when the walk ended.
     fn use_stored_snapshot(&mut self) -> Result<bool, TufError> {
         let entry = self.snapshot_entry()?;
-        let Some(bytes) = self.stored_snapshot.clone() else {
+        let (Some(bytes), Some(old)) = (&self.stored_snapshot, &self.old_snapshot) else {
             return Ok(false);
         };
-        let same = self
-            .old_snapshot
-            .as_ref()
-            .is_some_and(|old| old.get().version() == entry.version);
-        if !same || !fits(&bytes, entry.length, &entry.hashes) {
+        if old.get().version() != entry.version || !fits(bytes, entry.length, &entry.hashes) {
             return Ok(false);
         }
-        self.snapshot = Some(self.accept_snapshot(&bytes)?);
+        unexpired(old.get(), "snapshot", self.now)?;
+        self.snapshot = self.old_snapshot.take();
         self.at = At::Targets;
         Ok(true)
     }

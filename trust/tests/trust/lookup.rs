@@ -1,6 +1,6 @@
 //! Delegations (TUF 1.0.34 §5.6.7).
 
-use crate::maker::{Repo, Served, Signer, target};
+use crate::maker::{Repo, Served, Signer, envelope, target, targets_document};
 use redan_protocol::Digest;
 use redan_trust::TufError;
 use redan_trust::claimed::TooFewSignatures;
@@ -349,4 +349,104 @@ fn a_target_without_a_known_hash_is_no_bytes_at_all() {
         assert_eq!(target.is(b"x"), is);
         assert!(!target.is(b"y") && !target.is(b"xx"));
     }
+}
+
+/// A role of which the parent says two things could be read in two ways: whose keys sign it?
+#[test]
+fn a_delegation_that_makes_no_sense_is_refused() {
+    type Edit = fn(&mut Value);
+    let cases: [(Edit, Malformed); 8] = [
+        (
+            |delegations| {
+                let again = delegations["roles"][0].clone();
+                delegations["roles"].as_array_mut().unwrap().push(again);
+            },
+            Malformed::Role,
+        ),
+        (
+            |delegations| delegations["roles"][0]["threshold"] = json!(0),
+            Malformed::Role,
+        ),
+        (
+            |delegations| drop(delegations["roles"][0].as_object_mut().unwrap().remove("paths")),
+            Malformed::Role,
+        ),
+        (
+            |delegations| delegations["roles"][0]["path_hash_prefixes"] = json!(["00"]),
+            Malformed::Role,
+        ),
+        (
+            |delegations| delegations["succinct_roles"] = shares(8),
+            Malformed::Role,
+        ),
+        (
+            |delegations| *delegations = json!({"keys": {}, "succinct_roles": shares(0)}),
+            Malformed::Role,
+        ),
+        (
+            |delegations| *delegations = json!({"keys": {}, "succinct_roles": shares(33)}),
+            Malformed::Role,
+        ),
+        (
+            |delegations| *delegations = json!({"keys": {}, "succinct_roles": {"bit_length": 8}}),
+            Malformed::Field,
+        ),
+    ];
+    for (edit, source) in cases {
+        let mut repo = Repo::new();
+        repo.delegate("targets", "a", &["*"], false);
+        edit(&mut repo.targets.get_mut("targets").unwrap()["delegations"]);
+        repo.publish();
+        let malformed = TufError::Malformed {
+            role: "targets".into(),
+            source,
+        };
+        assert_eq!(repo.device().refresh(&repo).unwrap_err(), malformed, "{source:?}");
+    }
+}
+
+fn shares(bits: u32) -> Value {
+    json!({"keyids": [], "threshold": 1, "bit_length": bits, "name_prefix": "share"})
+}
+
+/// TAP 15. SHA-256 of `x` begins with 2d, of `y` with a1.
+#[test]
+fn a_path_is_looked_for_in_its_own_share_of_all_paths_and_nowhere_else() {
+    let mut repo = Repo::new();
+    for share in ["share-2d", "share-a1"] {
+        repo.delegate("targets", share, &["*"], false);
+        list(&mut repo, share, "x");
+    }
+    list(&mut repo, "share-2d", "y");
+    let signer = Signer::new("shares");
+    let mut succinct = shares(8);
+    succinct["keyids"] = json!([signer.id]);
+    repo.targets.get_mut("targets").unwrap()["delegations"] =
+        json!({"keys": { signer.id.as_str(): signer.key() }, "succinct_roles": succinct});
+    repo.hashes.clear();
+    repo.publish();
+    let signed = envelope(&repo.targets["share-2d"], &[&signer]);
+    repo.serve("1.share-2d.json", &signed);
+    let roles = vec!["targets".to_owned(), "share-2d".to_owned()];
+    assert_eq!(
+        search(&repo, "x"),
+        (Some(roles), vec!["1.share-2d.json".to_owned()])
+    );
+    repo.publish();
+    let mut device = repo.device();
+    let mut repository = device.refresh(&repo).unwrap();
+    // Signed by its former key, which the parent no longer names.
+    assert_eq!(
+        device.lookup(&repo, &mut repository, "x"),
+        Err(TufError::Signatures {
+            role: "share-2d".into(),
+            source: TooFewSignatures {
+                valid: 0,
+                threshold: 1
+            },
+        })
+    );
+    let signed = envelope(&targets_document(), &[&signer]);
+    repo.serve("1.share-a1.json", &signed);
+    assert_eq!(search(&repo, "y"), (None, vec!["1.share-a1.json".to_owned()]));
 }
