@@ -6,7 +6,7 @@ use redan_protocol::{ByteCount, Digest, UnixSeconds};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use time::format_description::well_known::Rfc3339;
 
 /// What is wrong with a file, before anybody asks who signed it.
@@ -18,6 +18,9 @@ pub enum Malformed {
     /// Not `{"signed": …, "signatures": […]}`.
     #[error("it is not a signed envelope")]
     Envelope,
+    /// Two signatures under one key id.
+    #[error("it has two signatures under one key id")]
+    SignedTwice,
     /// Another `_type`, or a specification version of another major number.
     #[error("it is of another type or specification version")]
     Type,
@@ -70,12 +73,16 @@ fn signatures(listed: Option<Value>) -> Result<Vec<Signature>, Malformed> {
     let Some(Value::Array(listed)) = listed else {
         return Err(Malformed::Envelope);
     };
-    let mut signatures = Vec::new();
+    let (mut signatures, mut ids) = (Vec::new(), BTreeSet::new());
     for entry in &listed {
         let text = |name| entry.get(name).and_then(Value::as_str);
         let (Some(key), Some(sig)) = (text("keyid"), text("sig")) else {
             return Err(Malformed::Envelope);
         };
+        // TUF 1.0.34 §4.2.1: a key id is unique here, even where there are enough signatures without its second one.
+        if !ids.insert(key) {
+            return Err(Malformed::SignedTwice);
+        }
         // A signature that is no hexadecimal counts for nothing; it is not the file's fault.
         if let Ok(bytes) = hex::decode(sig) {
             signatures.push(Signature {
@@ -149,12 +156,16 @@ pub(crate) fn read<T: Metadata>(signed: Value) -> Result<T, Malformed> {
     Ok(read)
 }
 
-/// The type asked for, under version 1 of the specification.
+/// The type asked for, under version 1 of the specification: two or three numbers (TUF 1.0.34 §4.2.1, §6).
 fn of_type<T: Metadata>(kind: &str, spec_version: &str) -> Result<(), Malformed> {
-    if kind != T::TYPE || spec_version.split('.').next() != Some("1") {
-        return Err(Malformed::Type);
+    let numbers: Vec<&str> = spec_version.split('.').collect();
+    let number = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let first = numbers.first() == Some(&"1") && (2..=3).contains(&numbers.len());
+    if kind == T::TYPE && first && numbers.iter().all(number) {
+        Ok(())
+    } else {
+        Err(Malformed::Type)
     }
-    Ok(())
 }
 
 fn sane(metadata: &impl Metadata) -> Result<(), Malformed> {

@@ -4,6 +4,7 @@
 use crate::maker::{Device, Repo, Signer, envelope, hashes};
 use redan_trust::TufError;
 use redan_trust::claimed::TooFewSignatures;
+use redan_trust::metadata::Malformed;
 use serde_json::{Value, json};
 
 /// The roles of a root, and one that is delegated.
@@ -93,6 +94,31 @@ fn every_role_is_believed_from_its_own_keys_only() {
             let expected = if other == role { Ok(()) } else { refused.clone() };
             assert_eq!(by_other, expected, "{role} by {other}");
         }
+    }
+}
+
+/// TUF 1.0.34 §4.2.1. The second signature cannot help to reach a threshold either: one that is reached without it shows that
+/// the file itself is refused.
+#[test]
+fn a_file_with_two_signatures_under_one_key_id_is_refused_even_where_one_is_enough() {
+    for role in ROLES {
+        let refused = Err(TufError::Malformed {
+            role: role.into(),
+            source: Malformed::SignedTwice,
+        });
+        let twice = offered(role, |repo, document| {
+            let signer = repo.by(role)[0];
+            envelope(document, &[signer, signer])
+        });
+        assert_eq!(twice, refused, "{role}");
+        let second_is_nobodys = offered(role, |repo, document| {
+            let mut signed = envelope(document, &repo.by(role));
+            let stranger = json!({"keyid": "stranger", "sig": ""});
+            let signatures = signed["signatures"].as_array_mut().unwrap();
+            signatures.extend([stranger.clone(), stranger]);
+            signed
+        });
+        assert_eq!(second_is_nobodys, refused, "{role} and a stranger");
     }
 }
 

@@ -378,6 +378,28 @@ fn a_torn_copy_of_targets_is_fetched_again() {
 }
 
 #[test]
+fn two_or_three_numbers_that_begin_with_one_are_a_specification_that_is_read() {
+    for version in ["1.0", "1.0.0", "1.0.34", "1.99.7"] {
+        let mut repo = Repo::new();
+        repo.timestamp["spec_version"] = json!(version);
+        repo.publish_timestamp();
+        repo.device().refresh(&repo).unwrap();
+    }
+    for version in [
+        "1", "1.", "1.x", "1.0.0.0", "0.9", "01.0", "2.0.0", "", " 1.0", "1.-0", "1.0\n", "\"1.0",
+    ] {
+        let mut repo = Repo::new();
+        repo.timestamp["spec_version"] = json!(version);
+        repo.publish_timestamp();
+        let malformed = TufError::Malformed {
+            role: "timestamp".into(),
+            source: Malformed::Type,
+        };
+        assert_eq!(refused(&mut repo.device(), &repo), malformed, "{version:?}");
+    }
+}
+
+#[test]
 fn a_malformed_file_says_what_is_wrong() {
     type Edit = fn(&mut Repo);
     let cases: [(Edit, Malformed); 6] = [
