@@ -142,7 +142,10 @@ async fn perform(folder: &MetadataDir, url: &str, step: Step) -> Result<Answer, 
 async fn fetch(target: &Target, url: &str, into: &Path) -> Result<(), ClientError> {
     let name = || target.path.clone();
     // The name of a file, never a path: what a target is called decides nothing about where it lies.
-    let path = into.join(file_stem(&target.path));
+    let path = into.join(match target.path.as_str() {
+        "." | ".." => target.path.replace('.', "%2E"),
+        name => file_stem(name),
+    });
     if std::fs::read(&path).is_ok_and(|bytes| target.is(&bytes)) {
         return Ok(());
     }

@@ -27,8 +27,8 @@ struct Arguments {
     /// Where metadata is served: `http://…`
     #[arg(long)]
     metadata_url: Option<String>,
-    /// A target to download; may be repeated.
-    #[arg(long)]
+    /// A target to download; may be repeated. Any text is a name.
+    #[arg(long, allow_hyphen_values = true)]
     target_name: Vec<String>,
     /// Where targets are served: `http://…`
     #[arg(long)]

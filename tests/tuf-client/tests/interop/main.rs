@@ -9,6 +9,7 @@
 )]
 
 mod server;
+mod simulator;
 
 use server::Server;
 use std::fs;
