@@ -68,13 +68,19 @@ fn object(map: &Map<String, Value>, to: &mut Vec<u8>) -> Result<(), Error> {
 pub fn string(text: &str, to: &mut Vec<u8>) {
     to.push(b'"');
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
-        let (plain, special) = rest.split_at(at);
-        to.extend_from_slice(plain);
-        to.push(b'\\');
-        let (escaped, after) = special.split_at(1);
-        to.extend_from_slice(escaped);
-        rest = after;
+    // Looking at every byte without stopping is several at a time, and hardly any text has one of the two.
+    let special = rest
+        .iter()
+        .fold(false, |found, byte| found | matches!(byte, b'"' | b'\\'));
+    if special {
+        while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+            let (plain, special) = rest.split_at(at);
+            to.extend_from_slice(plain);
+            to.push(b'\\');
+            let (escaped, after) = special.split_at(1);
+            to.extend_from_slice(escaped);
+            rest = after;
+        }
     }
     to.extend_from_slice(rest);
     to.push(b'"');

@@ -110,12 +110,15 @@ pub(crate) struct Opened {
 /// Reads an envelope as strictly as [`parse`] does; `None` when it is no such JSON, or no object.
 pub(crate) fn open(text: &str) -> Option<Opened> {
     let mut from = serde_json::Deserializer::from_str(text);
-    let opened = Envelope.deserialize(&mut from).ok()?;
+    let opened = Envelope { len: text.len() }.deserialize(&mut from).ok()?;
     from.end().ok()?;
     Some(opened)
 }
 
-struct Envelope;
+struct Envelope {
+    /// How long all of it is: what is encoded is hardly longer than what was written.
+    len: usize,
+}
 
 impl<'de> DeserializeSeed<'de> for Envelope {
     type Value = Opened;
@@ -137,7 +140,10 @@ impl<'de> Visitor<'de> for Envelope {
         while let Some(key) = entries.next_key_seed(Text)? {
             match key.as_ref() {
                 "signed" => {
-                    let mut writer = Writer::default();
+                    let mut writer = Writer {
+                        out: Vec::with_capacity(self.len),
+                        ..Writer::default()
+                    };
                     entries.next_value_seed(Canonical {
                         to: &mut writer,
                         depth: inner,

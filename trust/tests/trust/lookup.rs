@@ -425,8 +425,8 @@ fn a_path_is_looked_for_in_its_own_share_of_all_paths_and_nowhere_else() {
         json!({"keys": { signer.id.as_str(): signer.key() }, "succinct_roles": succinct});
     repo.hashes.clear();
     repo.publish();
-    let signed = envelope(&repo.targets["share-2d"], &[&signer]);
-    repo.serve("1.share-2d.json", &signed);
+    let file = envelope(&repo.targets["share-2d"], &[&signer]);
+    repo.serve("1.share-2d.json", &file);
     let roles = vec!["targets".to_owned(), "share-2d".to_owned()];
     assert_eq!(
         search(&repo, "x"),
@@ -446,7 +446,7 @@ fn a_path_is_looked_for_in_its_own_share_of_all_paths_and_nowhere_else() {
             },
         })
     );
-    let signed = envelope(&targets_document(), &[&signer]);
-    repo.serve("1.share-a1.json", &signed);
+    let file = envelope(&targets_document(), &[&signer]);
+    repo.serve("1.share-a1.json", &file);
     assert_eq!(search(&repo, "y"), (None, vec!["1.share-a1.json".to_owned()]));
 }
