@@ -18,6 +18,7 @@ pub mod clock;
 pub mod custom;
 pub mod decide;
 mod delegation;
+mod envelope;
 pub mod error;
 mod json;
 pub mod listed;

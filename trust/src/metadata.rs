@@ -94,8 +94,7 @@ fn signatures(listed: Option<Value>) -> Result<Vec<Signature>, Malformed> {
     Ok(signatures)
 }
 
-/// Reads a file: its envelope, and `signed` as metadata of a type. Twice over the same text with the same parser: once strictly and
-/// encoding what signatures are over, once for what this type needs. Neither makes a tree of all values.
+/// Reads a file: its envelope, and `signed` as metadata of a type, in one go.
 pub(crate) fn parse<T: Metadata>(bytes: &[u8]) -> Result<(Envelope, T), Malformed> {
     fast(bytes).ok_or_else(|| match slow::<T>(bytes) {
         Err(why) => why,
@@ -105,20 +104,15 @@ pub(crate) fn parse<T: Metadata>(bytes: &[u8]) -> Result<(Envelope, T), Malforme
 }
 
 fn fast<T: Metadata>(bytes: &[u8]) -> Option<(Envelope, T)> {
-    #[derive(Deserialize)]
-    struct Outer<T> {
-        signed: T,
-    }
-    let text = std::str::from_utf8(bytes).ok()?;
-    let opened = crate::json::open(text)?;
+    let opened = crate::envelope::open::<T>(std::str::from_utf8(bytes).ok()?)?;
+    let (signed, canonical) = opened.signed?;
     let envelope = Envelope {
-        canonical: opened.canonical?,
+        canonical,
         signatures: signatures(opened.signatures).ok()?,
     };
     let unquoted =
         |encoded: &[u8]| String::from_utf8(encoded.strip_prefix(b"\"")?.strip_suffix(b"\"")?.to_vec()).ok();
     of_type::<T>(&unquoted(&opened.kind)?, &unquoted(&opened.spec_version)?).ok()?;
-    let Outer { signed } = serde_json::from_str::<Outer<T>>(text).ok()?;
     sane(&signed).ok()?;
     Some((envelope, signed))
 }
