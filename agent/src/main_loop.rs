@@ -1,7 +1,7 @@
 //! The main loop: waits for an event, asks the core, performs what it says. Owns everything that changes.
 
 use crate::broker::Rules;
-use crate::checkin::{Reached, Session, Unreached};
+use crate::checkin::{Reached, Session, Settled, Unreached};
 use crate::clock::{Clock, Proven};
 use crate::executor::{Around, Executor};
 use crate::journal::Journal;
@@ -79,7 +79,7 @@ pub(crate) struct Agent {
     pub(crate) director: Files,
     pub(crate) reports: crate::run::Reports,
     pub(crate) versions: (Version64, Version64),
-    pub(crate) settled: bool,
+    pub(crate) settled: Option<Settled>,
     pub(crate) running: bool,
     pub(crate) failures: u32,
     pub(crate) offline: Option<Code>,
@@ -213,7 +213,7 @@ impl Agent {
         self.told = Some(self.news());
         let record = self.trust.as_ref().map(Trust::record);
         let view = self.machine.view();
-        let settled = self.settled && view.refusal.is_none() && view.phase != Phase::Offered;
+        let undisturbed = view.refusal.is_none() && view.phase != Phase::Offered;
         let session = Session {
             link: self.link.clone(),
             id: self.id.clone(),
@@ -225,7 +225,7 @@ impl Agent {
                 .as_ref()
                 .map_or_else(Seconds::default, Trust::plan_known),
             record,
-            settled: settled.then_some(self.versions),
+            settled: self.settled.filter(|_| undisturbed),
             report: self.report(),
             ceiling: self.ceiling.clone(),
             release: self.release.clone(),
@@ -290,7 +290,11 @@ impl Agent {
     fn decided(&mut self, decided: Decided) {
         let moved = self.versions != decided.versions;
         self.versions = decided.versions;
-        self.settled = false;
+        self.settled = None;
+        let settled = Settled {
+            versions: decided.versions,
+            until: decided.until,
+        };
         if let Some(trust) = &mut self.trust {
             trust.plan(decided.plan);
         }
@@ -302,7 +306,7 @@ impl Agent {
                 }
             }
             Verdict::Undirected => {
-                self.settled = true;
+                self.settled = Some(settled);
                 self.feed(Input::Undirected);
             }
             Verdict::Refused(code) => self.feed(Input::Refused {
@@ -310,7 +314,7 @@ impl Agent {
                 code,
             }),
             Verdict::Planned(adopt) => {
-                self.settled = true;
+                self.settled = Some(settled);
                 if let Some(trust) = &mut self.trust {
                     trust.adopt(adopt.kept);
                 }

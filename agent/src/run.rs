@@ -164,7 +164,7 @@ fn assemble(
         release,
         director,
         reports: Reports::open(store)?,
-        settled: false,
+        settled: None,
         running: false,
         failures: 0,
         offline: None,
