@@ -129,6 +129,7 @@ const NEW_CODE: &[Forgery] = &[
 
 const ROLL_BACK: &[Forgery] = &[
     forgery("yesterday's files", &[], yesterday, Control::Honest),
+    forgery("yesterday's timestamp", &[], old_timestamp, Control::Honest),
     forgery(
         "yesterday's snapshot",
         &[&[Role::Timestamp]],
@@ -548,30 +549,36 @@ fn stored(_: &Scene, _: &Hand<'_>, book: &mut Book) -> Result<()> {
     Ok(())
 }
 
-/// What was served before the last direction and the last publication.
-fn before(book: &mut Book) -> Result<()> {
+/// Everything as it was served before the last direction and the last publication.
+fn yesterday(_: &Scene, _: &Hand<'_>, book: &mut Book) -> Result<()> {
     *book = at_direction(book, BEFORE, 1)?;
-    for role in TOP.iter().chain([&Role::Plan]) {
+    before(book, &[Role::Plan, Role::Snapshot, Role::Timestamp]);
+    Ok(())
+}
+
+/// One of these files as it was yesterday, so that nothing else can give it away.
+fn before(book: &mut Book, roles: &[Role]) {
+    for role in roles {
         let version = book.versions.entry(*role).or_default();
         *version = version.saturating_sub(1);
     }
-    Ok(())
 }
 
-fn yesterday(_: &Scene, _: &Hand<'_>, book: &mut Book) -> Result<()> {
-    before(book)
+fn old_timestamp(_: &Scene, _: &Hand<'_>, book: &mut Book) -> Result<()> {
+    before(book, &[Role::Timestamp]);
+    direct(book, NEXT)
 }
 
 fn old_snapshot(_: &Scene, _: &Hand<'_>, book: &mut Book) -> Result<()> {
-    before(book)?;
-    renew(book, &[&[Role::Timestamp, Role::Timestamp]]);
-    Ok(())
+    before(book, &[Role::Snapshot]);
+    renew(book, &[&[Role::Timestamp]]);
+    direct(book, NEXT)
 }
 
 fn old_plans(_: &Scene, _: &Hand<'_>, book: &mut Book) -> Result<()> {
-    before(book)?;
-    renew(book, &[TOP, TOP]);
-    Ok(())
+    before(book, &[Role::Plan]);
+    renew(book, &[TOP]);
+    direct(book, NEXT)
 }
 
 fn replayed(_: &Scene, _: &Hand<'_>, book: &mut Book) -> Result<()> {
