@@ -83,6 +83,8 @@ pub(crate) struct Agent {
     pub(crate) running: bool,
     pub(crate) failures: u32,
     pub(crate) offline: Option<Code>,
+    /// When the server last answered a check-in, on the monotonic clock.
+    pub(crate) contact: Option<Seconds>,
     pub(crate) forbidden: Vec<SocketAddr>,
     pub(crate) told: Option<News>,
     pub(crate) last: Instant,
@@ -275,6 +277,7 @@ impl Agent {
                     self.renewal.told(time);
                 }
                 self.offline = None;
+                self.contact = Some(self.clock.elapsed());
                 self.failures = 0;
                 self.later(Duration::from_secs(interval.get().max(1)));
                 if let Some(decided) = verdict {

@@ -168,6 +168,7 @@ fn assemble(
         running: false,
         failures: 0,
         offline: None,
+        contact: None,
         forbidden: Vec::new(),
         told: None,
         last: Instant::now(),
