@@ -27,8 +27,8 @@ pub(crate) struct Session {
     pub(crate) report: Report,
     /// `None`: the state is lost; nothing is adopted.
     pub(crate) record: Option<TrustRecord>,
-    /// The versions of a settled direction: nothing to do while the server names the same.
-    pub(crate) settled: Option<(Version64, Version64)>,
+    /// The direction that is settled, if one is.
+    pub(crate) settled: Option<Settled>,
     /// How long the plan of the record is known.
     pub(crate) plan_known: Seconds,
     /// Lower bound of the true time; moved by what the session's own handshake proves.
@@ -38,6 +38,24 @@ pub(crate) struct Session {
     pub(crate) release: Files,
     pub(crate) director: Files,
     pub(crate) events: mpsc::UnboundedSender<Event>,
+}
+
+/// A direction with which all is done: nothing to do while the server names the same versions, and these are good.
+///
+/// What names them is not verified, so that without the second half whoever holds the server's TLS key could hold a device back
+/// for ever, with no expiry ever looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled {
+    /// Of the release and of the director repository.
+    pub(crate) versions: (Version64, Version64),
+    /// When the first of their files expires.
+    pub(crate) until: UnixSeconds,
+}
+
+impl Settled {
+    fn covers(&self, claimed: &Statement, now: UnixSeconds) -> bool {
+        self.versions == (claimed.release, claimed.director) && now < self.until
+    }
 }
 
 /// What came out.
@@ -105,14 +123,42 @@ impl Session {
         })
     }
 
-    /// Whether an unverified statement names the versions we settled on. A lie only means that we look later or once more:
-    /// what a liar could hold back this way he can hold back by not answering.
+    /// Whether an unverified statement names the versions we settled on. A lie only means that we look once more, or later: when
+    /// what we settled on expires.
     fn nothing_new(&self, claimed: Option<&Statement>) -> bool {
-        claimed.is_some_and(|claimed| self.settled == Some((claimed.release, claimed.director)))
+        let settled = self.settled.zip(claimed);
+        settled.is_some_and(|(settled, claimed)| settled.covers(claimed, self.now))
     }
 }
 
 /// The statement before its signature was checked: what the connection's other end says.
 fn claimed(reply: &CheckInReply) -> Option<Statement> {
     serde_json::from_value(reply.statement.get("signed")?.clone()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redan_protocol::wire::StatementKind;
+
+    /// The attacker holds the server's TLS key and nothing that signs: it repeats the versions the device settled on.
+    #[test]
+    fn a_settled_direction_is_looked_at_again_when_its_metadata_expires() {
+        let [at, before, other] = [100, 99, 8].map(UnixSeconds::new);
+        let settled = Settled {
+            versions: (Version64::new(3), Version64::new(4)),
+            until: at,
+        };
+        let claimed = |release| Statement {
+            kind: StatementKind::TimeStatement,
+            device: SpiffeId::parse("spiffe://plant.example/device/press-1").unwrap(),
+            nonce: Nonce([0; 16]),
+            time: other,
+            release: Version64::new(release),
+            director: Version64::new(4),
+        };
+        assert!(settled.covers(&claimed(3), before));
+        assert!(!settled.covers(&claimed(3), at));
+        assert!(!settled.covers(&claimed(2), before));
+    }
 }

@@ -1,7 +1,7 @@
 //! The main loop: waits for an event, asks the core, performs what it says. Owns everything that changes.
 
 use crate::broker::Rules;
-use crate::checkin::{Reached, Session, Unreached};
+use crate::checkin::{Reached, Session, Settled, Unreached};
 use crate::clock::{Clock, Proven};
 use crate::executor::{Around, Executor};
 use crate::journal::Journal;
@@ -79,10 +79,12 @@ pub(crate) struct Agent {
     pub(crate) director: Files,
     pub(crate) reports: crate::run::Reports,
     pub(crate) versions: (Version64, Version64),
-    pub(crate) settled: bool,
+    pub(crate) settled: Option<Settled>,
     pub(crate) running: bool,
     pub(crate) failures: u32,
     pub(crate) offline: Option<Code>,
+    /// When the server last answered a check-in, on the monotonic clock.
+    pub(crate) contact: Option<Seconds>,
     pub(crate) forbidden: Vec<SocketAddr>,
     pub(crate) told: Option<News>,
     pub(crate) last: Instant,
@@ -213,7 +215,7 @@ impl Agent {
         self.told = Some(self.news());
         let record = self.trust.as_ref().map(Trust::record);
         let view = self.machine.view();
-        let settled = self.settled && view.refusal.is_none() && view.phase != Phase::Offered;
+        let undisturbed = view.refusal.is_none() && view.phase != Phase::Offered;
         let session = Session {
             link: self.link.clone(),
             id: self.id.clone(),
@@ -225,7 +227,7 @@ impl Agent {
                 .as_ref()
                 .map_or_else(Seconds::default, Trust::plan_known),
             record,
-            settled: settled.then_some(self.versions),
+            settled: self.settled.filter(|_| undisturbed),
             report: self.report(),
             ceiling: self.ceiling.clone(),
             release: self.release.clone(),
@@ -275,6 +277,7 @@ impl Agent {
                     self.renewal.told(time);
                 }
                 self.offline = None;
+                self.contact = Some(self.clock.elapsed());
                 self.failures = 0;
                 self.later(Duration::from_secs(interval.get().max(1)));
                 if let Some(decided) = verdict {
@@ -290,7 +293,11 @@ impl Agent {
     fn decided(&mut self, decided: Decided) {
         let moved = self.versions != decided.versions;
         self.versions = decided.versions;
-        self.settled = false;
+        self.settled = None;
+        let settled = Settled {
+            versions: decided.versions,
+            until: decided.until,
+        };
         if let Some(trust) = &mut self.trust {
             trust.plan(decided.plan);
         }
@@ -302,7 +309,7 @@ impl Agent {
                 }
             }
             Verdict::Undirected => {
-                self.settled = true;
+                self.settled = Some(settled);
                 self.feed(Input::Undirected);
             }
             Verdict::Refused(code) => self.feed(Input::Refused {
@@ -310,7 +317,7 @@ impl Agent {
                 code,
             }),
             Verdict::Planned(adopt) => {
-                self.settled = true;
+                self.settled = Some(settled);
                 if let Some(trust) = &mut self.trust {
                     trust.adopt(adopt.kept);
                 }

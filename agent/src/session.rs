@@ -8,7 +8,7 @@ use redan_agent_core::Offer;
 use redan_identity::client::Connection;
 use redan_policy::grant::World;
 use redan_protocol::wire::{CheckInReply, DOCUMENT_LEN_MAX};
-use redan_protocol::{ByteCount, Code, Digest, DirectionSequence, Seconds, SetId, Version64};
+use redan_protocol::{ByteCount, Code, Digest, DirectionSequence, Seconds, SetId, UnixSeconds, Version64};
 use redan_trust::{
     DeviceFacts, Document, Offered, POLICY_PATH, Plan, Refusal, Repository, TrustRecord, TrustState, decide,
     directive, plan_path, verify_statement,
@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What was decided, and on which versions.
 pub(crate) struct Decided {
     pub(crate) versions: (Version64, Version64),
+    /// When the first of the files with these versions expires.
+    pub(crate) until: UnixSeconds,
     /// The direction that was read.
     pub(crate) sequence: Option<DirectionSequence>,
     /// The plan whose rings run.
@@ -92,6 +94,7 @@ impl Session {
         .await;
         let refused = |code| Decided {
             versions: (self.report.release, self.report.director),
+            until: self.now,
             sequence: None,
             plan: None,
             verdict: Verdict::Refused(code),
@@ -107,6 +110,7 @@ impl Session {
         );
         let mut decided = Decided {
             versions,
+            until: release.expires().min(director.expires()),
             ..refused(Code::Internal)
         };
         match self

@@ -35,6 +35,8 @@ pub struct Status {
     /// Why the control server was not reached at the last check-in; `None`: it was.
     #[serde(with = "by_name")]
     pub offline: Option<Code>,
+    /// Seconds since the control server last answered a check-in; `None`: it has not since the device started.
+    pub contact_seconds: Option<u64>,
     /// How long its certificate is good for.
     pub certificate: CertificateStatus,
     /// The installed versions.

@@ -108,6 +108,9 @@ impl Agent {
             director: self.versions.1,
             isolation: self.isolation(),
             offline: self.offline,
+            contact_seconds: self
+                .contact
+                .map(|at| self.clock.elapsed().get().saturating_sub(at.get())),
             certificate: CertificateStatus {
                 not_after: date(self.renewal.identity.valid.1),
                 renewal: self.renewal.pending.then_some(RenewalStatus {

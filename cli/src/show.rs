@@ -29,6 +29,7 @@ fn devices(rows: &[Value]) -> String {
         "rollback",
         "why not updating",
         "alarm",
+        "seen",
         "workloads",
     ];
     table(heads, rows, |row| {
@@ -46,7 +47,16 @@ fn devices(rows: &[Value]) -> String {
         let [device, set, phase, rollback, refusal] =
             ["device", "set", "phase", "rollback", "refusal"].map(|key| text(row, key));
         let workloads = workloads.join(", ");
-        [device, set, phase, rollback, refusal, alarm(row), workloads]
+        [
+            device,
+            set,
+            phase,
+            rollback,
+            refusal,
+            alarm(row),
+            seen(row),
+            workloads,
+        ]
     })
 }
 
@@ -56,6 +66,17 @@ fn alarm(row: &Value) -> String {
         Some(count) => format!("clone ({count})"),
         None => "–".to_owned(),
     }
+}
+
+/// How long ago the device checked in, in the largest unit that is full.
+fn seen(row: &Value) -> String {
+    let Some(silent) = row.get("silent_seconds").and_then(Value::as_u64) else {
+        return "never".to_owned();
+    };
+    let units = [(24 * 3600, "d"), (3600, "h"), (60, "min")];
+    let full = units.into_iter().find(|(seconds, _)| silent >= *seconds);
+    let (seconds, unit) = full.unwrap_or((1, "s"));
+    format!("{} {unit} ago", silent / seconds)
 }
 
 fn rollouts(rows: &[Value]) -> String {
@@ -103,18 +124,26 @@ mod tests {
     }
 
     #[test]
+    fn silence_is_shown_in_the_largest_full_unit() {
+        let shown = |silent: u64| seen(&json!({"silent_seconds": silent}));
+        let ages = [0, 59, 60, 3599, 3600, 86_399, 86_400, 8_640_000].map(shown);
+        let expected = ["0 s", "59 s", "1 min", "59 min", "1 h", "23 h", "1 d", "100 d"];
+        assert_eq!(ages.to_vec(), expected.map(|age| format!("{age} ago")).to_vec());
+    }
+
+    #[test]
     fn long_names_keep_their_columns() {
         let rows = json!([
             {"device": "a", "set": "plant-1", "phase": "steady", "rollback": null, "refusal": "not-fresh", "slots": []},
             {"device": "packaging-line-7-left", "set": null, "phase": "trial", "rollback": null, "refusal": null,
-             "clone_alarm": {"count": 3},
+             "clone_alarm": {"count": 3}, "silent_seconds": 7300,
              "slots": [{"component": "acme/thermo", "version": "1.0.0", "health": "healthy"}]},
         ]);
         assert_eq!(
             render(&rows),
-            "device                 set      phase   rollback  why not updating  alarm      workloads\n\
-             a                      plant-1  steady  –         not-fresh         –\n\
-             packaging-line-7-left  –        trial   –         –                 clone (3)  acme/thermo 1.0.0 healthy\n"
+            "device                 set      phase   rollback  why not updating  alarm      seen     workloads\n\
+             a                      plant-1  steady  –         not-fresh         –          never\n\
+             packaging-line-7-left  –        trial   –         –                 clone (3)  2 h ago  acme/thermo 1.0.0 healthy\n"
         );
     }
 }

@@ -71,6 +71,14 @@ pub struct DeviceRow {
     pub report: Option<Report>,
 }
 
+impl DeviceRow {
+    /// How long it has not checked in; `None`: it never has.
+    pub(crate) fn silent(&self, now: UnixSeconds) -> Option<u64> {
+        let last = self.last_seen?;
+        Some(now.get().saturating_sub(last.get()))
+    }
+}
+
 /// An answer to a request for renewal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -69,6 +69,17 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
         .as_ref()
         .map_or(0, |last| last.index.saturating_add(1));
     gauge("redan_audit_entries", "Entries of the audit log", audit);
+    let name = "redan_device_silent_seconds";
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "# HELP {name} Seconds since the last check-in of a device that is not revoked and has checked in\n# TYPE {name} gauge"
+    );
+    for (device, row) in state.devices.iter().filter(|(_, row)| !row.revoked) {
+        if let Some(silent) = row.silent(now) {
+            let _ = writeln!(text, "{name}{{device=\"{device}\"}} {silent}");
+        }
+    }
     let name = "redan_seconds_left";
     // Writing to a String cannot fail.
     let _ = writeln!(

@@ -171,7 +171,7 @@ impl Operator<'_> {
     /// All devices, or one.
     pub async fn devices(&self, only: Option<&DeviceId>) -> Result<Value, Refused> {
         let state = self.fleet.state.lock().await;
-        let view = |(id, row): (&DeviceId, &DeviceRow)| device_view(id, row, &state);
+        let view = |(id, row): (&DeviceId, &DeviceRow)| device_view(id, row, &state, self.now);
         match only {
             Some(id) => state
                 .devices

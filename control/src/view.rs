@@ -2,10 +2,10 @@
 
 use crate::fleet::{DeviceRow, State};
 use redan_control_core::{Rollout, desired};
-use redan_protocol::{Code, DeviceId};
+use redan_protocol::{Code, DeviceId, UnixSeconds};
 use serde_json::{Value, json};
 
-pub(crate) fn device_view(id: &DeviceId, row: &DeviceRow, state: &State) -> Value {
+pub(crate) fn device_view(id: &DeviceId, row: &DeviceRow, state: &State, now: UnixSeconds) -> Value {
     let report = row.report.as_ref();
     let slots: Vec<Value> = report
         .into_iter()
@@ -36,6 +36,7 @@ pub(crate) fn device_view(id: &DeviceId, row: &DeviceRow, state: &State) -> Valu
             "last": alarm.last,
         })),
         "last_seen": row.last_seen,
+        "silent_seconds": row.silent(now),
         "set": report.and_then(|report| report.set.clone()),
         "desired_set": desired(&state.rollouts, id),
         "phase": report.map(|report| report.phase),

@@ -44,6 +44,13 @@ impl Repository {
         self.snapshot.get()
     }
 
+    /// Until when it is good: when the first of root, timestamp, snapshot and top-level targets expires.
+    pub fn expires(&self) -> UnixSeconds {
+        let online = self.timestamp.get().expires().min(self.snapshot.get().expires());
+        let offline = self.root.get().expires().min(self.targets.get().expires());
+        online.min(offline)
+    }
+
     /// The top-level targets role.
     pub fn targets(&self) -> &Targets {
         self.targets.get()

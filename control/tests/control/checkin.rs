@@ -90,6 +90,31 @@ async fn nothing_but_the_closed_report_is_taken() {
     );
 }
 
+/// The attacker cuts the device off: whoever looks sees for how long it has been silent.
+#[tokio::test]
+async fn operators_see_how_long_a_device_has_been_silent() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    let mut operator = site.operator().await;
+    let line = "redan_device_silent_seconds{device=\"press-1\"} ";
+    let never = operator.get("/v1/devices/press-1").await.json();
+    assert_eq!(never["silent_seconds"], json!(null));
+    let metrics = String::from_utf8(operator.get("/metrics").await.body.to_vec()).unwrap();
+    assert!(!metrics.contains(line), "{metrics}");
+
+    assert_eq!(device.post("/v1/checkin", &body()).await.status, 200);
+    let seen = operator.get("/v1/devices/press-1").await.json();
+    let metrics = String::from_utf8(operator.get("/metrics").await.body.to_vec()).unwrap();
+    let shown = seen["silent_seconds"].as_u64().unwrap();
+    let counted = metrics
+        .lines()
+        .find_map(|found| found.strip_prefix(line))
+        .unwrap();
+    // The second look is not before the first, and both count from the same check-in.
+    assert!(counted.parse::<u64>().unwrap() >= shown, "{shown}, {metrics}");
+    assert!(seen["last_seen"].as_u64().unwrap() > 0);
+}
+
 #[tokio::test]
 async fn another_content_type_is_refused() {
     let site = Site::open().await;

@@ -6,7 +6,7 @@
 //! Invariant: every program first shows that the same flow without the attack passes (positive control), or says which
 //! step of the stage has shown it.
 //!
-//! Start reading at [`registry`].
+//! Start reading at [`registry`]; [`theft`] is a family of its own, one row a key.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     test,
@@ -25,3 +25,4 @@ pub mod registry;
 pub mod resigned;
 pub mod table;
 pub mod tampered;
+pub mod theft;

@@ -181,11 +181,7 @@ impl EvilServer {
     fn forge(&mut self, forge: Forgery) -> Result<()> {
         let online = self.fleet().join("online");
         run(&self.fleet().join("fleet.sqlite"), async |connection| {
-            let rows = sqlx::query("SELECT id, body FROM documents WHERE kind = 'release'");
-            let mut honest = Files::new();
-            for row in rows.fetch_all(&mut *connection).await? {
-                honest.insert(row.try_get("id")?, row.try_get("body")?);
-            }
+            let honest = release_files(connection).await?;
             for (name, bytes) in forge(&honest, &online)? {
                 sqlx::query("INSERT OR REPLACE INTO documents (kind, id, body) VALUES ('release', ?, ?)")
                     .bind(name)
@@ -219,6 +215,25 @@ impl EvilServer {
         }
         Ok(())
     }
+}
+
+/// The release metadata a server's database holds.
+pub(crate) fn published(database: &Path) -> Result<Files> {
+    let mut files = Files::new();
+    run(database, async |connection| {
+        files = release_files(connection).await?;
+        Ok(())
+    })?;
+    Ok(files)
+}
+
+async fn release_files(connection: &mut SqliteConnection) -> Result<Files> {
+    let rows = sqlx::query("SELECT id, body FROM documents WHERE kind = 'release'");
+    let mut files = Files::new();
+    for row in rows.fetch_all(connection).await? {
+        files.insert(row.try_get("id")?, row.try_get("body")?);
+    }
+    Ok(files)
 }
 
 /// Everything but the database, which its own engine copies.

@@ -12,7 +12,8 @@ Generated from `tests/attack-lab/registry.toml`; a test fails when it is stale, 
 - **in part**: what is not covered yet is said. It counts as not covered.
 - **not covered**: never omitted.
 
-`cargo xtask attacks` plays the programs on a running fleet, runs every named test, and lists every row.
+`cargo xtask attacks` plays the programs on a running fleet, runs every named test, and lists every row. It also plays
+[the theft of every key](theft.md), a family of its own.
 ";
 
 /// The page.

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use redan_attack_lab::registry::{self, Status};
-use redan_attack_lab::table;
+use redan_attack_lab::{table, theft};
 use redan_kit::{Programs, Stage};
 
 #[test]
@@ -38,4 +38,43 @@ fn every_attack_that_has_a_program_is_refused_on_a_running_fleet() -> Result<()>
         assert_eq!(outcome.status, Status::Refused, "{outcome:?}");
     }
     stage.stop()
+}
+
+#[test]
+fn the_theft_of_tls_and_online_keys_gives_a_running_fleet_exactly_what_the_table_says() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut stage = Stage::new(Programs::find()?, folder.path())?;
+    stage.play_first_release(&["press-1"])?;
+    let mut wrong = Vec::new();
+    for row in theft::rows()? {
+        wrong.extend(row.play_live(&stage).err().map(|error| format!("{error:#}")));
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    stage.stop()
+}
+
+#[test]
+fn the_theft_of_each_key_gives_exactly_what_the_table_says() -> Result<()> {
+    let scene = theft::tries::Scene::new()?;
+    let mut wrong = Vec::new();
+    for row in theft::rows()? {
+        wrong.extend(row.play(&scene).err().map(|error| format!("{error:#}")));
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn the_public_table_of_thefts_is_generated_from_what_is_played() -> Result<()> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/theft.md");
+    let page = theft::page::page(&theft::rows()?);
+    if std::env::var_os("REDAN_BLESS").is_some() {
+        std::fs::write(path, &page)?;
+    }
+    assert_eq!(
+        std::fs::read_to_string(path)?,
+        page,
+        "docs/theft.md is stale: run with REDAN_BLESS=1"
+    );
+    Ok(())
 }

@@ -1,10 +1,11 @@
-//! Plays the attack lab and prints its table: with a stage named, the programs on that stage; without, every row.
+//! Plays the attack lab and prints its table: with a stage named, the programs on that stage; without, every row, and the theft
+//! of every key.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a table is what this program is for")]
 
 use anyhow::{Context, Result};
-use redan_attack_lab::cargo;
 use redan_attack_lab::registry::{self, Cover, Outcome, Row, Status};
+use redan_attack_lab::{cargo, theft};
 use redan_kit::{Programs, Stage, interrupt};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -62,8 +63,11 @@ fn play() -> Result<Vec<Outcome>> {
         let mut stage = Stage::new(programs, folder.path())?;
         stage.play_first_release(&DEVICES)?;
         let played = registry::play(&stage)?;
+        let thefts = theft::play(&stage)?;
         stage.stop()?;
-        registry::outcomes(&rows, &played, &ran)
+        let mut outcomes = registry::outcomes(&rows, &played, &ran);
+        outcomes.extend(thefts);
+        outcomes
     };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&outcomes)?);

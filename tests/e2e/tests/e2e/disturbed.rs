@@ -1,9 +1,10 @@
 //! Power cuts, a server that is gone, and two agents on one store.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use redan_kit::stage::{JOB, Release, SERVICE, await_that, run};
 use redan_kit::traffic::{get, version};
 use redan_kit::{Programs, Stage};
+use serde_json::Value;
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,15 +22,28 @@ fn await_version(stage: &Stage, id: &str, wanted: &str) -> Result<()> {
     })
 }
 
+/// How long ago a device says that its server answered.
+fn contact(stage: &Stage, id: &str) -> Result<Value> {
+    let mut status = Command::new(&stage.programs.device);
+    status.args(["status", "--json", "--state"]);
+    let ran = run(status.arg(&stage.device(id)?.state))?;
+    let status: Value = serde_json::from_str(&ran.stdout)?;
+    status.get("contact_seconds").cloned().context(ran.stdout)
+}
+
 #[test]
 fn what_was_committed_runs_again_after_a_power_cut_with_no_server() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut stage = Stage::new(Programs::find()?, folder.path())?;
     stage.play_first_release(&["press-1"])?;
+    let before = contact(&stage, "press-1")?;
+    ensure!(before.is_u64(), "no age of the last contact: {before}");
     stage.control()?.stop()?;
     stage.device_mut("press-1")?.kill()?;
     stage.start_device("press-1")?;
     await_version(&stage, "press-1", "1.0.0")?;
+    let after = contact(&stage, "press-1")?;
+    ensure!(after.is_null(), "a contact with no server: {after}");
     stage.device_mut("press-1")?.stop()
 }
 

@@ -1,0 +1,303 @@
+//! A device under attack: the library path of the agent's session (`agent/src/session.rs`) over a real trust record, with the
+//! network, the store and the clocks in the attacker's hands.
+
+use super::fleet::{Fleet, Pen, Role, Served};
+use anyhow::{Result, bail};
+use redan_policy::grant::World;
+use redan_policy::{DeviceCeiling, parse_device};
+use redan_protocol::wire::{Nonce, Statement, StatementKind};
+use redan_protocol::{Code, Digest, Seconds, SetId, SpiffeId, UnixSeconds, Version64};
+use redan_trust::{
+    Answer, DeviceFacts, Document, LookupStep, Offered, POLICY_PATH, Plan, Refresh, Refusal, Repository,
+    Step, Target, TrustRecord, TrustState, Trusted, TufError, decide, directive, plan_path, verify_statement,
+};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+const CEILING: &str = include_str!("../../../../policies/device/demo.toml");
+const NONCE: Nonce = Nonce([7; 16]);
+
+/// What a device made of what it was served.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It refuses, and keeps what it runs.
+    Refused(Code),
+    /// The same, because a role's file has expired.
+    Expired(Role),
+    /// It adopts a set, with these very bytes.
+    Adopts(SetId, Vec<Digest>),
+    /// It sees nothing new.
+    Quiet,
+}
+
+/// A device with everything it remembers.
+#[derive(Clone, Debug)]
+pub struct Device {
+    id: SpiffeId,
+    record: TrustRecord,
+    release: Trusted,
+    director: Trusted,
+    ceiling: DeviceCeiling,
+    /// The versions it settled on, and until when they are good.
+    settled: Option<((u64, u64), UnixSeconds)>,
+}
+
+/// When it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// By the device's proven time.
+    pub now: UnixSeconds,
+    /// How long the device knows the plan, by its own clock.
+    pub plan_known: Seconds,
+    /// By the server's word.
+    pub stated: UnixSeconds,
+}
+
+/// Why a session ended without a plan.
+enum Stopped {
+    /// The release or the director repository is not believed.
+    Metadata(bool, TufError),
+    Refused(Refusal),
+    Missing(Code),
+    /// The lab itself failed.
+    Broken(anyhow::Error),
+}
+
+impl From<Refusal> for Stopped {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Stopped {
+    fn outcome(self) -> Result<Outcome> {
+        Ok(match self {
+            Self::Metadata(directs, TufError::Expired { role, .. }) => {
+                let mut roles = Role::ALL.into_iter();
+                match roles.find(|known| known.tuf() == role && known.directs() == directs) {
+                    Some(role) => Outcome::Expired(role),
+                    None => bail!("{role} expired, which is no role"),
+                }
+            }
+            Self::Metadata(_, error) => Outcome::Refused(error.code()),
+            Self::Refused(refusal) => Outcome::Refused(refusal.code()),
+            Self::Missing(code) => Outcome::Refused(code),
+            Self::Broken(error) => return Err(error),
+        })
+    }
+}
+
+impl Device {
+    /// A device that has just enrolled: it pins both first roots.
+    pub fn enrolled(fleet: &Fleet, id: &SpiffeId, founded: UnixSeconds) -> Result<Self> {
+        let text = |role| -> Result<String> { Ok(String::from_utf8(fleet.pinned(role, founded)?)?) };
+        let roots = (text(Role::Root)?, text(Role::DirectorRoot)?);
+        Ok(Self {
+            id: id.clone(),
+            record: TrustRecord::enrolled(fleet.id.clone(), id.clone(), roots.0, roots.1),
+            release: Trusted::default(),
+            director: Trusted::default(),
+            ceiling: parse_device("ceiling.toml", CEILING)?,
+            settled: None,
+        })
+    }
+
+    /// One check-in: the statement is signed as the pen signs the director's timestamp.
+    pub fn checks_in(&mut self, served: &Served, pen: &Pen<'_>, at: Moment) -> Result<Outcome> {
+        let statement = Statement {
+            kind: StatementKind::TimeStatement,
+            device: self.id.clone(),
+            nonce: NONCE,
+            time: at.stated,
+            release: Version64::new(served.versions.0),
+            director: Version64::new(served.versions.1),
+        };
+        if self
+            .settled
+            .is_some_and(|(versions, until)| versions == served.versions && at.now < until)
+        {
+            return Ok(Outcome::Quiet);
+        }
+        let signed = pen.sign(Role::DirectorTimestamp, &serde_json::to_value(statement)?)?;
+        match self.follow(served, &serde_json::from_slice(&signed)?, at) {
+            Ok(None) => Ok(Outcome::Quiet),
+            Ok(Some(plan)) => self.adopt(&plan),
+            Err(stopped) => stopped.outcome(),
+        }
+    }
+
+    fn follow(
+        &mut self,
+        served: &Served,
+        statement: &Value,
+        at: Moment,
+    ) -> Result<Option<(Plan, Vec<Digest>)>, Stopped> {
+        let mut release = refresh(
+            &mut self.release,
+            &mut self.record.release_root,
+            &served.release,
+            at.now,
+        )
+        .map_err(|error| Stopped::Metadata(false, error))?;
+        let director = refresh(
+            &mut self.director,
+            &mut self.record.director_root,
+            &served.director,
+            at.now,
+        )
+        .map_err(|error| Stopped::Metadata(true, error))?;
+        let Some(directive) = directive(&director, &self.id)? else {
+            return Ok(None);
+        };
+        let stored = &mut self.release.targets;
+        let mut find = |path: &str| {
+            lookup(&mut release, stored, &served.release, path)
+                .map_err(|error| Stopped::Metadata(false, error))
+        };
+        let mut released = BTreeMap::new();
+        for path in directive.targets.keys() {
+            released.insert(path.clone(), find(path)?);
+        }
+        let mut document = |path: &str| -> Result<Option<Document>, Stopped> {
+            let Some(target) = find(path)? else {
+                return Ok(None);
+            };
+            let bytes = target.sha256().and_then(|digest| served.artifacts.get(&digest));
+            let bytes = bytes.ok_or(Stopped::Missing(Code::ArtifactMissing))?.clone();
+            Ok(Some(Document { target, bytes }))
+        };
+        let policy = document(POLICY_PATH)?;
+        let plan = document(&plan_path(&directive.direction.set))?;
+        let statement = verify_statement(&director, statement)?;
+        let state = TrustState {
+            committed: self.record.committed.clone(),
+            rollback_sets: self.record.rollback_sets.clone(),
+            sequence: self.record.sequence,
+            policy_serial: self.record.policy_serial,
+            denied: self.record.denied.clone(),
+        };
+        let facts = DeviceFacts {
+            device: self.id.clone(),
+            worlds: vec![World::HttpProxy, World::Command],
+            ceiling: self.ceiling.clone(),
+            installed: BTreeMap::new(),
+            plan_known: at.plan_known,
+            now: at.now,
+            nonce: Some(NONCE),
+        };
+        let offered = Offered {
+            director: &director,
+            release: &release,
+            released,
+            plan,
+            policy,
+            statement: Some(statement),
+        };
+        let Some(plan) = decide(&state, &offered, &facts)? else {
+            return Ok(None);
+        };
+        let until = release.expires().min(director.expires());
+        self.settled = Some((served.versions, until));
+        let mut fetched = Vec::new();
+        for member in plan.members() {
+            let bytes = served.artifacts.get(&member.digest());
+            let bytes = bytes.ok_or(Stopped::Missing(Code::ArtifactMissing))?;
+            if Digest::of(bytes) != member.digest() {
+                return Err(Stopped::Missing(Code::DigestMismatch));
+            }
+            fetched.push(member.digest());
+        }
+        if fetched.is_empty() {
+            let broken = anyhow::Error::msg("a set without members was planned");
+            return Err(Stopped::Broken(broken));
+        }
+        Ok(Some((plan, fetched)))
+    }
+
+    /// What the agent keeps of a set that was tried and committed (`agent/src/trust.rs`).
+    fn adopt(&mut self, (plan, fetched): &(Plan, Vec<Digest>)) -> Result<Outcome> {
+        let record = &mut self.record;
+        record.policy_serial = record.policy_serial.max(plan.policy_serial());
+        let set = plan.set().id.clone();
+        record.sequence = record.sequence.max(plan.direction().sequence);
+        if record.set.as_ref() == Some(&set) {
+            return Ok(Outcome::Quiet);
+        }
+        record.rollback_sets = record.set.replace(set.clone()).into_iter().collect();
+        record
+            .rollback_sets
+            .extend(plan.set().rollback_sets.iter().cloned());
+        for member in plan.members() {
+            let (component, counter) = (&member.record().component, member.record().counter);
+            let kept = record.committed.entry(component.clone()).or_insert(counter);
+            *kept = (*kept).max(counter);
+        }
+        // The record is written and read back, as across a restart.
+        let Some(read) = TrustRecord::decode(&record.encode()) else {
+            bail!("the record does not read back");
+        };
+        self.record = read;
+        Ok(Outcome::Adopts(set, fetched.clone()))
+    }
+}
+
+/// Refreshes one repository from the files that are served.
+fn refresh(
+    stored: &mut Trusted,
+    root: &mut String,
+    files: &BTreeMap<String, Vec<u8>>,
+    now: UnixSeconds,
+) -> Result<Repository, TufError> {
+    stored.root = root.clone().into_bytes();
+    let mut refresh = Refresh::new(stored.clone(), now)?;
+    let mut answer = None;
+    loop {
+        answer = Some(match refresh.step(answer.take())? {
+            Step::Fetch { path, .. } => fetched(files, &path),
+            Step::Store { role, bytes } => {
+                match role.as_str() {
+                    "root" => *root = String::from_utf8_lossy(&bytes).into_owned(),
+                    "timestamp" => stored.timestamp = Some(bytes),
+                    "snapshot" => stored.snapshot = Some(bytes),
+                    _ => drop(stored.targets.insert(role, bytes)),
+                }
+                Answer::Stored
+            }
+            Step::Remove { role } => {
+                match role.as_str() {
+                    "timestamp" => stored.timestamp = None,
+                    _ => stored.snapshot = None,
+                }
+                Answer::Stored
+            }
+            Step::Done => return refresh.finish(),
+        });
+    }
+}
+
+/// Finds one target in the release repository.
+fn lookup(
+    release: &mut Repository,
+    stored: &mut BTreeMap<String, Vec<u8>>,
+    files: &BTreeMap<String, Vec<u8>>,
+    path: &str,
+) -> Result<Option<Target>, TufError> {
+    let mut lookup = release.lookup(path);
+    let mut answer = None;
+    loop {
+        answer = Some(match lookup.step(answer.take())? {
+            LookupStep::Found(target) => return Ok(Some(target)),
+            LookupStep::NotFound => return Ok(None),
+            LookupStep::Do(Step::Fetch { path, .. }) => fetched(files, &path),
+            LookupStep::Do(Step::Store { role, bytes }) => {
+                stored.insert(role, bytes);
+                Answer::Stored
+            }
+            LookupStep::Do(Step::Remove { .. } | Step::Done) => return Err(TufError::Driver),
+        });
+    }
+}
+
+fn fetched(files: &BTreeMap<String, Vec<u8>>, path: &str) -> Answer {
+    files.get(path).cloned().map_or(Answer::Absent, Answer::Bytes)
+}
