@@ -4,11 +4,11 @@
 use clap::{Parser, Subcommand};
 use redan::access::{Access, read_text};
 use redan::error::CliError;
-use redan::operate::{self, WaveArgument};
+use redan::operate::{self, Rules, WaveArgument};
 use redan::sign::Keys;
 use redan::{publish, release, show};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
-use redan_protocol::{ComponentName, DeviceId, ReleaseCounter, Seconds, SetId};
+use redan_protocol::{ComponentName, DeviceId, OperatorName, ReleaseCounter, Role, Seconds, SetId};
 use redan_trust::release_set::Ring;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -81,6 +81,9 @@ enum Task {
     /// Rollouts.
     #[command(subcommand)]
     Rollout(RolloutTask),
+    /// Operators: who may do what.
+    #[command(subcommand)]
+    Operator(OperatorTask),
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditTask),
@@ -184,6 +187,9 @@ enum RolloutTask {
         /// A device that has not committed by then has failed.
         #[arg(long, default_value = "1h", value_parser = span)]
         deadline: Seconds,
+        /// Offer nothing beyond the first wave before a second person agrees.
+        #[arg(long)]
+        approve: bool,
     },
     /// All rollouts.
     List,
@@ -202,10 +208,41 @@ enum RolloutTask {
         /// Its number.
         id: u64,
     },
+    /// Agree to what somebody else started.
+    Approve {
+        /// Its number.
+        id: u64,
+    },
     /// End it; devices that have not committed stay on what they had.
     Abort {
         /// Its number.
         id: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum OperatorTask {
+    /// All operators.
+    List,
+    /// Give a name a role. Custodians make the certificate: redan-ceremony issue --operator NAME.
+    Add {
+        /// The name in the certificate.
+        name: OperatorName,
+        /// viewer, operator, approver or admin.
+        #[arg(long)]
+        role: Role,
+    },
+    /// Change somebody's role; their open connections are closed.
+    Role {
+        /// Who.
+        name: OperatorName,
+        /// viewer, operator, approver or admin.
+        role: Role,
+    },
+    /// Remove somebody: none of their requests is answered from now on.
+    Remove {
+        /// Who.
+        name: OperatorName,
     },
 }
 
@@ -327,7 +364,16 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
             failure_threshold,
             soak,
             deadline,
-        }) => operate::start(access, &set, &waves, failure_threshold, soak, deadline).await,
+            approve,
+        }) => {
+            let rules = Rules {
+                failure_threshold,
+                soak,
+                deadline,
+                approve,
+            };
+            operate::start(access, &set, &waves, rules).await
+        }
         Task::Rollout(RolloutTask::List) => operate::get(access, "/v1/rollouts").await,
         Task::Rollout(RolloutTask::Show { id }) => operate::get(access, &format!("/v1/rollouts/{id}")).await,
         Task::Rollout(RolloutTask::Pause { id }) => {
@@ -336,8 +382,26 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
         Task::Rollout(RolloutTask::Resume { id }) => {
             operate::post(access, &format!("/v1/rollouts/{id}/resume")).await
         }
+        Task::Rollout(RolloutTask::Approve { id }) => {
+            operate::post(access, &format!("/v1/rollouts/{id}/approve")).await
+        }
         Task::Rollout(RolloutTask::Abort { id }) => {
             operate::post(access, &format!("/v1/rollouts/{id}/abort")).await
+        }
+        Task::Operator(OperatorTask::List) => operate::get(access, "/v1/operators").await,
+        Task::Operator(OperatorTask::Add { name, role }) => {
+            operate::send(access, "/v1/operators", &json!({"name": name, "role": role})).await
+        }
+        Task::Operator(OperatorTask::Role { name, role }) => {
+            operate::send(
+                access,
+                &format!("/v1/operators/{name}/role"),
+                &json!({"role": role}),
+            )
+            .await
+        }
+        Task::Operator(OperatorTask::Remove { name }) => {
+            operate::post(access, &format!("/v1/operators/{name}/remove")).await
         }
         Task::Audit(AuditTask::List) => operate::get(access, "/v1/audit").await,
         Task::Audit(AuditTask::Verify { head }) => operate::verify_audit(access, head.as_deref()).await,

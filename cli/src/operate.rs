@@ -61,7 +61,25 @@ pub async fn get(access: &Access, path: &str) -> Result<Value, CliError> {
 
 /// `POST` without a body.
 pub async fn post(access: &Access, path: &str) -> Result<Value, CliError> {
-    access.connect().await?.post(path, &json!({})).await
+    send(access, path, &json!({})).await
+}
+
+/// `POST` of a document.
+pub async fn send(access: &Access, path: &str, body: &Value) -> Result<Value, CliError> {
+    access.connect().await?.post(path, body).await
+}
+
+/// How a rollout goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// So many failures halt it.
+    pub failure_threshold: u32,
+    /// How long a wave is watched.
+    pub soak: Seconds,
+    /// A device that has not committed by then has failed.
+    pub deadline: Seconds,
+    /// A second person must agree beyond the first wave.
+    pub approve: bool,
 }
 
 /// Starts a rollout.
@@ -69,17 +87,16 @@ pub async fn start(
     access: &Access,
     set: &SetId,
     waves: &[WaveArgument],
-    failure_threshold: u32,
-    soak: Seconds,
-    deadline: Seconds,
+    rules: Rules,
 ) -> Result<Value, CliError> {
     let waves: Vec<&Value> = waves.iter().map(|wave| &wave.0).collect();
     let body = json!({
         "set": set,
         "waves": waves,
-        "failure_threshold": failure_threshold,
-        "soak_seconds": soak,
-        "deadline_seconds": deadline,
+        "failure_threshold": rules.failure_threshold,
+        "soak_seconds": rules.soak,
+        "deadline_seconds": rules.deadline,
+        "approve": rules.approve,
     });
     access.connect().await?.post("/v1/rollouts", &body).await
 }

@@ -1,8 +1,9 @@
 //! `control.toml`. An unknown key is an error: a mistyped limit must not silently be no limit.
 
 use crate::error::ServerError;
-use redan_protocol::Seconds;
+use redan_protocol::{FleetId, Seconds};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,17 @@ pub struct Config {
     /// Most connections at once. Tripped by `a_connection_over_the_limit_is_closed_and_the_others_go_on`.
     #[serde(default = "connections")]
     pub connections_max: usize,
+    /// What differs for single fleets.
+    #[serde(default)]
+    pub fleets: BTreeMap<FleetId, FleetSettings>,
+}
+
+/// One fleet's settings: a table `[fleets."<fleet>"]`. They are changed on the server's own host, so that no operator can.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FleetSettings {
+    /// Every rollout needs a second person's agreement beyond its first wave.
+    pub second_approver: bool,
 }
 
 fn interval() -> Seconds {

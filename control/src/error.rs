@@ -47,6 +47,8 @@ impl Refused {
             | Code::RenewalTooLate
             | Code::KeySuperseded
             | Code::NotAdmitted
+            | Code::OwnRollout
+            | Code::OwnAccount
             | Code::VoucherInvalid => StatusCode::FORBIDDEN,
             Code::Internal | Code::DiskFailed | Code::DiskFull => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,

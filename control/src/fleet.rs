@@ -2,9 +2,11 @@
 //! that rows of two fleets cannot meet.
 
 use crate::artifacts::Artifacts;
+use crate::config::FleetSettings;
 use crate::error::{ServerError, StoreError};
 use crate::lineage::CloneAlarm;
 use crate::live::Live;
+use crate::operators::OperatorRow;
 use crate::store::{Put, Store};
 use redan_control_core::Rollout;
 use redan_identity::profile::{Purpose, check, valid_between};
@@ -12,7 +14,9 @@ use redan_identity::tls::{FleetServer, fleet_server};
 use redan_identity::{CertificateDer, FleetAnchor, IdentityError, Issuer, IssuerKind, KeyFile, pem};
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::report::Report;
-use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, Seconds, SetId, UnixSeconds};
+use redan_protocol::{
+    DeviceId, Digest, DirectionSequence, FleetId, OperatorName, Seconds, SetId, UnixSeconds,
+};
 use redan_publish::{DirectorFiles, PublishError, SigningKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -120,6 +124,8 @@ impl DirectorRow {
 /// Everything that changes.
 #[derive(Debug, Default)]
 pub struct State {
+    /// Operators, also who was removed.
+    pub operators: BTreeMap<OperatorName, OperatorRow>,
     /// Devices.
     pub devices: BTreeMap<DeviceId, DeviceRow>,
     /// Director repositories, per device.
@@ -139,6 +145,8 @@ pub struct State {
 pub struct Fleet {
     /// Its name.
     pub id: FleetId,
+    /// What this server's configuration says of it.
+    pub settings: FleetSettings,
     /// Its one trust anchor.
     pub anchor: FleetAnchor,
     /// Its online keys' folder: `server.pem` is read from it again when it was replaced.
@@ -169,6 +177,16 @@ impl Fleet {
     pub async fn open(
         folder: &Path,
         id: FleetId,
+        now: UnixSeconds,
+    ) -> Result<(Self, FleetServer), ServerError> {
+        Self::open_with(folder, id, FleetSettings::default(), now).await
+    }
+
+    /// The same with settings of its own.
+    pub async fn open_with(
+        folder: &Path,
+        id: FleetId,
+        settings: FleetSettings,
         now: UnixSeconds,
     ) -> Result<(Self, FleetServer), ServerError> {
         let online = folder.join("online");
@@ -208,6 +226,7 @@ impl Fleet {
         crate::keys::hold(&anchor, &public, &online, &state.release)?;
         let fleet = Self {
             id,
+            settings,
             anchor,
             online: online.clone(),
             server: RwLock::new(server),
@@ -222,6 +241,7 @@ impl Fleet {
             state: Mutex::new(state),
         };
         fleet.first_metadata(&public, now).await?;
+        fleet.first_admin(now).await?;
         Ok((fleet, tls))
     }
 
@@ -369,6 +389,11 @@ async fn load(store: &Store) -> Result<State, ServerError> {
     };
     for (id, row) in store.all::<DeviceRow>("device").await? {
         state.devices.insert(by_device(id, "device")?, row);
+    }
+    for (id, row) in store.all::<OperatorRow>("operator").await? {
+        let name = OperatorName::parse(&id);
+        let name = name.map_err(|_| StoreError::Document { kind: "operator", id })?;
+        state.operators.insert(name, row);
     }
     for (id, row) in store.all::<DirectorRow>("director").await? {
         state.director.insert(by_device(id, "director")?, row);

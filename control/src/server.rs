@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use redan_identity::Peer;
 use redan_identity::tls::{Fleets, accept};
-use redan_protocol::{Code, FleetId, SpiffeId, UnixSeconds};
+use redan_protocol::{Code, FleetId, UnixSeconds};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -63,7 +63,8 @@ impl Server {
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
             if let Ok(id) = FleetId::parse(name) {
-                let (fleet, tls) = Fleet::open(&path, id.clone(), now()).await?;
+                let settings = config.fleets.get(&id).cloned().unwrap_or_default();
+                let (fleet, tls) = Fleet::open_with(&path, id.clone(), settings, now()).await?;
                 for (certificate, expires) in fleet.expiring(now()) {
                     let days = expires.get().saturating_sub(now().get()).checked_div(86_400);
                     tracing::warn!(
@@ -152,10 +153,7 @@ impl Server {
             return;
         };
         let mut entry = match &accepted.peer {
-            Peer::Known(identity) | Peer::Expired(identity) => match identity.id() {
-                SpiffeId::Device(_, device) => Some(fleet.live.enter(device.clone())),
-                SpiffeId::Operator(..) | SpiffeId::Control(_) => None,
-            },
+            Peer::Known(identity) | Peer::Expired(identity) => Some(fleet.live.enter(identity.id().clone())),
             Peer::Enrolling { .. } => None,
         };
         let caller = Caller {

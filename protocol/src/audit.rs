@@ -40,6 +40,14 @@ pub enum Action {
     RolloutCompleted,
     /// A superseded key of a device was used again.
     CloneSuspected,
+    /// An operator was given a role for the first time, or again.
+    OperatorAdded,
+    /// An operator's role was changed.
+    OperatorRoleChanged,
+    /// An operator was removed.
+    OperatorRemoved,
+    /// Somebody else than its starter agreed to a rollout.
+    RolloutApproved,
 }
 
 /// One entry.

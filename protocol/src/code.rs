@@ -277,6 +277,10 @@ codes! {
     PreflightRefused = 208, "preflight-refused", "correct what is named, then start the rollout again";
     /// The rollout's state does not allow this.
     WrongState = 209, "wrong-state", "see the rollout's state";
+    /// Whoever started a rollout cannot be the second person who agrees to it.
+    OwnRollout = 217, "own-rollout", "have another operator with the role of an approver agree to it";
+    /// Nobody changes their own role, so that a fleet never loses its last admin.
+    OwnAccount = 218, "own-account", "have another admin do it";
     /// Our own fault.
     Internal = 255, "internal", "report it with the server's log";
 }

@@ -21,6 +21,7 @@ pub mod digest;
 pub mod ids;
 pub mod ipc;
 pub mod report;
+pub mod role;
 pub mod wire;
 
 pub use amounts::{
@@ -31,3 +32,4 @@ pub use digest::Digest;
 pub use ids::{
     ComponentName, DeviceId, FleetId, NameError, OperatorName, PublisherName, SetId, SpiffeId, WorkloadName,
 };
+pub use role::Role;

@@ -7,6 +7,7 @@
 )]
 
 mod ambiguous;
+mod approval;
 mod artifacts;
 mod audit;
 mod ceremony;
@@ -16,6 +17,8 @@ mod crowd;
 mod enrolment;
 mod limits;
 mod lineage;
+mod operators;
+mod probe;
 mod program;
 mod raw;
 mod reach;

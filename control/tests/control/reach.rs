@@ -1,5 +1,6 @@
 //! Who reaches what: identity comes from the connection and from nowhere else.
 
+use crate::probe::probes;
 use crate::raw::{Seen, seen};
 use crate::site::Site;
 use redan_protocol::Code;
@@ -7,45 +8,6 @@ use redan_protocol::wire::control_host;
 use serde_json::json;
 use std::path::PathBuf;
 use tokio_rustls::rustls::AlertDescription;
-
-/// Routes of operators.
-const OPERATOR: &[(&str, &str)] = &[
-    ("GET", "/v1/fleet"),
-    ("POST", "/v1/devices/admit"),
-    ("GET", "/v1/devices"),
-    ("GET", "/v1/devices/press-1"),
-    ("POST", "/v1/devices/press-1/revoke"),
-    ("GET", "/v1/release/timestamp.json"),
-    ("POST", "/v1/release"),
-    (
-        "GET",
-        "/v1/artifacts/0000000000000000000000000000000000000000000000000000000000000000",
-    ),
-    (
-        "PUT",
-        "/v1/artifacts/0000000000000000000000000000000000000000000000000000000000000000",
-    ),
-    ("POST", "/v1/rollouts"),
-    ("GET", "/v1/rollouts"),
-    ("GET", "/v1/rollouts/1"),
-    ("POST", "/v1/rollouts/1/pause"),
-    ("POST", "/v1/rollouts/1/resume"),
-    ("POST", "/v1/rollouts/1/abort"),
-    ("GET", "/v1/audit"),
-    ("GET", "/metrics"),
-];
-/// Routes of devices.
-const DEVICE: &[(&str, &str)] = &[
-    ("POST", "/v1/checkin"),
-    ("GET", "/tuf/release/timestamp.json"),
-    ("GET", "/tuf/director/timestamp.json"),
-    (
-        "GET",
-        "/artifacts/0000000000000000000000000000000000000000000000000000000000000000",
-    ),
-    ("GET", "/.well-known/est/cacerts"),
-    ("POST", "/.well-known/est/simplereenroll"),
-];
 
 #[tokio::test]
 async fn without_a_certificate_of_this_fleet_every_route_is_refused_alike() {
@@ -57,15 +19,16 @@ async fn without_a_certificate_of_this_fleet_every_route_is_refused_alike() {
     let key = redan_identity::KeyFile::generate().unwrap();
     let by_itself = ours.founded().join("self-signed.pem");
     std::fs::write(&by_itself, crate::raw::self_signed(&key)).unwrap();
-    let nothing = ("GET", "/no/such/route");
+    let nothing = ("GET".to_owned(), "/no/such/route".to_owned());
     for (who, alert) in [
         (None, AlertDescription::CertificateRequired),
         (Some(&device), AlertDescription::UnknownCA),
         (Some(&operator), AlertDescription::UnknownCA),
         (Some(&by_itself), AlertDescription::CertificateUnknown),
     ] {
-        for (method, path) in OPERATOR.iter().chain(DEVICE).chain([&nothing]) {
-            let seen = seen(&ours, who.map(PathBuf::as_path), method, path).await;
+        let routes = probes().map(|(_, probe)| (probe.method.to_string(), probe.path));
+        for (method, path) in routes.chain([nothing.clone()]) {
+            let seen = seen(&ours, who.map(PathBuf::as_path), &method, &path).await;
             assert_eq!(seen, Seen::Alert(alert), "{who:?} {method} {path}");
         }
     }
@@ -75,53 +38,6 @@ async fn without_a_certificate_of_this_fleet_every_route_is_refused_alike() {
         matches!(&answered, Seen::Bytes(bytes) if bytes.starts_with(b"HTTP/1.1 200 OK")),
         "positive control: {answered:?}"
     );
-}
-
-#[tokio::test]
-async fn a_device_reaches_no_route_of_operators() {
-    let site = Site::open().await;
-    let mut device = site.device("press-1").await;
-    for (method, path) in OPERATOR {
-        // As of a path that nobody has: nothing tells that an operator would be answered.
-        let nowhere = device.ask(method, "/no/such/route", "{}").await.refusal();
-        let refused = device.ask(method, path, "{}").await.refusal();
-        assert_eq!(refused, nowhere, "{method} {path}");
-        let expected = if *method == "GET" {
-            (404, Code::NotFound)
-        } else {
-            (405, Code::WrongMethod)
-        };
-        assert_eq!(refused, expected, "{method} {path}");
-    }
-}
-
-#[tokio::test]
-async fn an_operator_reaches_no_route_of_devices() {
-    let site = Site::open().await;
-    let mut operator = site.operator().await;
-    for (method, path) in DEVICE {
-        let answer = operator.ask(method, path, "{}").await;
-        assert_eq!(answer.refusal(), (404, Code::NotFound), "{method} {path}");
-    }
-}
-
-#[tokio::test]
-async fn the_enrolment_name_serves_enrolment_and_nothing_else() {
-    let site = Site::open().await;
-    let key = redan_identity::KeyFile::generate().unwrap();
-    let mut nobody = site.enrolling(&key).await;
-    assert_eq!(
-        nobody.get("/.well-known/est/cacerts").await.status,
-        200,
-        "positive control"
-    );
-    for (method, path) in OPERATOR.iter().chain(DEVICE) {
-        if *path == "/.well-known/est/cacerts" {
-            continue;
-        }
-        let answer = nobody.ask(method, path, "{}").await;
-        assert_eq!(answer.refusal(), (404, Code::NotFound), "{method} {path}");
-    }
 }
 
 #[tokio::test]
