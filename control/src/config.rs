@@ -1,7 +1,7 @@
 //! `control.toml`. An unknown key is an error: a mistyped limit must not silently be no limit.
 
 use crate::error::ServerError;
-use redan_protocol::{FleetId, Seconds};
+use redan_protocol::{ByteCount, FleetId, Seconds};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,11 +30,28 @@ pub struct Config {
 }
 
 /// One fleet's settings: a table `[fleets."<fleet>"]`. They are changed on the server's own host, so that no operator can.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FleetSettings {
     /// Every rollout needs a second person's agreement beyond its first wave.
     pub second_approver: bool,
+    /// Most devices that are admitted and not revoked. Tripped by `a_fleet_has_no_more_devices_than_its_quota`.
+    pub devices_max: usize,
+    /// Most bytes of artifacts. Tripped by `a_fleet_stores_no_more_bytes_than_its_quota`.
+    pub artifacts_bytes_max: ByteCount,
+    /// Most connections at once, of all of the server's. Tripped by `a_fleets_connections_are_its_own`.
+    pub connections_max: usize,
+}
+
+impl Default for FleetSettings {
+    fn default() -> Self {
+        Self {
+            second_approver: false,
+            devices_max: 100_000,
+            artifacts_bytes_max: ByteCount::new(64 << 30),
+            connections_max: connections(),
+        }
+    }
 }
 
 fn interval() -> Seconds {

@@ -21,9 +21,10 @@ use redan_publish::{DirectorFiles, PublishError, SigningKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 /// When a server's certificate ought to be replaced: a third of its 90 days before its end.
 const SERVER_SPARE: Seconds = Seconds::new(30 * 86_400);
@@ -132,6 +133,8 @@ pub struct State {
     pub director: BTreeMap<DeviceId, DirectorRow>,
     /// Rollouts, in the order they were started.
     pub rollouts: Vec<Rollout>,
+    /// Artifacts, also those that are being stored, with their lengths.
+    pub artifacts: BTreeMap<Digest, u64>,
     /// Release metadata by file name, as signed.
     pub release: BTreeMap<String, Vec<u8>>,
     /// When a device's newest key spoke for the first time, in this run of the server.
@@ -166,10 +169,21 @@ pub struct Fleet {
     /// All roots of the director repository by file name, as the ceremony's folder held them at the start.
     pub director_roots: BTreeMap<String, Vec<u8>>,
     store: Store,
-    /// Open connections of its devices.
+    /// Set aside: nothing is answered for it any more.
+    pub(crate) gone: AtomicBool,
+    /// Places for its connections.
+    pub(crate) places: Arc<Semaphore>,
+    /// Open connections of its devices and operators.
     pub(crate) live: Live,
     /// What changes; one writer at a time.
     pub state: Mutex<State>,
+}
+
+impl State {
+    /// Devices that count against the fleet's quota.
+    pub(crate) fn admitted(&self) -> usize {
+        self.devices.values().filter(|row| !row.revoked).count()
+    }
 }
 
 impl Fleet {
@@ -222,8 +236,10 @@ impl Fleet {
             .map_err(|error| ServerError::file(&artifacts_folder, &error))?;
         let artifacts = Artifacts::local(&artifacts_folder)?;
         let store = Store::open(&folder.join("fleet.sqlite")).await?;
-        let state = load(&store).await?;
+        let mut state = load(&store).await?;
+        state.artifacts = artifacts.all().await?;
         crate::keys::hold(&anchor, &public, &online, &state.release)?;
+        let places = Arc::new(Semaphore::new(settings.connections_max));
         let fleet = Self {
             id,
             settings,
@@ -237,12 +253,19 @@ impl Fleet {
             director_root,
             director_roots,
             store,
+            gone: AtomicBool::new(false),
+            places,
             live: Live::default(),
             state: Mutex::new(state),
         };
         fleet.first_metadata(&public, now).await?;
         fleet.first_admin(now).await?;
         Ok((fleet, tls))
+    }
+
+    /// Whether its folder is where it was.
+    pub(crate) fn is_here(&self) -> bool {
+        self.online.is_dir()
     }
 
     /// Reads `server.pem` once more and holds it to what it was held to at start; what is served does not change before that.

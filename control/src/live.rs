@@ -58,6 +58,17 @@ impl Live {
         }
     }
 
+    /// Closes every connection there is.
+    pub(crate) async fn cut_all(&self) {
+        let members: Vec<SpiffeId> = {
+            let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            open.by_member.keys().cloned().collect()
+        };
+        for member in members {
+            self.cut(&member).await;
+        }
+    }
+
     /// How many of devices are open.
     pub(crate) fn devices(&self) -> usize {
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);

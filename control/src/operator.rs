@@ -118,6 +118,11 @@ impl Operator<'_> {
             let detail = format!("{} is admitted with another key; revoke it first", request.device);
             return Err(Refused::because(Code::Conflict, detail));
         }
+        let counted = state.devices.get(&request.device);
+        if counted.is_none_or(|row| row.revoked) && state.admitted() >= self.fleet.settings.devices_max {
+            let detail = format!("the fleet has {} devices", state.admitted());
+            return Err(Refused::because(Code::QuotaReached, detail));
+        }
         let expires = self.now.after(VOUCHER_LIFE);
         let fresh = DeviceRow {
             keys: vec![request.spki],
@@ -257,11 +262,37 @@ impl Operator<'_> {
     /// Stores an artifact.
     pub async fn put_artifact(&self, digest: Digest, bytes: Bytes) -> Result<Value, Refused> {
         let length = bytes.len();
-        self.fleet.artifacts.put(digest, bytes).await?;
+        let new = self.reserve(digest, length).await?;
+        let stored = self.fleet.artifacts.put(digest, bytes).await;
         let mut state = self.fleet.state.lock().await;
+        if new && stored.is_err() {
+            state.artifacts.remove(&digest);
+        }
+        stored?;
+        state
+            .artifacts
+            .insert(digest, u64::try_from(length).unwrap_or(u64::MAX));
         self.commit(&mut state, Vec::new(), Action::ArtifactStored, digest.to_string())
             .await?;
         Ok(json!({"sha256": digest, "length": length}))
+    }
+
+    /// Makes room for an artifact within the fleet's quota; says whether it is a new one.
+    async fn reserve(&self, digest: Digest, length: usize) -> Result<bool, Refused> {
+        let mut state = self.fleet.state.lock().await;
+        if state.artifacts.contains_key(&digest) {
+            return Ok(false);
+        }
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        let held = state.artifacts.values();
+        let held = held.fold(0, |sum: u64, length| sum.saturating_add(*length));
+        let most = self.fleet.settings.artifacts_bytes_max;
+        if held.saturating_add(length) > most.get() {
+            let detail = format!("the fleet's artifacts may have {most}, and have {held} bytes");
+            return Err(Refused::because(Code::QuotaReached, detail));
+        }
+        state.artifacts.insert(digest, length);
+        Ok(true)
     }
 
     /// Starts a rollout of a published set. Pre-flight refuses what could never succeed.

@@ -20,6 +20,7 @@ use redan_protocol::{ByteCount, Code, DeviceId, Digest, OperatorName, Seconds, S
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Longest wait for a request's body.
@@ -51,7 +52,8 @@ pub(crate) async fn answer(caller: &Caller, request: Request<hyper::body::Incomi
 }
 
 async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Result<Response<Body>, Refused> {
-    if authority(request.uri(), request.headers()).as_deref() != Some(&caller.host) {
+    let misdirected = authority(request.uri(), request.headers()).as_deref() != Some(&caller.host);
+    if misdirected || caller.fleet.gone.load(Ordering::SeqCst) {
         return Err(Refused::plain(Code::MisdirectedRequest));
     }
     if request.headers().contains_key(header::CONTENT_ENCODING) {

@@ -14,7 +14,8 @@ use redan_identity::Peer;
 use redan_identity::tls::{Fleets, accept};
 use redan_protocol::{Code, FleetId, UnixSeconds};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -34,10 +35,31 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 /// Between two looks at soaks, deadlines and expiring timestamps.
 const TICK: Duration = Duration::from_secs(1);
 
+/// What is served now.
+#[derive(Debug, Default)]
+struct Served(RwLock<BTreeMap<FleetId, Arc<Fleet>>>);
+
+impl Served {
+    fn get(&self, id: &FleetId) -> Option<Arc<Fleet>> {
+        let fleets = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        fleets.get(id).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Fleet>> {
+        let fleets = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        fleets.values().cloned().collect()
+    }
+
+    fn remove(&self, id: &FleetId) {
+        let mut fleets = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        fleets.remove(id);
+    }
+}
+
 /// The fleets of this server by the names they are reached under.
 #[derive(Debug)]
 pub struct Server {
-    fleets: BTreeMap<FleetId, Arc<Fleet>>,
+    fleets: Arc<Served>,
     names: Arc<Fleets>,
     config: Config,
 }
@@ -82,7 +104,7 @@ impl Server {
             return Err(ServerError::NoFleet);
         }
         Ok(Self {
-            fleets,
+            fleets: Arc::new(Served(RwLock::new(fleets))),
             names,
             config,
         })
@@ -91,7 +113,7 @@ impl Server {
     /// What takes new certificates over while the server serves.
     pub fn reloader(&self) -> Reloader {
         Reloader {
-            fleets: self.fleets.clone(),
+            fleets: Arc::clone(&self.fleets),
             names: Arc::clone(&self.names),
         }
     }
@@ -110,8 +132,8 @@ impl Server {
             tokio::select! {
                 _ = stop.changed() => break,
                 _ = ticks.tick() => {
-                    for fleet in server.fleets.values() {
-                        if let Err(refused) = tick(fleet, now()).await {
+                    for fleet in server.fleets.all() {
+                        if let Err(refused) = tick(&fleet, now()).await {
                             tracing::error!(fleet = %fleet.id, code = %refused.code, "a tick failed");
                         }
                     }
@@ -152,12 +174,16 @@ impl Server {
         let Some(fleet) = self.fleets.get(&accepted.fleet) else {
             return;
         };
+        // Its own share is used up: closed unanswered, and nobody of another fleet notices.
+        let Ok(_place) = Arc::clone(&fleet.places).try_acquire_owned() else {
+            return;
+        };
         let mut entry = match &accepted.peer {
             Peer::Known(identity) | Peer::Expired(identity) => Some(fleet.live.enter(identity.id().clone())),
             Peer::Enrolling { .. } => None,
         };
         let caller = Caller {
-            fleet: Arc::clone(fleet),
+            fleet: Arc::clone(&fleet),
             peer: accepted.peer,
             host: accepted.host,
             server: local,
@@ -216,21 +242,41 @@ impl Server {
 /// Takes new server certificates over. Open connections keep theirs and go on; who comes later sees the new one.
 #[derive(Debug)]
 pub struct Reloader {
-    fleets: BTreeMap<FleetId, Arc<Fleet>>,
+    fleets: Arc<Served>,
     names: Arc<Fleets>,
+}
+
+/// How a fleet is served after the server has looked again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reloaded {
+    /// With the certificate that is there now.
+    Served,
+    /// No longer: its folder was set aside.
+    Dropped,
 }
 
 impl Reloader {
     /// Reads every fleet's `server.pem` again. One that would have been refused at start is refused now, and what was served is served
-    /// on.
-    pub fn reload(&self) -> Vec<(FleetId, Result<(), ServerError>)> {
-        let again = |(id, fleet): (&FleetId, &Arc<Fleet>)| {
-            let outcome = fleet
-                .reload_server(now())
-                .map(|tls| self.names.put(&fleet.anchor, &tls));
-            (id.clone(), outcome)
-        };
-        self.fleets.iter().map(again).collect()
+    /// on. A fleet whose folder was set aside is dropped, and its connections are closed.
+    pub async fn reload(&self) -> Vec<(FleetId, Result<Reloaded, ServerError>)> {
+        let mut outcomes = Vec::new();
+        for fleet in self.fleets.all() {
+            let outcome = if fleet.is_here() {
+                let served = fleet.reload_server(now());
+                served.map(|tls| {
+                    self.names.put(&fleet.anchor, &tls);
+                    Reloaded::Served
+                })
+            } else {
+                self.names.remove(&fleet.id);
+                self.fleets.remove(&fleet.id);
+                fleet.gone.store(true, Ordering::SeqCst);
+                fleet.live.cut_all().await;
+                Ok(Reloaded::Dropped)
+            };
+            outcomes.push((fleet.id.clone(), outcome));
+        }
+        outcomes
     }
 }
 

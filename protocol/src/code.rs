@@ -281,6 +281,8 @@ codes! {
     OwnRollout = 217, "own-rollout", "have another operator with the role of an approver agree to it";
     /// Nobody changes their own role, so that a fleet never loses its last admin.
     OwnAccount = 218, "own-account", "have another admin do it";
+    /// The fleet has as many devices or bytes as this server gives it.
+    QuotaReached = 219, "quota-reached", "remove what is no longer needed, or raise the fleet's quota in control.toml";
     /// Our own fault.
     Internal = 255, "internal", "report it with the server's log";
 }

@@ -6,11 +6,9 @@ use redan_ceremony::found::{Founding, found};
 use redan_control::config::Config;
 use redan_control::error::ServerError;
 use redan_control::register;
-use redan_control::server::Server;
+use redan_control::server::{Reloader, Server};
 use redan_identity::client::{ClientError, Connection};
-use redan_identity::{
-    CertificateDer, FleetAnchor, Issuer, IssuerKind, KeyFile, est, pem, tls,
-};
+use redan_identity::{CertificateDer, FleetAnchor, Issuer, IssuerKind, KeyFile, est, pem, tls};
 use redan_protocol::report::Report;
 use redan_protocol::wire::{CheckIn, CheckInReply, Nonce, Problem, Voucher, control_host, enrol_host};
 use redan_protocol::{
@@ -69,6 +67,7 @@ pub(crate) struct Door {
 pub(crate) struct Site {
     pub(crate) folder: TempDir,
     pub(crate) door: Door,
+    pub(crate) reloader: Reloader,
     stop: watch::Sender<bool>,
     running: JoinHandle<Result<(), ServerError>>,
 }
@@ -198,16 +197,37 @@ impl Site {
         Self::serve(folder, FleetId::parse(name).unwrap(), config).await
     }
 
+    /// A server with two fleets, and the second one's door.
+    pub(crate) async fn two(configured: impl FnOnce(&mut Config)) -> (Self, Door) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path());
+        for (name, place) in [("plant.example", "fleet"), ("other.example", "second")] {
+            let founded = folder.path().join(place);
+            ceremony(name, &founded);
+            register::add(&config, &founded.join("online"), &founded.join("public"))
+                .await
+                .unwrap();
+        }
+        configured(&mut config);
+        let second = folder.path().join("second");
+        let site = Self::serve(folder, FleetId::parse("plant.example").unwrap(), config).await;
+        let other = FleetId::parse("other.example").unwrap();
+        let door = Door::new(site.folder.path(), &second, other, site.address);
+        (site, door)
+    }
+
     async fn serve(folder: TempDir, fleet: FleetId, config: Config) -> Self {
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server::open(config).await.unwrap();
         let (stop, stopped) = watch::channel(false);
+        let reloader = server.reloader();
         let running = tokio::spawn(server.serve(listener, stopped));
         let door = Door::new(folder.path(), &folder.path().join("fleet"), fleet, address);
         Self {
             folder,
             door,
+            reloader,
             stop,
             running,
         }
@@ -278,7 +298,7 @@ impl Door {
         self.keep(name, &key, &chain)
     }
 
-    fn keep(&self, name: &str, key: &KeyFile, chain: &[CertificateDer<'static>]) -> PathBuf {
+    pub(crate) fn keep(&self, name: &str, key: &KeyFile, chain: &[CertificateDer<'static>]) -> PathBuf {
         let bundle = self.founded.join(format!("{name}-{}.pem", key.spki_sha256()));
         redan_identity::key::write_private(&bundle, pem::write_bundle(key, chain).as_bytes()).unwrap();
         bundle
