@@ -8,6 +8,7 @@ use redan::operate::{self, Rules, WaveArgument};
 use redan::sign::Keys;
 use redan::{publish, release, show};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
+use redan_protocol::join::{DevicePrefix, TokenId};
 use redan_protocol::{ComponentName, DeviceId, OperatorName, ReleaseCounter, Role, Seconds, SetId};
 use redan_trust::release_set::Ring;
 use serde_json::{Value, json};
@@ -81,6 +82,9 @@ enum Task {
     /// Rollouts.
     #[command(subcommand)]
     Rollout(RolloutTask),
+    /// Join tokens: for devices that nobody admits one by one.
+    #[command(subcommand)]
+    Token(TokenTask),
     /// Operators: who may do what.
     #[command(subcommand)]
     Operator(OperatorTask),
@@ -217,6 +221,35 @@ enum RolloutTask {
     Abort {
         /// Its number.
         id: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum TokenTask {
+    /// Make a token. Whoever holds the file can enrol as many devices as it has uses left.
+    Create {
+        /// So many devices may use it.
+        #[arg(long)]
+        uses: u32,
+        /// How long it can be used, at most 24h.
+        #[arg(long, value_parser = span)]
+        expires: Seconds,
+        /// What it is for.
+        #[arg(long, default_value = "")]
+        label: String,
+        /// How the devices' names must begin.
+        #[arg(long, default_value = "")]
+        prefix: DevicePrefix,
+        /// Where to write it, readable by you alone.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// All tokens, and how many devices have used each.
+    List,
+    /// Revoke a token. Devices that have enrolled with it stay enrolled.
+    Revoke {
+        /// Its id.
+        token: String,
     },
 }
 
@@ -387,6 +420,24 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
         }
         Task::Rollout(RolloutTask::Abort { id }) => {
             operate::post(access, &format!("/v1/rollouts/{id}/abort")).await
+        }
+        Task::Token(TokenTask::Create {
+            uses,
+            expires,
+            label,
+            prefix,
+            out,
+        }) => {
+            let body = json!({"uses": uses, "expires_in_seconds": expires, "label": label, "prefix": prefix});
+            operate::token(access, &body, &out).await
+        }
+        Task::Token(TokenTask::List) => operate::get(access, "/v1/tokens").await,
+        Task::Token(TokenTask::Revoke { token }) => {
+            let token = TokenId::parse(&token).map_err(|error| CliError::Usage {
+                what: error.to_string(),
+                remedy: "take it from `redan token list`",
+            })?;
+            operate::post(access, &format!("/v1/tokens/{token}/revoke")).await
         }
         Task::Operator(OperatorTask::List) => operate::get(access, "/v1/operators").await,
         Task::Operator(OperatorTask::Add { name, role }) => {

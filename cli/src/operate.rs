@@ -2,6 +2,7 @@
 
 use crate::access::{Access, read_text};
 use crate::error::CliError;
+use redan_identity::key::write_private;
 use redan_protocol::audit::{AuditEntry, verify_chain};
 use redan_protocol::wire::AdmissionRequest;
 use redan_protocol::{DeviceId, Permille, Seconds, SetId};
@@ -52,6 +53,14 @@ pub async fn admit(
     let voucher = server.post("/v1/devices/admit", &body).await?;
     std::fs::write(out, voucher.to_string()).map_err(|error| CliError::file(out, &error))?;
     Ok(json!({"device": request.device, "voucher": out.display().to_string()}))
+}
+
+/// Makes a join token and writes it where its owner alone can read it; the secret is in that file and nowhere else.
+pub async fn token(access: &Access, body: &Value, out: &Path) -> Result<Value, CliError> {
+    let made = access.connect().await?.post("/v1/tokens", body).await?;
+    write_private(out, made.to_string().as_bytes())?;
+    let out = out.display().to_string();
+    Ok(json!({"token": made.get("token"), "expires": made.get("expires"), "file": out}))
 }
 
 /// `GET` of anything.

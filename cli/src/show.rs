@@ -10,6 +10,7 @@ pub fn render(answer: &Value) -> String {
         Value::Array(rows) if rows.iter().all(|row| row.get("device").is_some()) => devices(rows),
         Value::Array(rows) if rows.iter().all(|row| row.get("waves").is_some()) => rollouts(rows),
         Value::Array(rows) if rows.iter().all(|row| row.get("role").is_some()) => operators(rows),
+        Value::Array(rows) if rows.iter().all(|row| row.get("uses").is_some()) => tokens(rows),
         other => serde_json::to_string_pretty(other).unwrap_or_default(),
     }
 }
@@ -57,6 +58,13 @@ fn alarm(row: &Value) -> String {
         Some(count) => format!("clone ({count})"),
         None => "–".to_owned(),
     }
+}
+
+fn tokens(rows: &[Value]) -> String {
+    let heads = ["token", "label", "prefix", "used", "of", "ended"];
+    table(heads, rows, |row| {
+        ["token", "label", "prefix", "used", "uses", "ended"].map(|key| text(row, key))
+    })
 }
 
 fn operators(rows: &[Value]) -> String {

@@ -50,6 +50,11 @@ impl Refused {
             | Code::OwnRollout
             | Code::OwnAccount
             | Code::QuotaReached
+            | Code::TokenInvalid
+            | Code::TokenExpired
+            | Code::TokenUsedUp
+            | Code::TokenRevoked
+            | Code::NameRefused
             | Code::VoucherInvalid => StatusCode::FORBIDDEN,
             Code::Internal | Code::DiskFailed | Code::DiskFull => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,

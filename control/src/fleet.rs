@@ -8,11 +8,14 @@ use crate::lineage::CloneAlarm;
 use crate::live::Live;
 use crate::operators::OperatorRow;
 use crate::store::{Put, Store};
+use crate::tokens::TokenRow;
 use redan_control_core::Rollout;
+use redan_identity::join::TokenKey;
 use redan_identity::profile::{Purpose, check, valid_between};
 use redan_identity::tls::{FleetServer, fleet_server};
 use redan_identity::{CertificateDer, FleetAnchor, IdentityError, Issuer, IssuerKind, KeyFile, pem};
 use redan_protocol::audit::{Action, AuditEntry};
+use redan_protocol::join::TokenId;
 use redan_protocol::report::Report;
 use redan_protocol::{
     DeviceId, Digest, DirectionSequence, FleetId, OperatorName, Seconds, SetId, UnixSeconds,
@@ -64,7 +67,10 @@ pub struct DeviceRow {
     pub clone_alarm: Option<CloneAlarm>,
     /// Labels for waves.
     pub labels: BTreeMap<String, String>,
-    /// Its voucher's last second.
+    /// The token it enrolled with, if no voucher.
+    #[serde(default)]
+    pub token: Option<TokenId>,
+    /// Its voucher's last second, or its token's.
     pub voucher_expires: UnixSeconds,
     /// When it enrolled.
     pub enrolled: Option<UnixSeconds>,
@@ -129,6 +135,8 @@ pub struct State {
     pub operators: BTreeMap<OperatorName, OperatorRow>,
     /// Devices.
     pub devices: BTreeMap<DeviceId, DeviceRow>,
+    /// Join tokens, also those that can be used no longer.
+    pub tokens: BTreeMap<TokenId, TokenRow>,
     /// Director repositories, per device.
     pub director: BTreeMap<DeviceId, DirectorRow>,
     /// Rollouts, in the order they were started.
@@ -160,6 +168,8 @@ pub struct Fleet {
     pub issuer: Issuer,
     /// Its online keys.
     pub keys: OnlineKeys,
+    /// What its tokens' secrets are made of.
+    pub token_key: TokenKey,
     /// Its artifacts.
     pub artifacts: Artifacts,
     /// `1.root.json` of both repositories, for vouchers and the director.
@@ -227,6 +237,8 @@ impl Fleet {
             director_snapshot: key("director.snapshot")?,
             director_timestamp: key("director.timestamp")?,
         };
+        let token = folder.join("token.key");
+        let token_key = TokenKey::open(&token).map_err(identity(&token))?;
         let release_root = read(public.join("release/1.root.json"))?;
         let director_root = read(public.join("director/1.root.json"))?;
         let mut director_roots = crate::keys::read(&public.join("director"))?;
@@ -248,6 +260,7 @@ impl Fleet {
             server: RwLock::new(server),
             issuer,
             keys,
+            token_key,
             artifacts,
             release_root,
             director_root,
@@ -412,6 +425,10 @@ async fn load(store: &Store) -> Result<State, ServerError> {
     };
     for (id, row) in store.all::<DeviceRow>("device").await? {
         state.devices.insert(by_device(id, "device")?, row);
+    }
+    for (id, row) in store.all::<TokenRow>("token").await? {
+        let token = TokenId::parse(&id).map_err(|_| StoreError::Document { kind: "token", id })?;
+        state.tokens.insert(token, row);
     }
     for (id, row) in store.all::<OperatorRow>("operator").await? {
         let name = OperatorName::parse(&id);

@@ -32,5 +32,6 @@ mod routes;
 pub mod server;
 pub mod store;
 pub mod table;
+pub mod tokens;
 mod view;
 pub mod waves;

@@ -131,6 +131,7 @@ impl Operator<'_> {
             renewed: Vec::new(),
             clone_alarm: None,
             labels: BTreeMap::new(),
+            token: None,
             voucher_expires: expires,
             enrolled: None,
             revoked: false,

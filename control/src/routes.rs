@@ -8,6 +8,7 @@ use crate::lineage::in_time;
 use crate::operator::{Operator, parse};
 use crate::server::now;
 use crate::table::{Found, Op, Who, find};
+use crate::tokens;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse as _;
@@ -15,6 +16,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Body as _;
 use redan_identity::Peer;
+use redan_identity::join::Binding;
+use redan_protocol::join::{Claim, TokenId};
 use redan_protocol::wire::{CHECKIN_LEN_MAX, COMPONENT_LEN_MAX, CSR_LEN_MAX};
 use redan_protocol::{ByteCount, Code, DeviceId, Digest, OperatorName, Seconds, SpiffeId};
 use serde::Serialize;
@@ -33,6 +36,7 @@ const OPERATOR_BODY_MAX: ByteCount = ByteCount::mib(16);
 pub(crate) struct Caller {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) peer: Peer,
+    pub(crate) binding: Binding,
     pub(crate) host: String,
     pub(crate) server: SocketAddr,
     pub(crate) opened: Instant,
@@ -140,8 +144,17 @@ async fn enrolment(
     match op {
         Op::CaCerts => Ok(pkcs7(est::cacerts(&caller.fleet)?)),
         Op::Enroll => {
+            let claim = request.headers().get(header::AUTHORIZATION).cloned();
             let body = text(request, CSR_LEN_MAX).await?;
-            Ok(pkcs7(est::enroll(&caller.fleet, spki, &body, now()).await?))
+            let Some(claim) = claim else {
+                return Ok(pkcs7(est::enroll(&caller.fleet, spki, &body, now()).await?));
+            };
+            let claim = claim.to_str().ok().and_then(Claim::parse);
+            let claim = claim.ok_or_else(|| Refused::plain(Code::TokenInvalid))?;
+            let from = (spki, &caller.binding);
+            Ok(pkcs7(
+                tokens::join(&caller.fleet, from, &claim, &body, now()).await?,
+            ))
         }
         _ => Err(Refused::plain(Code::NotFound)),
     }
@@ -252,6 +265,15 @@ async fn operator_request(
         Op::SetRole => {
             let name = name()?;
             json(&operator.set_role(&name, document(request).await?).await?)
+        }
+        Op::Tokens => json(&operator.tokens().await),
+        Op::MakeToken => {
+            let server = caller.server.to_string();
+            json(&operator.make_token(document(request).await?, &server).await?)
+        }
+        Op::RevokeToken => {
+            let token = TokenId::parse(part).map_err(|_| Refused::plain(Code::NotFound))?;
+            json(&operator.revoke_token(&token).await?)
         }
         Op::RemoveOperator => json(&operator.remove_operator(&name()?).await?),
         Op::CaCerts | Op::Enroll | Op::Reenroll | Op::CheckIn | Op::DirectorFile => {

@@ -185,6 +185,7 @@ impl Server {
         let caller = Caller {
             fleet: Arc::clone(&fleet),
             peer: accepted.peer,
+            binding: accepted.binding,
             host: accepted.host,
             server: local,
             opened,

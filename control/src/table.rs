@@ -57,6 +57,9 @@ pub enum Op {
     AddOperator,
     SetRole,
     RemoveOperator,
+    Tokens,
+    MakeToken,
+    RevokeToken,
 }
 
 /// One route.
@@ -118,6 +121,14 @@ pub static ROUTES: &[Route] = &[
     route(VIEWER, Method::GET, "/metrics", Op::Metrics),
     route(OPERATOR, Method::POST, "/v1/devices/admit", Op::Admit),
     route(OPERATOR, Method::POST, "/v1/devices/{device}/revoke", Op::Revoke),
+    route(VIEWER, Method::GET, "/v1/tokens", Op::Tokens),
+    route(OPERATOR, Method::POST, "/v1/tokens", Op::MakeToken),
+    route(
+        OPERATOR,
+        Method::POST,
+        "/v1/tokens/{token}/revoke",
+        Op::RevokeToken,
+    ),
     route(OPERATOR, Method::POST, "/v1/release", Op::Publish),
     route(OPERATOR, Method::PUT, "/v1/artifacts/{sha256}", Op::PutArtifact),
     route(OPERATOR, Method::POST, "/v1/rollouts", Op::Start),

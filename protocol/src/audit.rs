@@ -48,6 +48,10 @@ pub enum Action {
     OperatorRemoved,
     /// Somebody else than its starter agreed to a rollout.
     RolloutApproved,
+    /// A join token was made.
+    TokenMade,
+    /// A join token was revoked.
+    TokenRevoked,
 }
 
 /// One entry.

@@ -256,6 +256,17 @@ codes! {
     /// The token failed, or its session was lost.
     TokenFailed = 198, "token-failed", "check that the token is still plugged in, and see its maker's log";
 
+    /// No such join token, or no proof of knowing its secret on this connection and for this request.
+    TokenInvalid = 172, "token-invalid", "use the whole token file an operator made for this fleet: `redan token create`";
+    /// The join token has expired.
+    TokenExpired = 173, "token-expired", "have an operator make a new token: `redan token create`";
+    /// As many devices as the join token is for have used it.
+    TokenUsedUp = 174, "token-used-up", "have an operator make another token: `redan token create`";
+    /// An operator revoked the join token.
+    TokenRevoked = 175, "token-revoked", "ask the operator who revoked it why, then for another token";
+    /// The name does not begin as the join token says, or name or key is taken.
+    NameRefused = 176, "name-refused", "ask for a free name that begins as the token says: `redan-device enrol --id`";
+
     // 200–239: requests to the platform
     /// Not a request this server understands.
     BadRequest = 200, "bad-request", "correct the request";

@@ -20,6 +20,7 @@ pub mod code;
 pub mod digest;
 pub mod ids;
 pub mod ipc;
+pub mod join;
 pub mod report;
 pub mod role;
 pub mod wire;

@@ -30,3 +30,4 @@ mod revocation;
 mod rollouts;
 mod site;
 mod start;
+mod tokens;

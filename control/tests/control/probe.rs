@@ -37,20 +37,25 @@ pub(crate) fn probes() -> impl Iterator<Item = (&'static Route, Probe)> {
 /// The same requests, each for something that is there and for something that is not.
 pub(crate) fn probe(route: &Route) -> Probe {
     let (part, body, answer) = match route.op {
-        Op::CaCerts | Op::Fleet | Op::Devices | Op::Rollouts | Op::Audit | Op::Metrics | Op::Operators => {
-            ("", "", FOUND)
-        }
+        Op::CaCerts
+        | Op::Fleet
+        | Op::Devices
+        | Op::Rollouts
+        | Op::Audit
+        | Op::Metrics
+        | Op::Operators
+        | Op::Tokens => ("", "", FOUND),
         Op::Enroll | Op::Reenroll => ("", "x", (400, Some(Code::CsrInvalid))),
         Op::ReleaseFile => ("timestamp.json", "", FOUND),
         Op::DirectorFile => ("1.root.json", "", FOUND),
         Op::Artifact => (ZEROS, "", (404, Some(Code::ArtifactMissing))),
         Op::PutArtifact => (ZEROS, "{}", (400, Some(Code::DigestMismatch))),
         Op::Device => ("press-1", "", FOUND),
-        Op::CheckIn | Op::Admit | Op::Publish | Op::Start | Op::AddOperator => {
+        Op::CheckIn | Op::Admit | Op::Publish | Op::Start | Op::AddOperator | Op::MakeToken => {
             ("", "{}", (400, Some(Code::BadRequest)))
         }
         Op::SetRole => ("nobody", "{}", (400, Some(Code::BadRequest))),
-        Op::Revoke | Op::RemoveOperator => ("nobody", "", NOTHING),
+        Op::Revoke | Op::RemoveOperator | Op::RevokeToken => ("nobody", "", NOTHING),
         Op::Rollout | Op::Pause | Op::Resume | Op::Abort | Op::Approve => ("7", "", NOTHING),
     };
     Probe {

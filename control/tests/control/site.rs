@@ -135,6 +135,10 @@ impl Caller {
         })
     }
 
+    pub(crate) fn binding(&self) -> &redan_identity::join::Binding {
+        self.connection.binding()
+    }
+
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.ask("GET", path, Bytes::new()).await
     }
@@ -258,6 +262,12 @@ impl Site {
     /// Changes the database of the running server behind its back; gives how many rows that changed.
     pub(crate) async fn statement(&self, sql: &'static str) -> u64 {
         statement(&self.kept(), sql).await
+    }
+
+    /// Starts on what a site that stopped has kept.
+    pub(crate) async fn again(folder: TempDir, fleet: FleetId) -> Self {
+        let config = config(folder.path());
+        Self::serve(folder, fleet, config).await
     }
 
     /// Tells it to stop, and gives what to wait for.
