@@ -147,6 +147,8 @@ pub struct State {
     pub release: BTreeMap<String, Vec<u8>>,
     /// When a device's newest key spoke for the first time, in this run of the server.
     pub superseded_at: BTreeMap<DeviceId, Instant>,
+    /// Who claimed an identity, and when the audit log was told, in this run of the server.
+    pub claims: BTreeMap<String, UnixSeconds>,
     /// The newest audit entry.
     pub last_audit: Option<AuditEntry>,
 }

@@ -15,6 +15,7 @@
 
 pub mod artifacts;
 pub mod checkin;
+pub mod claims;
 pub mod config;
 pub mod director;
 pub mod error;

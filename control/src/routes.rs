@@ -1,6 +1,7 @@
 //! From a request to what its verified identity may ask for.
 
 use crate::checkin::check_in;
+use crate::claims::claimed;
 use crate::error::Refused;
 use crate::est;
 use crate::fleet::Fleet;
@@ -18,7 +19,7 @@ use hyper::body::Body as _;
 use redan_identity::Peer;
 use redan_identity::join::Binding;
 use redan_protocol::join::{Claim, TokenId};
-use redan_protocol::wire::{CHECKIN_LEN_MAX, COMPONENT_LEN_MAX, CSR_LEN_MAX};
+use redan_protocol::wire::{CHECKIN_LEN_MAX, COMPONENT_LEN_MAX, CSR_LEN_MAX, EST_ENROLL};
 use redan_protocol::{ByteCount, Code, DeviceId, Digest, OperatorName, Seconds, SpiffeId};
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -67,6 +68,8 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
     let method = request.method().clone();
     match &caller.peer {
         Peer::Enrolling { spki } => {
+            let token = path == EST_ENROLL;
+            no_claims(caller, "a key that enrols", request.headers(), token).await?;
             let (op, _) = found(Who::Anybody, &method, &path)?;
             enrolment(caller, *spki, op, request).await
         }
@@ -77,6 +80,7 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
                 let spki = identity.spki();
                 caller.fleet.allows(&device, spki, caller.opened, now()).await?;
                 in_time(identity, &path, caller.grace, now())?;
+                no_claims(caller, &identity.id().to_string(), request.headers(), false).await?;
                 let (op, parts) = found(Who::Device, &method, &path)?;
                 device_request(caller, (&device, spki), (op, &parts), request).await
             }
@@ -84,6 +88,7 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
                 in_time(identity, &path, Seconds::default(), now())?;
                 // Asked per request, of the server's own store.
                 let role = caller.fleet.role(&name, identity.expires()).await?;
+                no_claims(caller, &identity.id().to_string(), request.headers(), false).await?;
                 let (route, parts) = match find(Who::Operator(role), &method, &path) {
                     Found::Route(route, parts) => (route, parts),
                     Found::WrongMethod => return Err(Refused::plain(Code::WrongMethod)),
@@ -106,6 +111,14 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
             }
             SpiffeId::Control(_) => Err(Refused::plain(Code::NotAuthorised)),
         },
+    }
+}
+
+/// Nothing in a header says who somebody is.
+async fn no_claims(caller: &Caller, who: &str, headers: &HeaderMap, token: bool) -> Result<(), Refused> {
+    match claimed(headers, token) {
+        None => Ok(()),
+        Some(field) => Err(caller.fleet.refuse_claim(who, field, now()).await?),
     }
 }
 

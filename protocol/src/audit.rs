@@ -48,6 +48,8 @@ pub enum Action {
     OperatorRemoved,
     /// Somebody else than its starter agreed to a rollout.
     RolloutApproved,
+    /// A request said in a header who it is from, and was refused.
+    IdentityClaimed,
     /// A join token was made.
     TokenMade,
     /// A join token was revoked.

@@ -288,6 +288,8 @@ codes! {
     PreflightRefused = 208, "preflight-refused", "correct what is named, then start the rollout again";
     /// The rollout's state does not allow this.
     WrongState = 209, "wrong-state", "see the rollout's state";
+    /// The request says in a header who it is from; only the certificate does.
+    IdentityClaimed = 216, "identity-claimed", "connect without a proxy that adds header fields about its clients";
     /// Whoever started a rollout cannot be the second person who agrees to it.
     OwnRollout = 217, "own-rollout", "have another operator with the role of an approver agree to it";
     /// Nobody changes their own role, so that a fleet never loses its last admin.

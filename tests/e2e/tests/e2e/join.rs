@@ -46,6 +46,7 @@ fn token(stage: &Stage, folder: &Path, uses: &str) -> Result<PathBuf> {
 fn one_token_enrols_many_devices_each_once_and_keeps_no_secret_on_them() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut stage = Stage::new(Programs::find()?, folder.path())?;
+    stage.run_ceremony()?;
     stage.start_control()?;
     let file = token(&stage, folder.path(), "2")?;
     let state = |name: &str| folder.path().join("joined").join(name);
@@ -99,6 +100,7 @@ fn one_token_enrols_many_devices_each_once_and_keeps_no_secret_on_them() -> Resu
 fn a_token_that_was_changed_on_the_way_lets_nobody_in_and_says_why() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut stage = Stage::new(Programs::find()?, folder.path())?;
+    stage.run_ceremony()?;
     stage.start_control()?;
     let file = token(&stage, folder.path(), "5")?;
     let whole: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
