@@ -12,7 +12,7 @@ use crate::tokens::TokenRow;
 use redan_control_core::Rollout;
 use redan_identity::join::TokenKey;
 use redan_identity::profile::{Purpose, check, valid_between};
-use redan_identity::tls::{FleetServer, fleet_server};
+use redan_identity::tls::{FleetServer, KeyExchange, fleet_server_with};
 use redan_identity::{CertificateDer, FleetAnchor, IdentityError, Issuer, IssuerKind, KeyFile, pem};
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::join::TokenId;
@@ -225,7 +225,7 @@ impl Fleet {
         };
         let ca = public.join("ca.pem");
         let anchor = FleetAnchor::from_pem(id.clone(), &read(ca.clone())?).map_err(identity(&ca))?;
-        let (tls, server) = server_certificate(&anchor, &online, now)?;
+        let (tls, server) = server_certificate(settings.key_exchange.into(), &anchor, &online, now)?;
         let (issuer_key, issuer_chain) = bundle(&online.join("device-issuer.pem"))?;
         let certificate = issuer_chain.into_iter().next().ok_or(ServerError::NoFleet)?;
         // The operators' or servers' issuer in its place would be an offline key on this machine.
@@ -285,7 +285,8 @@ impl Fleet {
 
     /// Reads `server.pem` once more and holds it to what it was held to at start; what is served does not change before that.
     pub fn reload_server(&self, now: UnixSeconds) -> Result<FleetServer, ServerError> {
-        let (tls, server) = server_certificate(&self.anchor, &self.online, now)?;
+        let (tls, server) =
+            server_certificate(self.settings.key_exchange.into(), &self.anchor, &self.online, now)?;
         *self.server.write().unwrap_or_else(PoisonError::into_inner) = server;
         Ok(tls)
     }
@@ -401,6 +402,7 @@ fn named(path: &Path, source: IdentityError) -> ServerError {
 
 /// `server.pem`: what the fleet's names are served with, and the last second of leaf and issuer.
 fn server_certificate(
+    exchange: KeyExchange,
     anchor: &FleetAnchor,
     online: &Path,
     now: UnixSeconds,
@@ -408,7 +410,7 @@ fn server_certificate(
     let path = online.join("server.pem");
     let (key, chain) = pem::load_held(&path).map_err(|source| named(&path, source))?;
     let checked = || {
-        let tls = fleet_server(anchor, &chain, key.as_ref(), now)?;
+        let tls = fleet_server_with(exchange, anchor, &chain, key.as_ref(), now)?;
         let leaf = check(anchor, &chain, Purpose::Server, now)?.expires();
         let issuer = chain.last().map(valid_between).transpose()?;
         Ok((tls, (leaf, issuer.map_or(leaf, |(_, to)| to))))

@@ -21,6 +21,7 @@ pub mod director;
 pub mod error;
 pub mod est;
 pub mod fleet;
+mod gate;
 mod keys;
 pub mod lineage;
 mod live;

@@ -4,6 +4,7 @@ use crate::checkin::tick;
 use crate::config::Config;
 use crate::error::{Refused, ServerError};
 use crate::fleet::Fleet;
+use crate::gate::{Gate, Handshake};
 use crate::live::Entry;
 use crate::routes::{Caller, answer};
 use axum::http::Request;
@@ -125,6 +126,10 @@ impl Server {
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), ServerError> {
         let server = Arc::new(self);
+        let gate = Gate::new(
+            server.config.handshakes_max,
+            server.config.handshakes_per_address_max,
+        );
         let slots = Arc::new(Semaphore::new(server.config.connections_max));
         let mut connections = tokio::task::JoinSet::new();
         let mut ticks = tokio::time::interval(TICK);
@@ -140,12 +145,14 @@ impl Server {
                 }
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, from)) => {
                         // Full: the connection is closed unanswered, the accept loop stays alive.
-                        if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+                        if let Some(handshake) = gate.enter(from.ip())
+                            && let Ok(slot) = Arc::clone(&slots).try_acquire_owned()
+                        {
                             let (server, stop) = (Arc::clone(&server), stop.clone());
                             connections.spawn(async move {
-                                server.connection(stream, stop).await;
+                                server.connection(stream, handshake, stop).await;
                                 drop(slot);
                             });
                         }
@@ -159,7 +166,7 @@ impl Server {
         Ok(())
     }
 
-    async fn connection(&self, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+    async fn connection(&self, stream: TcpStream, handshake: Handshake, mut stop: watch::Receiver<bool>) {
         let Ok(local) = stream.local_addr() else { return };
         let opened = Instant::now();
         // Small answers, many of them.
@@ -171,6 +178,7 @@ impl Server {
                 return;
             }
         };
+        drop(handshake);
         let Some(fleet) = self.fleets.get(&accepted.fleet) else {
             return;
         };

@@ -30,4 +30,5 @@ mod revocation;
 mod rollouts;
 mod site;
 mod start;
+mod tls;
 mod tokens;

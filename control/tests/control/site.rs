@@ -164,6 +164,8 @@ pub(crate) fn config(folder: &Path) -> Config {
         checkin_interval_seconds: Seconds::new(3),
         renewal_grace_seconds: Seconds::new(180 * 86_400),
         connections_max: 64,
+        handshakes_max: 2000,
+        handshakes_per_address_max: 200,
         fleets: BTreeMap::new(),
     }
 }
