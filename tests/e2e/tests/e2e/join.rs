@@ -55,7 +55,7 @@ fn one_token_enrols_many_devices_each_once_and_keeps_no_secret_on_them() -> Resu
     let first = enrol(&stage, &state("a"), &file, &["--id", "press-7"])?;
     assert_eq!(
         said(&first),
-        "redan-device: enrolled as spiffe://plant.example/device/press-7\n"
+        "redan-device: enrolled as spiffe://demo.redan.test/device/press-7\n"
     );
     // Twice is harmless, also when the answer was lost before anything of it was kept.
     let again = enrol(&stage, &state("a"), &file, &["--id", "press-7"])?;
@@ -67,7 +67,7 @@ fn one_token_enrols_many_devices_each_once_and_keeps_no_secret_on_them() -> Resu
     // Without a name: one image, many devices.
     let second = enrol(&stage, &state("b"), &file, &[])?;
     ensure!(
-        said(&second).starts_with("redan-device: enrolled as spiffe://plant.example/device/press-"),
+        said(&second).starts_with("redan-device: enrolled as spiffe://demo.redan.test/device/press-"),
         "{}",
         said(&second)
     );
