@@ -391,14 +391,26 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
         Task::Device(DeviceTask::Revoke { id }) => {
             operate::post(access, &format!("/v1/devices/{id}/revoke")).await
         }
-        Task::Rollout(RolloutTask::Start {
+        Task::Rollout(task) => rollouts(task, access).await,
+        Task::Token(task) => tokens(task, access).await,
+        Task::Operator(task) => operators(task, access).await,
+        Task::Audit(AuditTask::List) => operate::get(access, "/v1/audit").await,
+        Task::Audit(AuditTask::Verify { head }) => operate::verify_audit(access, head.as_deref()).await,
+        Task::Status => operate::get(access, "/v1/fleet").await,
+        Task::Metrics => Ok(Value::String(access.connect().await?.text("/metrics").await?)),
+    }
+}
+
+async fn rollouts(task: RolloutTask, access: &Access) -> Result<Value, CliError> {
+    match task {
+        RolloutTask::Start {
             set,
             waves,
             failure_threshold,
             soak,
             deadline,
             approve,
-        }) => {
+        } => {
             let rules = Rules {
                 failure_threshold,
                 soak,
@@ -407,43 +419,45 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
             };
             operate::start(access, &set, &waves, rules).await
         }
-        Task::Rollout(RolloutTask::List) => operate::get(access, "/v1/rollouts").await,
-        Task::Rollout(RolloutTask::Show { id }) => operate::get(access, &format!("/v1/rollouts/{id}")).await,
-        Task::Rollout(RolloutTask::Pause { id }) => {
-            operate::post(access, &format!("/v1/rollouts/{id}/pause")).await
-        }
-        Task::Rollout(RolloutTask::Resume { id }) => {
-            operate::post(access, &format!("/v1/rollouts/{id}/resume")).await
-        }
-        Task::Rollout(RolloutTask::Approve { id }) => {
-            operate::post(access, &format!("/v1/rollouts/{id}/approve")).await
-        }
-        Task::Rollout(RolloutTask::Abort { id }) => {
-            operate::post(access, &format!("/v1/rollouts/{id}/abort")).await
-        }
-        Task::Token(TokenTask::Create {
+        RolloutTask::List => operate::get(access, "/v1/rollouts").await,
+        RolloutTask::Show { id } => operate::get(access, &format!("/v1/rollouts/{id}")).await,
+        RolloutTask::Pause { id } => operate::post(access, &format!("/v1/rollouts/{id}/pause")).await,
+        RolloutTask::Resume { id } => operate::post(access, &format!("/v1/rollouts/{id}/resume")).await,
+        RolloutTask::Approve { id } => operate::post(access, &format!("/v1/rollouts/{id}/approve")).await,
+        RolloutTask::Abort { id } => operate::post(access, &format!("/v1/rollouts/{id}/abort")).await,
+    }
+}
+
+async fn tokens(task: TokenTask, access: &Access) -> Result<Value, CliError> {
+    match task {
+        TokenTask::Create {
             uses,
             expires,
             label,
             prefix,
             out,
-        }) => {
+        } => {
             let body = json!({"uses": uses, "expires_in_seconds": expires, "label": label, "prefix": prefix});
             operate::token(access, &body, &out).await
         }
-        Task::Token(TokenTask::List) => operate::get(access, "/v1/tokens").await,
-        Task::Token(TokenTask::Revoke { token }) => {
+        TokenTask::List => operate::get(access, "/v1/tokens").await,
+        TokenTask::Revoke { token } => {
             let token = TokenId::parse(&token).map_err(|error| CliError::Usage {
                 what: error.to_string(),
                 remedy: "take it from `redan token list`",
             })?;
             operate::post(access, &format!("/v1/tokens/{token}/revoke")).await
         }
-        Task::Operator(OperatorTask::List) => operate::get(access, "/v1/operators").await,
-        Task::Operator(OperatorTask::Add { name, role }) => {
+    }
+}
+
+async fn operators(task: OperatorTask, access: &Access) -> Result<Value, CliError> {
+    match task {
+        OperatorTask::List => operate::get(access, "/v1/operators").await,
+        OperatorTask::Add { name, role } => {
             operate::send(access, "/v1/operators", &json!({"name": name, "role": role})).await
         }
-        Task::Operator(OperatorTask::Role { name, role }) => {
+        OperatorTask::Role { name, role } => {
             operate::send(
                 access,
                 &format!("/v1/operators/{name}/role"),
@@ -451,12 +465,6 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
             )
             .await
         }
-        Task::Operator(OperatorTask::Remove { name }) => {
-            operate::post(access, &format!("/v1/operators/{name}/remove")).await
-        }
-        Task::Audit(AuditTask::List) => operate::get(access, "/v1/audit").await,
-        Task::Audit(AuditTask::Verify { head }) => operate::verify_audit(access, head.as_deref()).await,
-        Task::Status => operate::get(access, "/v1/fleet").await,
-        Task::Metrics => Ok(Value::String(access.connect().await?.text("/metrics").await?)),
+        OperatorTask::Remove { name } => operate::post(access, &format!("/v1/operators/{name}/remove")).await,
     }
 }

@@ -20,7 +20,7 @@ const FIELDS: &[&str] = &[
     "via",
     "x-real-ip",
 ];
-/// Beginnings of such fields: what proxies and service meshes are known to add (Envoy, nginx, HAProxy, AWS, Traefik, SPIFFE helpers).
+/// Beginnings of such fields: what proxies and service meshes are known to add (Envoy, nginx, AWS, Traefik, SPIFFE helpers).
 const BEGINNINGS: &[&str] = &[
     "ssl-client",
     "x-amzn-",

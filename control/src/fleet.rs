@@ -10,7 +10,7 @@ use crate::operators::OperatorRow;
 use crate::store::{Put, Store};
 use crate::tokens::TokenRow;
 use redan_control_core::Rollout;
-use redan_identity::join::TokenKey;
+use redan_identity::join::JoinKey;
 use redan_identity::profile::{Purpose, check, valid_between};
 use redan_identity::tls::{FleetServer, KeyExchange, fleet_server_with};
 use redan_identity::{CertificateDer, FleetAnchor, IdentityError, Issuer, IssuerKind, KeyFile, pem};
@@ -171,7 +171,7 @@ pub struct Fleet {
     /// Its online keys.
     pub keys: OnlineKeys,
     /// What its tokens' secrets are made of.
-    pub token_key: TokenKey,
+    pub join_key: JoinKey,
     /// Its artifacts.
     pub artifacts: Artifacts,
     /// `1.root.json` of both repositories, for vouchers and the director.
@@ -239,8 +239,8 @@ impl Fleet {
             director_snapshot: key("director.snapshot")?,
             director_timestamp: key("director.timestamp")?,
         };
-        let token = folder.join("token.key");
-        let token_key = TokenKey::open(&token).map_err(identity(&token))?;
+        let token = folder.join("join.key");
+        let join_key = JoinKey::open(&token).map_err(identity(&token))?;
         let release_root = read(public.join("release/1.root.json"))?;
         let director_root = read(public.join("director/1.root.json"))?;
         let mut director_roots = crate::keys::read(&public.join("director"))?;
@@ -262,7 +262,7 @@ impl Fleet {
             server: RwLock::new(server),
             issuer,
             keys,
-            token_key,
+            join_key,
             artifacts,
             release_root,
             director_root,

@@ -109,11 +109,11 @@ impl Operator<'_> {
         let subject = format!("{token} {} uses", row.uses);
         self.commit(&mut state, vec![put], Action::TokenMade, subject)
             .await?;
-        let made = JoinToken {
+        let whole = JoinToken {
             schema: TokenSchema::V1,
             fleet: self.fleet.id.clone(),
             token: token.clone(),
-            secret: self.fleet.token_key.secret(&self.fleet.id, &token),
+            secret: self.fleet.join_key.secret(&self.fleet.id, &token),
             prefix: row.prefix.clone(),
             ca: redan_identity::pem::write_chain(&[self.fleet.anchor.root().clone()]),
             release_root: self.fleet.release_root.clone(),
@@ -122,7 +122,7 @@ impl Operator<'_> {
             expires: row.expires,
         };
         state.tokens.insert(token, row);
-        Ok(made)
+        Ok(whole)
     }
 
     /// All tokens, also those that can be used no longer.
@@ -168,7 +168,7 @@ pub async fn join(
         csr,
     };
     // Before anything is looked up: whoever does not know the secret learns nothing, not even whether there is such a token.
-    let secret = fleet.token_key.secret(&fleet.id, &claim.token);
+    let secret = fleet.join_key.secret(&fleet.id, &claim.token);
     let proven = asked.proven(&secret, binding, &claim.proof);
     let mut state = fleet.state.lock().await;
     let row = state.tokens.get(&claim.token).cloned();

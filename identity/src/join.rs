@@ -74,25 +74,25 @@ impl Asked<'_> {
 
 /// The one secret behind the tokens of a fleet, in a file beside its database and never in it: each token's secret is made of it and
 /// the token's id, so that whoever reads the database can prove nothing.
-pub struct TokenKey(hmac::Key);
+pub struct JoinKey(hmac::Key);
 
-impl std::fmt::Debug for TokenKey {
+impl std::fmt::Debug for JoinKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TokenKey(…)")
+        f.write_str("JoinKey(…)")
     }
 }
 
-impl TokenKey {
+impl JoinKey {
     /// Reads the file; makes it when there is none.
     pub fn open(path: &Path) -> Result<Self, IdentityError> {
         if !path.exists() {
-            let fresh = Zeroizing::new(random::<32>()?);
-            let text = Zeroizing::new(hex(fresh.as_slice()));
+            let fresh = TokenSecret::from_bytes(random()?);
+            let text = Zeroizing::new(String::from(fresh));
             write_private(path, text.as_bytes())?;
         }
         let text = read_private(path)?;
         let secret = TokenSecret::parse(text.trim()).map_err(|_| IdentityError::Malformed {
-            what: "the fleet's token key",
+            what: "the fleet's join key",
         })?;
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())))
     }
@@ -125,13 +125,10 @@ fn random<const N: usize>() -> Result<[u8; N], IdentityError> {
     Ok(bytes)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn names(device: &str) -> (FleetId, TokenId, DeviceId) {
         (
@@ -183,19 +180,15 @@ mod tests {
     }
 
     #[test]
-    fn a_token_key_is_kept_and_readable_by_its_owner_alone() {
+    fn a_join_key_is_kept_and_readable_by_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token.key");
+        let path = folder.path().join("join.key");
         let (fleet, token, _) = names("press-1");
-        let secret = TokenKey::open(&path).unwrap().secret(&fleet, &token);
-        assert_eq!(TokenKey::open(&path).unwrap().secret(&fleet, &token), secret);
+        let secret = JoinKey::open(&path).unwrap().secret(&fleet, &token);
+        assert_eq!(JoinKey::open(&path).unwrap().secret(&fleet, &token), secret);
         let other = TokenId::from_bytes([4; 16]);
-        assert_ne!(TokenKey::open(&path).unwrap().secret(&fleet, &other), secret);
-        use std::os::unix::fs::PermissionsExt as _;
+        assert_ne!(JoinKey::open(&path).unwrap().secret(&fleet, &other), secret);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(
-            TokenKey::open(&path),
-            Err(IdentityError::KeyMode { .. })
-        ));
+        assert!(matches!(JoinKey::open(&path), Err(IdentityError::KeyMode { .. })));
     }
 }

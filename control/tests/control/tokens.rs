@@ -316,7 +316,7 @@ async fn a_thief_of_the_database_cannot_use_a_token() {
     let kept = site.kept();
     let (folder, running) = site.stopping();
     running.await.unwrap().unwrap();
-    std::fs::remove_file(kept.join("token.key")).unwrap();
+    std::fs::remove_file(kept.join("join.key")).unwrap();
     let site = Site::again(folder, token.fleet.clone()).await;
     assert_eq!(
         join(&site, &token, "press-1", &key()).await.refusal(),
