@@ -3,7 +3,7 @@
 use crate::AgentError;
 use crate::clock::wall;
 use crate::disk::RealDisk;
-use crate::held::Tokens;
+use crate::held::{DeviceKey, Tokens};
 use crate::link::Link;
 use crate::lock::StateLock;
 use crate::next;
@@ -19,7 +19,7 @@ use redan_trust::{Refresh, TrustRecord, Trusted};
 use std::path::Path;
 
 /// Largest answer to an enrolment, bytes: a leaf and its issuer in PKCS#7, base64.
-const ANSWER_LEN_MAX: ByteCount = ByteCount::kib(64);
+pub(crate) const ANSWER_LEN_MAX: ByteCount = ByteCount::kib(64);
 
 /// Makes the device's key, once, and says what an operator must admit. Doing it twice gives the same answer. With `key`, it is made
 /// in that token and never leaves it.
@@ -84,16 +84,27 @@ pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<Spiff
         tls::enrolment_client(&anchor, &key, UnixSeconds::default())?,
     );
     let chain = ask(&link, est::csr(&key)?)?;
-    let chain = est::decode_certs_only(&chain)?;
+    adopt(&store, voucher, &text, key, &chain)
+}
+
+/// Keeps what the server answered, if it is what the voucher pins. The voucher comes last: with it the device is enrolled.
+pub(crate) fn adopt(
+    store: &Store,
+    voucher: Voucher,
+    text: &str,
+    key: DeviceKey,
+    answer: &str,
+) -> Result<SpiffeId, AgentError> {
+    let chain = est::decode_certs_only(answer)?;
     let identity = Identity::prove(voucher, key, chain)?;
-    record(&store, &identity)?;
+    record(store, &identity)?;
     store.keep("identity/chain.pem", pem::write_chain(&identity.chain).as_bytes())?;
     store.keep("identity/voucher.json", text.as_bytes())?;
     Ok(identity.id)
 }
 
 /// The pinned root must be one of this fleet, or no metadata ever could be.
-fn check_root(voucher: &Voucher, root: &str) -> Result<(), AgentError> {
+pub(crate) fn check_root(voucher: &Voucher, root: &str) -> Result<(), AgentError> {
     let trusted = Trusted {
         root: root.as_bytes().to_vec(),
         ..Trusted::default()
@@ -109,7 +120,7 @@ fn check_root(voucher: &Voucher, root: &str) -> Result<(), AgentError> {
     Err(AgentError::Voucher("a root in it is of another fleet"))
 }
 
-fn found_record(store: &Store) -> Result<bool, AgentError> {
+pub(crate) fn found_record(store: &Store) -> Result<bool, AgentError> {
     let folder = store.at("trust");
     let (_, found) = open_pair(&folder)?;
     Ok(found != Found::Nothing)
@@ -139,14 +150,17 @@ fn record(store: &Store, identity: &Identity) -> Result<(), AgentError> {
 }
 
 fn ask(link: &Link, csr: String) -> Result<String, AgentError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    reactor()?.block_on(request(link, EST_ENROLL, csr))
+}
+
+pub(crate) fn reactor() -> Result<tokio::runtime::Runtime, AgentError> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| AgentError::System {
             what: "start the reactor",
             source,
-        })?;
-    runtime.block_on(request(link, EST_ENROLL, csr))
+        })
 }
 
 /// Asks for a certificate, at enrolment as at every renewal (RFC 7030 §4.2).
@@ -164,8 +178,13 @@ pub(crate) async fn request(link: &Link, path: &str, csr: String) -> Result<Stri
     let response = patience::request(&mut connection, "POST", path, &headers, body, ANSWER_LEN_MAX)
         .await
         .map_err(|error| unreachable(error.code()))?;
+    answered(&response)
+}
+
+/// The body of an answer that is no refusal.
+pub(crate) fn answered(response: &Response) -> Result<String, AgentError> {
     if response.status != 200 {
-        return Err(refused(&response));
+        return Err(refused(response));
     }
     String::from_utf8(response.body.to_vec()).map_err(|_| AgentError::Answer {
         status: response.status,

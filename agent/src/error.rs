@@ -50,6 +50,9 @@ pub enum AgentError {
         /// The file.
         path: PathBuf,
     },
+    /// The join token is not one, or not for this device.
+    #[error("the join token cannot be used: {0}")]
+    Token(&'static str),
     /// A key or certificate.
     #[error(transparent)]
     Identity(#[from] redan_identity::IdentityError),
@@ -125,6 +128,7 @@ impl AgentError {
             Self::Ceiling(_) => Code::PolicyInvalid,
             Self::Locked { .. } | Self::Listen { .. } | Self::OtherKey { .. } => Code::Conflict,
             Self::Voucher(_) | Self::NotEnrolled { .. } => Code::VoucherInvalid,
+            Self::Token(_) => Code::TokenInvalid,
             Self::Identity(error) => error.code(),
             Self::Server { code, .. } | Self::Answer { code, .. } => *code,
             Self::NotRunning { .. } => Code::Unreachable,
@@ -152,6 +156,7 @@ impl AgentError {
             Self::Listen { .. } => "free the address, or name another one in the ceiling's [listen]",
             Self::File { .. }
             | Self::Voucher(_)
+            | Self::Token(_)
             | Self::Server { .. }
             | Self::Answer { .. }
             | Self::Channel { .. }

@@ -4,11 +4,12 @@
 use clap::{Parser, Subcommand};
 use redan::access::{Access, read_text};
 use redan::error::CliError;
-use redan::operate::{self, WaveArgument};
+use redan::operate::{self, Rules, WaveArgument};
 use redan::sign::Keys;
 use redan::{publish, release, show};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
-use redan_protocol::{ComponentName, DeviceId, ReleaseCounter, Seconds, SetId};
+use redan_protocol::join::{DevicePrefix, TokenId};
+use redan_protocol::{ComponentName, DeviceId, OperatorName, ReleaseCounter, Role, Seconds, SetId};
 use redan_trust::release_set::Ring;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -81,6 +82,12 @@ enum Task {
     /// Rollouts.
     #[command(subcommand)]
     Rollout(RolloutTask),
+    /// Join tokens: for devices that nobody admits one by one.
+    #[command(subcommand)]
+    Token(TokenTask),
+    /// Operators: who may do what.
+    #[command(subcommand)]
+    Operator(OperatorTask),
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditTask),
@@ -184,6 +191,9 @@ enum RolloutTask {
         /// A device that has not committed by then has failed.
         #[arg(long, default_value = "1h", value_parser = span)]
         deadline: Seconds,
+        /// Offer nothing beyond the first wave before a second person agrees.
+        #[arg(long)]
+        approve: bool,
     },
     /// All rollouts.
     List,
@@ -202,10 +212,70 @@ enum RolloutTask {
         /// Its number.
         id: u64,
     },
+    /// Agree to what somebody else started.
+    Approve {
+        /// Its number.
+        id: u64,
+    },
     /// End it; devices that have not committed stay on what they had.
     Abort {
         /// Its number.
         id: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum TokenTask {
+    /// Make a token. Whoever holds the file can enrol as many devices as it has uses left.
+    Create {
+        /// So many devices may use it.
+        #[arg(long)]
+        uses: u32,
+        /// How long it can be used, at most 24h.
+        #[arg(long, value_parser = span)]
+        expires: Seconds,
+        /// What it is for.
+        #[arg(long, default_value = "")]
+        label: String,
+        /// How the devices' names must begin.
+        #[arg(long, default_value = "")]
+        prefix: DevicePrefix,
+        /// Where to write it, readable by you alone.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// All tokens, and how many devices have used each.
+    List,
+    /// Revoke a token. Devices that have enrolled with it stay enrolled.
+    Revoke {
+        /// Its id.
+        token: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum OperatorTask {
+    /// All operators.
+    List,
+    /// Give a name a role. Custodians make the certificate: redan-ceremony issue --operator NAME.
+    Add {
+        /// The name in the certificate.
+        name: OperatorName,
+        /// viewer, operator, approver or admin.
+        #[arg(long)]
+        role: Role,
+    },
+    /// Change somebody's role; their open connections are closed.
+    Role {
+        /// Who.
+        name: OperatorName,
+        /// viewer, operator, approver or admin.
+        role: Role,
+    },
+    /// Remove somebody: none of their requests is answered from now on.
+    Remove {
+        /// Who.
+        name: OperatorName,
     },
 }
 
@@ -321,27 +391,80 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
         Task::Device(DeviceTask::Revoke { id }) => {
             operate::post(access, &format!("/v1/devices/{id}/revoke")).await
         }
-        Task::Rollout(RolloutTask::Start {
+        Task::Rollout(task) => rollouts(task, access).await,
+        Task::Token(task) => tokens(task, access).await,
+        Task::Operator(task) => operators(task, access).await,
+        Task::Audit(AuditTask::List) => operate::get(access, "/v1/audit").await,
+        Task::Audit(AuditTask::Verify { head }) => operate::verify_audit(access, head.as_deref()).await,
+        Task::Status => operate::get(access, "/v1/fleet").await,
+        Task::Metrics => Ok(Value::String(access.connect().await?.text("/metrics").await?)),
+    }
+}
+
+async fn rollouts(task: RolloutTask, access: &Access) -> Result<Value, CliError> {
+    match task {
+        RolloutTask::Start {
             set,
             waves,
             failure_threshold,
             soak,
             deadline,
-        }) => operate::start(access, &set, &waves, failure_threshold, soak, deadline).await,
-        Task::Rollout(RolloutTask::List) => operate::get(access, "/v1/rollouts").await,
-        Task::Rollout(RolloutTask::Show { id }) => operate::get(access, &format!("/v1/rollouts/{id}")).await,
-        Task::Rollout(RolloutTask::Pause { id }) => {
-            operate::post(access, &format!("/v1/rollouts/{id}/pause")).await
+            approve,
+        } => {
+            let rules = Rules {
+                failure_threshold,
+                soak,
+                deadline,
+                approve,
+            };
+            operate::start(access, &set, &waves, rules).await
         }
-        Task::Rollout(RolloutTask::Resume { id }) => {
-            operate::post(access, &format!("/v1/rollouts/{id}/resume")).await
+        RolloutTask::List => operate::get(access, "/v1/rollouts").await,
+        RolloutTask::Show { id } => operate::get(access, &format!("/v1/rollouts/{id}")).await,
+        RolloutTask::Pause { id } => operate::post(access, &format!("/v1/rollouts/{id}/pause")).await,
+        RolloutTask::Resume { id } => operate::post(access, &format!("/v1/rollouts/{id}/resume")).await,
+        RolloutTask::Approve { id } => operate::post(access, &format!("/v1/rollouts/{id}/approve")).await,
+        RolloutTask::Abort { id } => operate::post(access, &format!("/v1/rollouts/{id}/abort")).await,
+    }
+}
+
+async fn tokens(task: TokenTask, access: &Access) -> Result<Value, CliError> {
+    match task {
+        TokenTask::Create {
+            uses,
+            expires,
+            label,
+            prefix,
+            out,
+        } => {
+            let body = json!({"uses": uses, "expires_in_seconds": expires, "label": label, "prefix": prefix});
+            operate::token(access, &body, &out).await
         }
-        Task::Rollout(RolloutTask::Abort { id }) => {
-            operate::post(access, &format!("/v1/rollouts/{id}/abort")).await
+        TokenTask::List => operate::get(access, "/v1/tokens").await,
+        TokenTask::Revoke { token } => {
+            let token = TokenId::parse(&token).map_err(|error| CliError::Usage {
+                what: error.to_string(),
+                remedy: "take it from `redan token list`",
+            })?;
+            operate::post(access, &format!("/v1/tokens/{token}/revoke")).await
         }
-        Task::Audit(AuditTask::List) => operate::get(access, "/v1/audit").await,
-        Task::Audit(AuditTask::Verify { head }) => operate::verify_audit(access, head.as_deref()).await,
-        Task::Status => operate::get(access, "/v1/fleet").await,
-        Task::Metrics => Ok(Value::String(access.connect().await?.text("/metrics").await?)),
+    }
+}
+
+async fn operators(task: OperatorTask, access: &Access) -> Result<Value, CliError> {
+    match task {
+        OperatorTask::List => operate::get(access, "/v1/operators").await,
+        OperatorTask::Add { name, role } => {
+            operate::send(access, "/v1/operators", &json!({"name": name, "role": role})).await
+        }
+        OperatorTask::Role { name, role } => {
+            operate::send(
+                access,
+                &format!("/v1/operators/{name}/role"),
+                &json!({"role": role}),
+            )
+            .await
+        }
+        OperatorTask::Remove { name } => operate::post(access, &format!("/v1/operators/{name}/remove")).await,
     }
 }

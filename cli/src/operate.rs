@@ -2,6 +2,7 @@
 
 use crate::access::{Access, read_text};
 use crate::error::CliError;
+use redan_identity::key::write_private;
 use redan_protocol::audit::{AuditEntry, verify_chain};
 use redan_protocol::wire::AdmissionRequest;
 use redan_protocol::{DeviceId, Permille, Seconds, SetId};
@@ -54,6 +55,14 @@ pub async fn admit(
     Ok(json!({"device": request.device, "voucher": out.display().to_string()}))
 }
 
+/// Makes a join token and writes it where its owner alone can read it; the secret is in that file and nowhere else.
+pub async fn token(access: &Access, body: &Value, out: &Path) -> Result<Value, CliError> {
+    let made = access.connect().await?.post("/v1/tokens", body).await?;
+    write_private(out, made.to_string().as_bytes())?;
+    let out = out.display().to_string();
+    Ok(json!({"token": made.get("token"), "expires": made.get("expires"), "file": out}))
+}
+
 /// `GET` of anything.
 pub async fn get(access: &Access, path: &str) -> Result<Value, CliError> {
     access.connect().await?.call("GET", path, "").await
@@ -61,7 +70,25 @@ pub async fn get(access: &Access, path: &str) -> Result<Value, CliError> {
 
 /// `POST` without a body.
 pub async fn post(access: &Access, path: &str) -> Result<Value, CliError> {
-    access.connect().await?.post(path, &json!({})).await
+    send(access, path, &json!({})).await
+}
+
+/// `POST` of a document.
+pub async fn send(access: &Access, path: &str, body: &Value) -> Result<Value, CliError> {
+    access.connect().await?.post(path, body).await
+}
+
+/// How a rollout goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// So many failures halt it.
+    pub failure_threshold: u32,
+    /// How long a wave is watched.
+    pub soak: Seconds,
+    /// A device that has not committed by then has failed.
+    pub deadline: Seconds,
+    /// A second person must agree beyond the first wave.
+    pub approve: bool,
 }
 
 /// Starts a rollout.
@@ -69,17 +96,16 @@ pub async fn start(
     access: &Access,
     set: &SetId,
     waves: &[WaveArgument],
-    failure_threshold: u32,
-    soak: Seconds,
-    deadline: Seconds,
+    rules: Rules,
 ) -> Result<Value, CliError> {
     let waves: Vec<&Value> = waves.iter().map(|wave| &wave.0).collect();
     let body = json!({
         "set": set,
         "waves": waves,
-        "failure_threshold": failure_threshold,
-        "soak_seconds": soak,
-        "deadline_seconds": deadline,
+        "failure_threshold": rules.failure_threshold,
+        "soak_seconds": rules.soak,
+        "deadline_seconds": rules.deadline,
+        "approve": rules.approve,
     });
     access.connect().await?.post("/v1/rollouts", &body).await
 }

@@ -9,6 +9,8 @@ pub fn render(answer: &Value) -> String {
         Value::Array(rows) if rows.is_empty() => "none yet\n".to_owned(),
         Value::Array(rows) if rows.iter().all(|row| row.get("device").is_some()) => devices(rows),
         Value::Array(rows) if rows.iter().all(|row| row.get("waves").is_some()) => rollouts(rows),
+        Value::Array(rows) if rows.iter().all(|row| row.get("role").is_some()) => operators(rows),
+        Value::Array(rows) if rows.iter().all(|row| row.get("uses").is_some()) => tokens(rows),
         other => serde_json::to_string_pretty(other).unwrap_or_default(),
     }
 }
@@ -79,10 +81,36 @@ fn seen(row: &Value) -> String {
     format!("{} {unit} ago", silent / seconds)
 }
 
-fn rollouts(rows: &[Value]) -> String {
-    let heads = ["id", "set", "state", "wave", "why"];
+fn tokens(rows: &[Value]) -> String {
+    let heads = ["token", "label", "prefix", "used", "of", "ended"];
     table(heads, rows, |row| {
-        ["id", "set", "state", "wave", "halted_because"].map(|key| text(row, key))
+        ["token", "label", "prefix", "used", "uses", "ended"].map(|key| text(row, key))
+    })
+}
+
+fn operators(rows: &[Value]) -> String {
+    table(["operator", "role", "removed"], rows, |row| {
+        ["operator", "role", "removed"].map(|key| text(row, key))
+    })
+}
+
+/// Who must agree, or has.
+fn approval(row: &Value) -> String {
+    let asked = row
+        .pointer("/approval/asked")
+        .map(|_| "waits for a second person".to_owned());
+    let given = row.pointer("/approval/given/by").and_then(Value::as_str);
+    asked
+        .or(given.map(|by| format!("by {by}")))
+        .unwrap_or_else(|| "–".to_owned())
+}
+
+fn rollouts(rows: &[Value]) -> String {
+    let heads = ["id", "set", "state", "wave", "why", "agreed"];
+    table(heads, rows, |row| {
+        let [id, set, state, wave, why] =
+            ["id", "set", "state", "wave", "halted_because"].map(|key| text(row, key));
+        [id, set, state, wave, why, approval(row)]
     })
 }
 

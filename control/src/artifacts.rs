@@ -10,6 +10,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as StorePath;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutPayload};
 use redan_protocol::{Code, Digest};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,6 +46,16 @@ impl Artifacts {
             .await
             .map_err(StoreError::from)?;
         Ok(())
+    }
+
+    /// Everything that is there, with its length.
+    pub async fn all(&self) -> Result<BTreeMap<Digest, u64>, StoreError> {
+        let listed = self.store.list_with_delimiter(None).await?;
+        let named = listed.objects.into_iter().filter_map(|meta| {
+            let digest = Digest::parse(meta.location.filename()?).ok()?;
+            Some((digest, meta.size))
+        });
+        Ok(named.collect())
     }
 
     /// Whether it is there, and how long.

@@ -1,8 +1,10 @@
 //! `control.toml`. An unknown key is an error: a mistyped limit must not silently be no limit.
 
 use crate::error::ServerError;
-use redan_protocol::Seconds;
+use redan_identity::tls::KeyExchange;
+use redan_protocol::{ByteCount, FleetId, Seconds};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +25,64 @@ pub struct Config {
     /// Most connections at once. Tripped by `a_connection_over_the_limit_is_closed_and_the_others_go_on`.
     #[serde(default = "connections")]
     pub connections_max: usize,
+    /// Most handshakes at once. Tripped by `half_open_connections_over_the_limit_are_closed`.
+    #[serde(default = "handshakes")]
+    pub handshakes_max: usize,
+    /// Most handshakes at once from one address, or from one /64 of IPv6. Tripped by
+    /// `a_flood_of_half_open_connections_from_one_address_keeps_nobody_else_out`.
+    #[serde(default = "handshakes_of_one")]
+    pub handshakes_per_address_max: usize,
+    /// What differs for single fleets.
+    #[serde(default)]
+    pub fleets: BTreeMap<FleetId, FleetSettings>,
+}
+
+/// `key_exchange` of a fleet.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Exchange {
+    /// Those of the profile, X25519 alone among them.
+    #[default]
+    Any,
+    /// Those with ML-KEM.
+    Hybrid,
+}
+
+impl From<Exchange> for KeyExchange {
+    fn from(exchange: Exchange) -> Self {
+        match exchange {
+            Exchange::Any => Self::Any,
+            Exchange::Hybrid => Self::Hybrid,
+        }
+    }
+}
+
+/// One fleet's settings: a table `[fleets."<fleet>"]`. They are changed on the server's own host, so that no operator can.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FleetSettings {
+    /// Every rollout needs a second person's agreement beyond its first wave.
+    pub second_approver: bool,
+    /// Which key exchanges are taken: `any`, or `hybrid` alone.
+    pub key_exchange: Exchange,
+    /// Most devices that are admitted and not revoked. Tripped by `a_fleet_has_no_more_devices_than_its_quota`.
+    pub devices_max: usize,
+    /// Most bytes of artifacts. Tripped by `a_fleet_stores_no_more_bytes_than_its_quota`.
+    pub artifacts_bytes_max: ByteCount,
+    /// Most connections at once, of all of the server's. Tripped by `a_fleets_connections_are_its_own`.
+    pub connections_max: usize,
+}
+
+impl Default for FleetSettings {
+    fn default() -> Self {
+        Self {
+            second_approver: false,
+            key_exchange: Exchange::Any,
+            devices_max: 100_000,
+            artifacts_bytes_max: ByteCount::new(64 << 30),
+            connections_max: connections(),
+        }
+    }
 }
 
 fn interval() -> Seconds {
@@ -32,6 +92,16 @@ fn interval() -> Seconds {
 /// Half a year: a machine that stood in a shed over the winter comes back by itself (20-identity).
 fn grace() -> Seconds {
     Seconds::new(180 * 86_400)
+}
+
+/// Below the connections: a flood of handshakes takes no place from those who have shaken hands.
+fn handshakes() -> usize {
+    2_000
+}
+
+/// A hall behind one address, all of which start at once, within five seconds.
+fn handshakes_of_one() -> usize {
+    200
 }
 
 fn connections() -> usize {

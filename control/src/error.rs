@@ -47,6 +47,14 @@ impl Refused {
             | Code::RenewalTooLate
             | Code::KeySuperseded
             | Code::NotAdmitted
+            | Code::OwnRollout
+            | Code::OwnAccount
+            | Code::QuotaReached
+            | Code::TokenInvalid
+            | Code::TokenExpired
+            | Code::TokenUsedUp
+            | Code::TokenRevoked
+            | Code::NameRefused
             | Code::VoucherInvalid => StatusCode::FORBIDDEN,
             Code::Internal | Code::DiskFailed | Code::DiskFull => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
@@ -139,6 +147,9 @@ pub enum ServerError {
     /// The fleet is registered already.
     #[error("fleet {0} is registered already")]
     FleetExists(String),
+    /// A fleet that is not registered here.
+    #[error("fleet {0} is not registered with this server")]
+    NoSuchFleet(String),
     /// No fleet.
     #[error("no fleet is registered with this server")]
     NoFleet,
@@ -204,7 +215,7 @@ impl ServerError {
             Self::File { .. } | Self::Store(_) => Code::DiskFailed,
             Self::Listen { .. } => Code::Unreachable,
             Self::FleetExists(_) => Code::Conflict,
-            Self::NoFleet => Code::NotFound,
+            Self::NoFleet | Self::NoSuchFleet(_) => Code::NotFound,
             Self::OfflineKey { .. } | Self::StrayKey { .. } | Self::WrongKey { .. } => Code::NotAuthorised,
             Self::OtherFleet { .. } => Code::WrongFleet,
             Self::Publish(error) => error.code(),
@@ -222,6 +233,7 @@ impl ServerError {
                 "stop the program that listens there, or name another address with `listen`"
             }
             Self::FleetExists(_) => "a fleet is registered once; to start over, name another `state` folder",
+            Self::NoSuchFleet(_) => "the registered ones are the folders below fleets/ of the `state` folder",
             Self::NoFleet => "register one: redan-control fleet add --config … --online … --public …",
             Self::OfflineKey { .. } => {
                 "take the key off this machine; if it has been here, replace it in a ceremony"
@@ -242,7 +254,7 @@ impl ServerError {
     /// Exit code (style §5).
     pub const fn exit(&self) -> u8 {
         match self {
-            Self::Config { .. } | Self::FleetExists(_) | Self::NoFleet => 2,
+            Self::Config { .. } | Self::FleetExists(_) | Self::NoFleet | Self::NoSuchFleet(_) => 2,
             Self::File { .. }
             | Self::Listen { .. }
             | Self::Store(_)

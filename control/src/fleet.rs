@@ -2,24 +2,32 @@
 //! that rows of two fleets cannot meet.
 
 use crate::artifacts::Artifacts;
+use crate::config::FleetSettings;
 use crate::error::{ServerError, StoreError};
 use crate::lineage::CloneAlarm;
 use crate::live::Live;
+use crate::operators::OperatorRow;
 use crate::store::{Put, Store};
+use crate::tokens::TokenRow;
 use redan_control_core::Rollout;
+use redan_identity::join::JoinKey;
 use redan_identity::profile::{Purpose, check, valid_between};
-use redan_identity::tls::{FleetServer, fleet_server};
+use redan_identity::tls::{FleetServer, KeyExchange, fleet_server_with};
 use redan_identity::{CertificateDer, FleetAnchor, IdentityError, Issuer, IssuerKind, KeyFile, pem};
 use redan_protocol::audit::{Action, AuditEntry};
+use redan_protocol::join::TokenId;
 use redan_protocol::report::Report;
-use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, Seconds, SetId, UnixSeconds};
+use redan_protocol::{
+    DeviceId, Digest, DirectionSequence, FleetId, OperatorName, Seconds, SetId, UnixSeconds,
+};
 use redan_publish::{DirectorFiles, PublishError, SigningKey};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 /// When a server's certificate ought to be replaced: a third of its 90 days before its end.
 const SERVER_SPARE: Seconds = Seconds::new(30 * 86_400);
@@ -59,7 +67,10 @@ pub struct DeviceRow {
     pub clone_alarm: Option<CloneAlarm>,
     /// Labels for waves.
     pub labels: BTreeMap<String, String>,
-    /// Its voucher's last second.
+    /// The token it enrolled with, if no voucher.
+    #[serde(default)]
+    pub token: Option<TokenId>,
+    /// Its voucher's last second, or its token's.
     pub voucher_expires: UnixSeconds,
     /// When it enrolled.
     pub enrolled: Option<UnixSeconds>,
@@ -128,16 +139,24 @@ impl DirectorRow {
 /// Everything that changes.
 #[derive(Debug, Default)]
 pub struct State {
+    /// Operators, also who was removed.
+    pub operators: BTreeMap<OperatorName, OperatorRow>,
     /// Devices.
     pub devices: BTreeMap<DeviceId, DeviceRow>,
+    /// Join tokens, also those that can be used no longer.
+    pub tokens: BTreeMap<TokenId, TokenRow>,
     /// Director repositories, per device.
     pub director: BTreeMap<DeviceId, DirectorRow>,
     /// Rollouts, in the order they were started.
     pub rollouts: Vec<Rollout>,
+    /// Artifacts, also those that are being stored, with their lengths.
+    pub artifacts: BTreeMap<Digest, u64>,
     /// Release metadata by file name, as signed.
     pub release: BTreeMap<String, Vec<u8>>,
     /// When a device's newest key spoke for the first time, in this run of the server.
     pub superseded_at: BTreeMap<DeviceId, Instant>,
+    /// Who claimed an identity, and when the audit log was told, in this run of the server.
+    pub claims: BTreeMap<String, UnixSeconds>,
     /// The newest audit entry.
     pub last_audit: Option<AuditEntry>,
 }
@@ -147,6 +166,8 @@ pub struct State {
 pub struct Fleet {
     /// Its name.
     pub id: FleetId,
+    /// What this server's configuration says of it.
+    pub settings: FleetSettings,
     /// Its one trust anchor.
     pub anchor: FleetAnchor,
     /// Its online keys' folder: `server.pem` is read from it again when it was replaced.
@@ -157,6 +178,8 @@ pub struct Fleet {
     pub issuer: Issuer,
     /// Its online keys.
     pub keys: OnlineKeys,
+    /// What its tokens' secrets are made of.
+    pub join_key: JoinKey,
     /// Its artifacts.
     pub artifacts: Artifacts,
     /// `1.root.json` of both repositories, for vouchers and the director.
@@ -166,10 +189,21 @@ pub struct Fleet {
     /// All roots of the director repository by file name, as the ceremony's folder held them at the start.
     pub director_roots: BTreeMap<String, Vec<u8>>,
     store: Store,
-    /// Open connections of its devices.
+    /// Set aside: nothing is answered for it any more.
+    pub(crate) gone: AtomicBool,
+    /// Places for its connections.
+    pub(crate) places: Arc<Semaphore>,
+    /// Open connections of its devices and operators.
     pub(crate) live: Live,
     /// What changes; one writer at a time.
     pub state: Mutex<State>,
+}
+
+impl State {
+    /// Devices that count against the fleet's quota.
+    pub(crate) fn admitted(&self) -> usize {
+        self.devices.values().filter(|row| !row.revoked).count()
+    }
 }
 
 impl Fleet {
@@ -177,6 +211,16 @@ impl Fleet {
     pub async fn open(
         folder: &Path,
         id: FleetId,
+        now: UnixSeconds,
+    ) -> Result<(Self, FleetServer), ServerError> {
+        Self::open_with(folder, id, FleetSettings::default(), now).await
+    }
+
+    /// The same with settings of its own.
+    pub async fn open_with(
+        folder: &Path,
+        id: FleetId,
+        settings: FleetSettings,
         now: UnixSeconds,
     ) -> Result<(Self, FleetServer), ServerError> {
         let online = folder.join("online");
@@ -189,7 +233,7 @@ impl Fleet {
         };
         let ca = public.join("ca.pem");
         let anchor = FleetAnchor::from_pem(id.clone(), &read(ca.clone())?).map_err(identity(&ca))?;
-        let (tls, server) = server_certificate(&anchor, &online, now)?;
+        let (tls, server) = server_certificate(settings.key_exchange.into(), &anchor, &online, now)?;
         let (issuer_key, issuer_chain) = bundle(&online.join("device-issuer.pem"))?;
         let certificate = issuer_chain.into_iter().next().ok_or(ServerError::NoFleet)?;
         // The operators' or servers' issuer in its place would be an offline key on this machine.
@@ -203,6 +247,8 @@ impl Fleet {
             director_snapshot: key("director.snapshot")?,
             director_timestamp: key("director.timestamp")?,
         };
+        let token = folder.join("join.key");
+        let join_key = JoinKey::open(&token).map_err(identity(&token))?;
         let release_root = read(public.join("release/1.root.json"))?;
         let director_root = read(public.join("director/1.root.json"))?;
         let mut director_roots = crate::keys::read(&public.join("director"))?;
@@ -212,30 +258,43 @@ impl Fleet {
             .map_err(|error| ServerError::file(&artifacts_folder, &error))?;
         let artifacts = Artifacts::local(&artifacts_folder)?;
         let store = Store::open(&folder.join("fleet.sqlite")).await?;
-        let state = load(&store).await?;
+        let mut state = load(&store).await?;
+        state.artifacts = artifacts.all().await?;
         crate::keys::hold(&anchor, &public, &online, &state.release)?;
+        let places = Arc::new(Semaphore::new(settings.connections_max));
         let fleet = Self {
             id,
+            settings,
             anchor,
             online: online.clone(),
             server: RwLock::new(server),
             issuer,
             keys,
+            join_key,
             artifacts,
             release_root,
             director_root,
             director_roots,
             store,
+            gone: AtomicBool::new(false),
+            places,
             live: Live::default(),
             state: Mutex::new(state),
         };
         fleet.first_metadata(&public, now).await?;
+        fleet.first_admin(now).await?;
         Ok((fleet, tls))
+    }
+
+    /// Whether its folder is where it was.
+    pub(crate) fn is_here(&self) -> bool {
+        self.online.is_dir()
     }
 
     /// Reads `server.pem` once more and holds it to what it was held to at start; what is served does not change before that.
     pub fn reload_server(&self, now: UnixSeconds) -> Result<FleetServer, ServerError> {
-        let (tls, server) = server_certificate(&self.anchor, &self.online, now)?;
+        let (tls, server) =
+            server_certificate(self.settings.key_exchange.into(), &self.anchor, &self.online, now)?;
         *self.server.write().unwrap_or_else(PoisonError::into_inner) = server;
         Ok(tls)
     }
@@ -351,6 +410,7 @@ fn named(path: &Path, source: IdentityError) -> ServerError {
 
 /// `server.pem`: what the fleet's names are served with, and the last second of leaf and issuer.
 fn server_certificate(
+    exchange: KeyExchange,
     anchor: &FleetAnchor,
     online: &Path,
     now: UnixSeconds,
@@ -358,7 +418,7 @@ fn server_certificate(
     let path = online.join("server.pem");
     let (key, chain) = pem::load_held(&path).map_err(|source| named(&path, source))?;
     let checked = || {
-        let tls = fleet_server(anchor, &chain, key.as_ref(), now)?;
+        let tls = fleet_server_with(exchange, anchor, &chain, key.as_ref(), now)?;
         let leaf = check(anchor, &chain, Purpose::Server, now)?.expires();
         let issuer = chain.last().map(valid_between).transpose()?;
         Ok((tls, (leaf, issuer.map_or(leaf, |(_, to)| to))))
@@ -377,6 +437,15 @@ async fn load(store: &Store) -> Result<State, ServerError> {
     };
     for (id, row) in store.all::<DeviceRow>("device").await? {
         state.devices.insert(by_device(id, "device")?, row);
+    }
+    for (id, row) in store.all::<TokenRow>("token").await? {
+        let token = TokenId::parse(&id).map_err(|_| StoreError::Document { kind: "token", id })?;
+        state.tokens.insert(token, row);
+    }
+    for (id, row) in store.all::<OperatorRow>("operator").await? {
+        let name = OperatorName::parse(&id);
+        let name = name.map_err(|_| StoreError::Document { kind: "operator", id })?;
+        state.operators.insert(name, row);
     }
     for (id, row) in store.all::<DirectorRow>("director").await? {
         state.director.insert(by_device(id, "director")?, row);

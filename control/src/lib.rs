@@ -15,20 +15,25 @@
 
 pub mod artifacts;
 pub mod checkin;
+pub mod claims;
 pub mod config;
 pub mod director;
 pub mod error;
 pub mod est;
 pub mod fleet;
+mod gate;
 mod keys;
 pub mod lineage;
 mod live;
 pub mod metrics;
 pub mod operator;
+pub mod operators;
 pub mod register;
 pub mod release;
 mod routes;
 pub mod server;
 pub mod store;
+pub mod table;
+pub mod tokens;
 mod view;
 pub mod waves;

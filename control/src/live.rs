@@ -1,53 +1,53 @@
-//! Connections of devices that are open now, so that a revocation closes them instead of waiting for their next request.
+//! Connections of devices and operators that are open now, so that a revocation closes them instead of waiting for their next request.
 
-use redan_protocol::DeviceId;
+use redan_protocol::SpiffeId;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 
-/// The open connections of one fleet's devices.
+/// The open connections of one fleet's devices and operators.
 #[derive(Debug, Default)]
 pub(crate) struct Live(Mutex<Open>);
 
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    by_device: BTreeMap<DeviceId, BTreeMap<u64, watch::Sender<bool>>>,
+    by_member: BTreeMap<SpiffeId, BTreeMap<u64, watch::Sender<bool>>>,
 }
 
 /// One open connection; forgotten when this goes. Declare it before what holds the socket: that it is gone says that the socket is.
 #[derive(Debug)]
 pub(crate) struct Entry<'a> {
     live: &'a Live,
-    device: DeviceId,
+    member: SpiffeId,
     id: u64,
     cut: watch::Receiver<bool>,
 }
 
 impl Live {
-    /// A connection of this device begins.
-    pub(crate) fn enter(&self, device: DeviceId) -> Entry<'_> {
+    /// A connection of this member of the fleet begins.
+    pub(crate) fn enter(&self, member: SpiffeId) -> Entry<'_> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (sender, cut) = watch::channel(false);
         let id = open.next;
         open.next = id.wrapping_add(1);
-        open.by_device
-            .entry(device.clone())
+        open.by_member
+            .entry(member.clone())
             .or_default()
             .insert(id, sender);
         Entry {
             live: self,
-            device,
+            member,
             id,
             cut,
         }
     }
 
-    /// Closes every connection of a device, and waits until they are closed.
-    pub(crate) async fn cut(&self, device: &DeviceId) {
+    /// Closes every connection of a member, and waits until they are closed.
+    pub(crate) async fn cut(&self, member: &SpiffeId) {
         let cut = {
             let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            open.by_device.remove(device).unwrap_or_default()
+            open.by_member.remove(member).unwrap_or_default()
         };
         for sender in cut.values() {
             // Nobody listening any more: it has just ended by itself.
@@ -58,10 +58,23 @@ impl Live {
         }
     }
 
-    /// How many are open.
-    pub(crate) fn count(&self) -> usize {
+    /// Closes every connection there is.
+    pub(crate) async fn cut_all(&self) {
+        let members: Vec<SpiffeId> = {
+            let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            open.by_member.keys().cloned().collect()
+        };
+        for member in members {
+            self.cut(&member).await;
+        }
+    }
+
+    /// How many of devices are open.
+    pub(crate) fn devices(&self) -> usize {
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.by_device.values().map(BTreeMap::len).sum()
+        let devices = open.by_member.iter();
+        let devices = devices.filter(|(member, _)| matches!(member, SpiffeId::Device(..)));
+        devices.map(|(_, connections)| connections.len()).sum()
     }
 }
 
@@ -76,10 +89,10 @@ impl Entry<'_> {
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         let mut open = self.live.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_device) = open.by_device.get_mut(&self.device) {
-            of_device.remove(&self.id);
-            if of_device.is_empty() {
-                open.by_device.remove(&self.device);
+        if let Some(of_member) = open.by_member.get_mut(&self.member) {
+            of_member.remove(&self.id);
+            if of_member.is_empty() {
+                open.by_member.remove(&self.member);
             }
         }
     }
@@ -89,15 +102,19 @@ impl Drop for Entry<'_> {
 mod tests {
     use super::*;
 
+    fn member(path: &str) -> SpiffeId {
+        SpiffeId::parse(&format!("spiffe://plant.example/{path}")).unwrap()
+    }
+
     #[tokio::test]
     async fn a_connection_that_ends_is_forgotten_and_one_that_is_cut_is_waited_for() {
         let live = Live::default();
-        let device = DeviceId::parse("press-1").unwrap();
+        let device = member("device/press-1");
         let ended = live.enter(device.clone());
         let mut open = live.enter(device.clone());
-        let other = live.enter(DeviceId::parse("press-2").unwrap());
+        let other = live.enter(member("device/press-2"));
         drop(ended);
-        assert_eq!(live.count(), 2);
+        assert_eq!(live.devices(), 2);
         let connection = async {
             open.cut().await;
             // The revocation is not over while this lives.
@@ -112,8 +129,8 @@ mod tests {
             end("revoked");
         });
         assert_eq!(*order.lock().unwrap(), ["closed", "revoked"]);
-        assert_eq!(live.count(), 1);
+        assert_eq!(live.devices(), 1);
         drop(other);
-        assert_eq!(live.count(), 0);
+        assert_eq!(live.devices(), 0);
     }
 }

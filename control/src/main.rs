@@ -5,7 +5,8 @@ use clap::{Parser, Subcommand};
 use redan_control::config::Config;
 use redan_control::error::ServerError;
 use redan_control::register;
-use redan_control::server::{Reloader, Server};
+use redan_control::server::{Reloaded, Reloader, Server};
+use redan_protocol::FleetId;
 use sd_notify::NotifyState;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -49,6 +50,14 @@ enum FleetCommand {
         #[arg(long)]
         public: PathBuf,
     },
+    /// Set a fleet's folder aside, whole; other fleets are not touched. A running server drops it with SIGHUP.
+    Remove {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// The fleet.
+        fleet: FleetId,
+    },
 }
 
 fn main() -> ExitCode {
@@ -80,6 +89,14 @@ fn main() -> ExitCode {
             say(&format!("redan-control: registered fleet {fleet}"));
             Ok(())
         }),
+        Control::Fleet(FleetCommand::Remove { config, fleet }) => Config::load(&config)
+            .and_then(|config| register::remove(&config, &fleet))
+            .map(|aside| {
+                let aside = aside.display();
+                say(&format!(
+                    "redan-control: fleet {fleet} is kept in {aside}; SIGHUP a running server"
+                ));
+            }),
         Control::Serve { config } => runtime.block_on(async { serve(Config::load(&config)?).await }),
     };
     match outcome {
@@ -109,7 +126,7 @@ async fn serve(config: Config) -> Result<(), ServerError> {
     let reloader = server.reloader();
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            reload(&reloader);
+            reload(&reloader).await;
         }
     });
     let mut told = async || {
@@ -157,10 +174,11 @@ async fn beat() {
 }
 
 /// Takes new server certificates over, and says for each fleet how that went.
-fn reload(reloader: &Reloader) {
-    for (fleet, outcome) in reloader.reload() {
+async fn reload(reloader: &Reloader) {
+    for (fleet, outcome) in reloader.reload().await {
         match outcome {
-            Ok(()) => say(&format!(
+            Ok(Reloaded::Dropped) => say(&format!("redan-control: {fleet} is served no longer")),
+            Ok(Reloaded::Served) => say(&format!(
                 "redan-control: {fleet} is served with the server.pem that is there now"
             )),
             Err(error) => {

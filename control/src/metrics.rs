@@ -52,7 +52,7 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
     gauge(
         "redan_device_connections",
         "Open connections of devices",
-        u64::try_from(fleet.live.count()).unwrap_or(u64::MAX),
+        u64::try_from(fleet.live.devices()).unwrap_or(u64::MAX),
     );
     let running = state
         .rollouts

@@ -6,15 +6,15 @@ use crate::fleet::{DeviceRow, Fleet, State};
 use crate::release::{FILES_MAX, Files, accept, current_role};
 use crate::store::Put;
 use crate::view::{device_view, rollout_view};
-use crate::waves::{WaveSpec, waves};
+use crate::waves::{WaveSpec, canary_is_small, waves};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use redan_control_core::rollout::WAVES_MAX;
-use redan_control_core::{Input, Rollout, Rules};
+use redan_control_core::{Input, NoApproval, Rollout, Rules};
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::wire::{Voucher, VoucherSchema};
-use redan_protocol::{Code, DeviceId, Digest, OperatorName, Seconds, SetId, SpiffeId, UnixSeconds};
+use redan_protocol::{Code, DeviceId, Digest, OperatorName, Role, Seconds, SetId, SpiffeId, UnixSeconds};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,10 @@ pub struct Operator<'a> {
     pub fleet: &'a Fleet,
     /// The operator, from the certificate.
     pub name: &'a OperatorName,
+    /// Last second of that certificate.
+    pub expires: UnixSeconds,
+    /// The role that what is asked needs.
+    pub needs: Role,
     /// Now.
     pub now: UnixSeconds,
 }
@@ -62,6 +66,9 @@ pub struct Start {
     failure_threshold: u32,
     soak_seconds: Seconds,
     deadline_seconds: Seconds,
+    /// Nothing beyond the first wave before a second person agrees.
+    #[serde(default)]
+    approve: bool,
 }
 
 /// Reads a JSON body.
@@ -74,13 +81,17 @@ impl Operator<'_> {
         SpiffeId::Operator(self.fleet.id.clone(), self.name.clone()).to_string()
     }
 
-    async fn commit(
+    pub(crate) async fn commit(
         &self,
         state: &mut State,
         puts: Vec<Put>,
         action: Action,
         subject: String,
     ) -> Result<(), Refused> {
+        // Once more, now that nobody else writes: who was removed while the request was under way changes nothing.
+        if state.role(self.name, self.expires) < Some(self.needs) {
+            return Err(Refused::plain(Code::NotAuthorised));
+        }
         Ok(self
             .fleet
             .commit(state, self.now, &self.actor(), puts, &[(action, subject)])
@@ -107,6 +118,11 @@ impl Operator<'_> {
             let detail = format!("{} is admitted with another key; revoke it first", request.device);
             return Err(Refused::because(Code::Conflict, detail));
         }
+        let counted = state.devices.get(&request.device);
+        if counted.is_none_or(|row| row.revoked) && state.admitted() >= self.fleet.settings.devices_max {
+            let detail = format!("the fleet has {} devices", state.admitted());
+            return Err(Refused::because(Code::QuotaReached, detail));
+        }
         let expires = self.now.after(VOUCHER_LIFE);
         let fresh = DeviceRow {
             keys: vec![request.spki],
@@ -115,6 +131,7 @@ impl Operator<'_> {
             renewed: Vec::new(),
             clone_alarm: None,
             labels: BTreeMap::new(),
+            token: None,
             voucher_expires: expires,
             enrolled: None,
             revoked: false,
@@ -149,7 +166,8 @@ impl Operator<'_> {
     /// Revokes a device: from the next request on, none is answered, and when this returns its open connections are closed.
     pub async fn revoke(&self, device: &DeviceId) -> Result<Value, Refused> {
         self.write_revoked(device).await?;
-        self.fleet.live.cut(device).await;
+        let id = SpiffeId::Device(self.fleet.id.clone(), device.clone());
+        self.fleet.live.cut(&id).await;
         Ok(json!({"device": device, "revoked": true}))
     }
 
@@ -245,11 +263,37 @@ impl Operator<'_> {
     /// Stores an artifact.
     pub async fn put_artifact(&self, digest: Digest, bytes: Bytes) -> Result<Value, Refused> {
         let length = bytes.len();
-        self.fleet.artifacts.put(digest, bytes).await?;
+        let new = self.reserve(digest, length).await?;
+        let stored = self.fleet.artifacts.put(digest, bytes).await;
         let mut state = self.fleet.state.lock().await;
+        if new && stored.is_err() {
+            state.artifacts.remove(&digest);
+        }
+        stored?;
+        state
+            .artifacts
+            .insert(digest, u64::try_from(length).unwrap_or(u64::MAX));
         self.commit(&mut state, Vec::new(), Action::ArtifactStored, digest.to_string())
             .await?;
         Ok(json!({"sha256": digest, "length": length}))
+    }
+
+    /// Makes room for an artifact within the fleet's quota; says whether it is a new one.
+    async fn reserve(&self, digest: Digest, length: usize) -> Result<bool, Refused> {
+        let mut state = self.fleet.state.lock().await;
+        if state.artifacts.contains_key(&digest) {
+            return Ok(false);
+        }
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        let held = state.artifacts.values();
+        let held = held.fold(0, |sum: u64, length| sum.saturating_add(*length));
+        let most = self.fleet.settings.artifacts_bytes_max;
+        if held.saturating_add(length) > most.get() {
+            let detail = format!("the fleet's artifacts may have {most}, and have {held} bytes");
+            return Err(Refused::because(Code::QuotaReached, detail));
+        }
+        state.artifacts.insert(digest, length);
+        Ok(true)
     }
 
     /// Starts a rollout of a published set. Pre-flight refuses what could never succeed.
@@ -270,7 +314,11 @@ impl Operator<'_> {
             soak: request.soak_seconds,
             deadline: request.deadline_seconds,
         };
-        let rollout = Rollout::start(id, request.set.clone(), waves, rules, self.now);
+        let mut rollout = Rollout::start(id, request.set.clone(), waves, rules, self.now);
+        if request.approve || self.fleet.settings.second_approver {
+            rollout = rollout.asking(self.name.clone());
+            canary_is_small(&state, &rollout)?;
+        }
         let put = Put::json("rollout", id.to_string(), &rollout)?;
         self.commit(
             &mut state,
@@ -318,6 +366,28 @@ impl Operator<'_> {
         }
         let put = Put::json("rollout", id.to_string(), &rollout)?;
         self.commit(&mut state, vec![put], action, format!("rollout {id}"))
+            .await?;
+        let view = rollout_view(&rollout);
+        if let Some(old) = state.rollouts.iter_mut().find(|rollout| rollout.id == id) {
+            *old = rollout;
+        }
+        Ok(view)
+    }
+
+    /// Agrees to what somebody else started.
+    pub async fn approve(&self, id: u64) -> Result<Value, Refused> {
+        let mut state = self.fleet.state.lock().await;
+        let found = state.rollouts.iter().find(|rollout| rollout.id == id);
+        let mut rollout = found.cloned().ok_or_else(|| no_rollout(id))?;
+        rollout.approve(self.name).map_err(|error| match error {
+            NoApproval::Own => Refused::plain(Code::OwnRollout),
+            NoApproval::NotAsked | NoApproval::Ended(_) => {
+                Refused::because(Code::WrongState, error.to_string())
+            }
+        })?;
+        let put = Put::json("rollout", id.to_string(), &rollout)?;
+        let subject = format!("rollout {id} {}", rollout.set);
+        self.commit(&mut state, vec![put], Action::RolloutApproved, subject)
             .await?;
         let view = rollout_view(&rollout);
         if let Some(old) = state.rollouts.iter_mut().find(|rollout| rollout.id == id) {

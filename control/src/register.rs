@@ -7,7 +7,7 @@ use crate::server::now;
 use redan_identity::key::write_private;
 use redan_protocol::FleetId;
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[derive(Deserialize)]
 struct FleetFile {
@@ -45,6 +45,20 @@ pub async fn add(config: &Config, online: &Path, public: &Path) -> Result<FleetI
     }
     std::fs::rename(&half, &place).map_err(|error| ServerError::file(&place, &error))?;
     Ok(fleet)
+}
+
+/// Takes a fleet out of this server's hands: its folder is set aside, whole and in one step, and nothing of another fleet is touched. A
+/// server that runs drops it when it is told to look again (SIGHUP). Gives where everything is kept.
+pub fn remove(config: &Config, fleet: &FleetId) -> Result<PathBuf, ServerError> {
+    let place = config.state.join("fleets").join(fleet.as_str());
+    if !place.is_dir() {
+        return Err(ServerError::NoSuchFleet(fleet.to_string()));
+    }
+    let removed = config.state.join("removed");
+    std::fs::create_dir_all(&removed).map_err(|error| ServerError::file(&removed, &error))?;
+    let aside = removed.join(format!("{fleet}.{}", now().get()));
+    std::fs::rename(&place, &aside).map_err(|error| ServerError::file(&place, &error))?;
+    Ok(aside)
 }
 
 fn copy(from: &Path, to: &Path, private: bool) -> Result<(), ServerError> {

@@ -1,12 +1,15 @@
 //! From a request to what its verified identity may ask for.
 
 use crate::checkin::check_in;
+use crate::claims::claimed;
 use crate::error::Refused;
 use crate::est;
 use crate::fleet::Fleet;
 use crate::lineage::in_time;
 use crate::operator::{Operator, parse};
 use crate::server::now;
+use crate::table::{Found, Op, Who, find};
+use crate::tokens;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse as _;
@@ -14,13 +17,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Body as _;
 use redan_identity::Peer;
-use redan_protocol::wire::{
-    CHECKIN, CHECKIN_LEN_MAX, COMPONENT_LEN_MAX, CSR_LEN_MAX, EST_CACERTS, EST_ENROLL, EST_REENROLL,
-};
-use redan_protocol::{ByteCount, Code, DeviceId, Digest, Seconds, SpiffeId};
+use redan_identity::join::Binding;
+use redan_protocol::join::{Claim, TokenId};
+use redan_protocol::wire::{CHECKIN_LEN_MAX, COMPONENT_LEN_MAX, CSR_LEN_MAX, EST_ENROLL};
+use redan_protocol::{ByteCount, Code, DeviceId, Digest, OperatorName, Seconds, SpiffeId};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Longest wait for a request's body.
@@ -33,6 +37,7 @@ const OPERATOR_BODY_MAX: ByteCount = ByteCount::mib(16);
 pub(crate) struct Caller {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) peer: Peer,
+    pub(crate) binding: Binding,
     pub(crate) host: String,
     pub(crate) server: SocketAddr,
     pub(crate) opened: Instant,
@@ -52,15 +57,22 @@ pub(crate) async fn answer(caller: &Caller, request: Request<hyper::body::Incomi
 }
 
 async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Result<Response<Body>, Refused> {
-    if authority(request.uri(), request.headers()).as_deref() != Some(&caller.host) {
+    let misdirected = authority(request.uri(), request.headers()).as_deref() != Some(&caller.host);
+    if misdirected || caller.fleet.gone.load(Ordering::SeqCst) {
         return Err(Refused::plain(Code::MisdirectedRequest));
     }
     if request.headers().contains_key(header::CONTENT_ENCODING) {
         return Err(Refused::plain(Code::WrongContentType));
     }
     let path = request.uri().path().to_owned();
+    let method = request.method().clone();
     match &caller.peer {
-        Peer::Enrolling { spki } => enrolment(caller, *spki, &path, request).await,
+        Peer::Enrolling { spki } => {
+            let token = path == EST_ENROLL;
+            no_claims(caller, "a key that enrols", request.headers(), token).await?;
+            let (op, _) = found(Who::Anybody, &method, &path)?;
+            enrolment(caller, *spki, op, request).await
+        }
         // Both are asked for their age: a connection may outlive the certificate that opened it.
         Peer::Known(identity) | Peer::Expired(identity) => match identity.id().clone() {
             SpiffeId::Device(_, device) => {
@@ -68,19 +80,54 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
                 let spki = identity.spki();
                 caller.fleet.allows(&device, spki, caller.opened, now()).await?;
                 in_time(identity, &path, caller.grace, now())?;
-                device_request(caller, (&device, spki), &path, request).await
+                no_claims(caller, &identity.id().to_string(), request.headers(), false).await?;
+                let (op, parts) = found(Who::Device, &method, &path)?;
+                device_request(caller, (&device, spki), (op, &parts), request).await
             }
             SpiffeId::Operator(_, name) => {
                 in_time(identity, &path, Seconds::default(), now())?;
+                // Asked per request, of the server's own store.
+                let role = caller.fleet.role(&name, identity.expires()).await?;
+                no_claims(caller, &identity.id().to_string(), request.headers(), false).await?;
+                let (route, parts) = match find(Who::Operator(role), &method, &path) {
+                    Found::Route(route, parts) => (route, parts),
+                    Found::WrongMethod => return Err(Refused::plain(Code::WrongMethod)),
+                    Found::Nothing => return Err(Refused::plain(Code::NotFound)),
+                };
+                let needs = match route.who {
+                    Who::Operator(needs) if needs <= role => needs,
+                    Who::Operator(_) | Who::Device | Who::Anybody => {
+                        return Err(Refused::plain(Code::NotAuthorised));
+                    }
+                };
                 let operator = Operator {
                     fleet: &caller.fleet,
                     name: &name,
+                    expires: identity.expires(),
+                    needs,
                     now: now(),
                 };
-                operator_request(caller, operator, &path, request).await
+                operator_request(caller, operator, (route.op, &parts), request).await
             }
             SpiffeId::Control(_) => Err(Refused::plain(Code::NotAuthorised)),
         },
+    }
+}
+
+/// Nothing in a header says who somebody is.
+async fn no_claims(caller: &Caller, who: &str, headers: &HeaderMap, token: bool) -> Result<(), Refused> {
+    match claimed(headers, token) {
+        None => Ok(()),
+        Some(field) => Err(caller.fleet.refuse_claim(who, field, now()).await?),
+    }
+}
+
+/// The route of a caller who has no roles.
+fn found<'a>(who: Who, method: &Method, path: &'a str) -> Result<(Op, Vec<&'a str>), Refused> {
+    match find(who, method, path) {
+        Found::Route(route, parts) => Ok((route.op, parts)),
+        Found::WrongMethod => Err(Refused::plain(Code::WrongMethod)),
+        Found::Nothing => Err(Refused::plain(Code::NotFound)),
     }
 }
 
@@ -104,16 +151,24 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Option<String> {
 async fn enrolment(
     caller: &Caller,
     spki: Digest,
-    path: &str,
+    op: Op,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Refused> {
-    match (path, request.method()) {
-        (EST_CACERTS, &Method::GET) => Ok(pkcs7(est::cacerts(&caller.fleet)?)),
-        (EST_ENROLL, &Method::POST) => {
+    match op {
+        Op::CaCerts => Ok(pkcs7(est::cacerts(&caller.fleet)?)),
+        Op::Enroll => {
+            let claim = request.headers().get(header::AUTHORIZATION).cloned();
             let body = text(request, CSR_LEN_MAX).await?;
-            Ok(pkcs7(est::enroll(&caller.fleet, spki, &body, now()).await?))
+            let Some(claim) = claim else {
+                return Ok(pkcs7(est::enroll(&caller.fleet, spki, &body, now()).await?));
+            };
+            let claim = claim.to_str().ok().and_then(Claim::parse);
+            let claim = claim.ok_or_else(|| Refused::plain(Code::TokenInvalid))?;
+            let from = (spki, &caller.binding);
+            Ok(pkcs7(
+                tokens::join(&caller.fleet, from, &claim, &body, now()).await?,
+            ))
         }
-        (EST_CACERTS | EST_ENROLL, _) => Err(Refused::plain(Code::WrongMethod)),
         _ => Err(Refused::plain(Code::NotFound)),
     }
 }
@@ -121,45 +176,34 @@ async fn enrolment(
 async fn device_request(
     caller: &Caller,
     (device, spki): (&DeviceId, Digest),
-    path: &str,
+    (op, parts): (Op, &[&str]),
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Refused> {
     let fleet = &caller.fleet;
-    if path == CHECKIN {
-        if request.method() != Method::POST {
-            return Err(Refused::plain(Code::WrongMethod));
+    let part = parts.first().copied().unwrap_or_default();
+    match op {
+        Op::CheckIn => {
+            let kind = request.headers().get(header::CONTENT_TYPE);
+            if kind != Some(&HeaderValue::from_static("application/json")) {
+                return Err(Refused::plain(Code::WrongContentType));
+            }
+            let body = collect(request, CHECKIN_LEN_MAX).await?;
+            json(&check_in(fleet, device, &body, caller.interval, now()).await?)
         }
-        if request.headers().get(header::CONTENT_TYPE) != Some(&HeaderValue::from_static("application/json"))
-        {
-            return Err(Refused::plain(Code::WrongContentType));
+        Op::Reenroll => {
+            let body = text(request, CSR_LEN_MAX).await?;
+            Ok(pkcs7(est::reenroll(fleet, device, spki, &body, now()).await?))
         }
-        let body = collect(request, CHECKIN_LEN_MAX).await?;
-        return json(&check_in(fleet, device, &body, caller.interval, now()).await?);
+        Op::CaCerts => Ok(pkcs7(est::cacerts(fleet)?)),
+        Op::Artifact => fleet.artifacts.serve(digest(part)?, request.headers()).await,
+        Op::ReleaseFile => release_file(fleet, part).await,
+        Op::DirectorFile => director_file(fleet, device, part).await,
+        _ => Err(Refused::plain(Code::NotFound)),
     }
-    if path == EST_REENROLL {
-        if request.method() != Method::POST {
-            return Err(Refused::plain(Code::WrongMethod));
-        }
-        let body = text(request, CSR_LEN_MAX).await?;
-        return Ok(pkcs7(est::reenroll(fleet, device, spki, &body, now()).await?));
-    }
-    if request.method() != Method::GET {
-        return Err(Refused::plain(Code::WrongMethod));
-    }
-    if path == EST_CACERTS {
-        return Ok(pkcs7(est::cacerts(fleet)?));
-    }
-    if let Some(digest) = path.strip_prefix("/artifacts/") {
-        let digest = Digest::parse(digest).map_err(|_| Refused::plain(Code::NotFound))?;
-        return fleet.artifacts.serve(digest, request.headers()).await;
-    }
-    if let Some(file) = path.strip_prefix("/tuf/release/") {
-        return release_file(fleet, file).await;
-    }
-    if let Some(file) = path.strip_prefix("/tuf/director/") {
-        return director_file(fleet, device, file).await;
-    }
-    Err(Refused::plain(Code::NotFound))
+}
+
+fn digest(text: &str) -> Result<Digest, Refused> {
+    Digest::parse(text).map_err(|_| Refused::plain(Code::NotFound))
 }
 
 async fn release_file(fleet: &Fleet, file: &str) -> Result<Response<Body>, Refused> {
@@ -189,52 +233,73 @@ async fn director_file(fleet: &Fleet, device: &DeviceId, file: &str) -> Result<R
 async fn operator_request(
     caller: &Caller,
     operator: Operator<'_>,
-    path: &str,
+    (op, parts): (Op, &[&str]),
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Refused> {
-    let method = request.method().clone();
-    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let device = |id: &str| DeviceId::parse(id).map_err(|_| Refused::plain(Code::NotFound));
-    let number = |id: &str| id.parse::<u64>().map_err(|_| Refused::plain(Code::NotFound));
-    match (method, segments.as_slice()) {
-        (Method::GET, ["v1", "fleet"]) => {
-            let fleet = operator.fleet;
-            json(
-                &serde_json::json!({"fleet": fleet.id, "ca_sha256": fleet.anchor.sha256(), "operator": operator.name}),
-            )
+    let part = parts.first().copied().unwrap_or_default();
+    let device = || DeviceId::parse(part).map_err(|_| Refused::plain(Code::NotFound));
+    let number = || part.parse::<u64>().map_err(|_| Refused::plain(Code::NotFound));
+    let name = || OperatorName::parse(part).map_err(|_| Refused::plain(Code::NotFound));
+    match op {
+        Op::Fleet => json(&operator.whoami().await?),
+        Op::Admit => json(
+            &operator
+                .admit(document(request).await?, &caller.server.to_string())
+                .await?,
+        ),
+        Op::Devices => json(&operator.devices(None).await?),
+        Op::Device => json(&operator.devices(Some(&device()?)).await?),
+        Op::Revoke => json(&operator.revoke(&device()?).await?),
+        Op::ReleaseFile => release_file(operator.fleet, part).await,
+        Op::Publish => json(&operator.release(document(request).await?).await?),
+        Op::Artifact => {
+            operator
+                .fleet
+                .artifacts
+                .serve(digest(part)?, request.headers())
+                .await
         }
-        (Method::POST, ["v1", "devices", "admit"]) => {
-            let body = collect(request, OPERATOR_BODY_MAX).await?;
-            json(&operator.admit(parse(&body)?, &caller.server.to_string()).await?)
-        }
-        (Method::GET, ["v1", "devices"]) => json(&operator.devices(None).await?),
-        (Method::GET, ["v1", "devices", id]) => json(&operator.devices(Some(&device(id)?)).await?),
-        (Method::POST, ["v1", "devices", id, "revoke"]) => json(&operator.revoke(&device(id)?).await?),
-        (Method::GET, ["v1", "release", file]) => release_file(operator.fleet, file).await,
-        (Method::POST, ["v1", "release"]) => {
-            let body = collect(request, OPERATOR_BODY_MAX).await?;
-            json(&operator.release(parse(&body)?).await?)
-        }
-        (Method::GET, ["v1", "artifacts", digest]) => {
-            let digest = Digest::parse(digest).map_err(|_| Refused::plain(Code::NotFound))?;
-            operator.fleet.artifacts.serve(digest, request.headers()).await
-        }
-        (Method::PUT, ["v1", "artifacts", digest]) => {
-            let digest = Digest::parse(digest).map_err(|_| Refused::plain(Code::NotFound))?;
+        Op::PutArtifact => {
+            let digest = digest(part)?;
             let body = collect(request, COMPONENT_LEN_MAX).await?;
             json(&operator.put_artifact(digest, body).await?)
         }
-        (Method::POST, ["v1", "rollouts"]) => {
-            let body = collect(request, OPERATOR_BODY_MAX).await?;
-            json(&operator.start(parse(&body)?).await?)
+        Op::Start => json(&operator.start(document(request).await?).await?),
+        Op::Rollouts => json(&operator.rollouts(None).await?),
+        Op::Rollout => json(&operator.rollouts(Some(number()?)).await?),
+        Op::Pause => json(&operator.steer(number()?, "pause").await?),
+        Op::Resume => json(&operator.steer(number()?, "resume").await?),
+        Op::Abort => json(&operator.steer(number()?, "abort").await?),
+        Op::Approve => json(&operator.approve(number()?).await?),
+        Op::Audit => json(&operator.audit().await?),
+        Op::Metrics => crate::metrics::render(operator.fleet, operator.now).await,
+        Op::Operators => json(&operator.operators().await),
+        Op::AddOperator => json(&operator.add_operator(document(request).await?).await?),
+        Op::SetRole => {
+            let name = name()?;
+            json(&operator.set_role(&name, document(request).await?).await?)
         }
-        (Method::GET, ["v1", "rollouts"]) => json(&operator.rollouts(None).await?),
-        (Method::GET, ["v1", "rollouts", id]) => json(&operator.rollouts(Some(number(id)?)).await?),
-        (Method::POST, ["v1", "rollouts", id, verb]) => json(&operator.steer(number(id)?, verb).await?),
-        (Method::GET, ["v1", "audit"]) => json(&operator.audit().await?),
-        (Method::GET, ["metrics"]) => crate::metrics::render(operator.fleet, operator.now).await,
-        _ => Err(Refused::plain(Code::NotFound)),
+        Op::Tokens => json(&operator.tokens().await),
+        Op::MakeToken => {
+            let server = caller.server.to_string();
+            json(&operator.make_token(document(request).await?, &server).await?)
+        }
+        Op::RevokeToken => {
+            let token = TokenId::parse(part).map_err(|_| Refused::plain(Code::NotFound))?;
+            json(&operator.revoke_token(&token).await?)
+        }
+        Op::RemoveOperator => json(&operator.remove_operator(&name()?).await?),
+        Op::CaCerts | Op::Enroll | Op::Reenroll | Op::CheckIn | Op::DirectorFile => {
+            Err(Refused::plain(Code::NotFound))
+        }
     }
+}
+
+/// What an operator sends, read strictly.
+async fn document<T: for<'de> serde::Deserialize<'de>>(
+    request: Request<hyper::body::Incoming>,
+) -> Result<T, Refused> {
+    parse(&collect(request, OPERATOR_BODY_MAX).await?)
 }
 
 async fn collect(request: Request<hyper::body::Incoming>, limit: ByteCount) -> Result<Bytes, Refused> {

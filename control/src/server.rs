@@ -4,6 +4,7 @@ use crate::checkin::tick;
 use crate::config::Config;
 use crate::error::{Refused, ServerError};
 use crate::fleet::Fleet;
+use crate::gate::{Gate, Handshake};
 use crate::live::Entry;
 use crate::routes::{Caller, answer};
 use axum::http::Request;
@@ -12,9 +13,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use redan_identity::Peer;
 use redan_identity::tls::{Fleets, accept};
-use redan_protocol::{Code, FleetId, SpiffeId, UnixSeconds};
+use redan_protocol::{Code, FleetId, UnixSeconds};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -34,10 +36,31 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 /// Between two looks at soaks, deadlines and expiring timestamps.
 const TICK: Duration = Duration::from_secs(1);
 
+/// What is served now.
+#[derive(Debug, Default)]
+struct Served(RwLock<BTreeMap<FleetId, Arc<Fleet>>>);
+
+impl Served {
+    fn get(&self, id: &FleetId) -> Option<Arc<Fleet>> {
+        let fleets = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        fleets.get(id).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Fleet>> {
+        let fleets = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        fleets.values().cloned().collect()
+    }
+
+    fn remove(&self, id: &FleetId) {
+        let mut fleets = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        fleets.remove(id);
+    }
+}
+
 /// The fleets of this server by the names they are reached under.
 #[derive(Debug)]
 pub struct Server {
-    fleets: BTreeMap<FleetId, Arc<Fleet>>,
+    fleets: Arc<Served>,
     names: Arc<Fleets>,
     config: Config,
 }
@@ -63,7 +86,8 @@ impl Server {
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
             if let Ok(id) = FleetId::parse(name) {
-                let (fleet, tls) = Fleet::open(&path, id.clone(), now()).await?;
+                let settings = config.fleets.get(&id).cloned().unwrap_or_default();
+                let (fleet, tls) = Fleet::open_with(&path, id.clone(), settings, now()).await?;
                 for (certificate, expires) in fleet.expiring(now()) {
                     let days = expires.get().saturating_sub(now().get()).checked_div(86_400);
                     tracing::warn!(
@@ -81,7 +105,7 @@ impl Server {
             return Err(ServerError::NoFleet);
         }
         Ok(Self {
-            fleets,
+            fleets: Arc::new(Served(RwLock::new(fleets))),
             names,
             config,
         })
@@ -90,7 +114,7 @@ impl Server {
     /// What takes new certificates over while the server serves.
     pub fn reloader(&self) -> Reloader {
         Reloader {
-            fleets: self.fleets.clone(),
+            fleets: Arc::clone(&self.fleets),
             names: Arc::clone(&self.names),
         }
     }
@@ -102,6 +126,10 @@ impl Server {
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), ServerError> {
         let server = Arc::new(self);
+        let gate = Gate::new(
+            server.config.handshakes_max,
+            server.config.handshakes_per_address_max,
+        );
         let slots = Arc::new(Semaphore::new(server.config.connections_max));
         let mut connections = tokio::task::JoinSet::new();
         let mut ticks = tokio::time::interval(TICK);
@@ -109,20 +137,22 @@ impl Server {
             tokio::select! {
                 _ = stop.changed() => break,
                 _ = ticks.tick() => {
-                    for fleet in server.fleets.values() {
-                        if let Err(refused) = tick(fleet, now()).await {
+                    for fleet in server.fleets.all() {
+                        if let Err(refused) = tick(&fleet, now()).await {
                             tracing::error!(fleet = %fleet.id, code = %refused.code, "a tick failed");
                         }
                     }
                 }
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, from)) => {
                         // Full: the connection is closed unanswered, the accept loop stays alive.
-                        if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+                        if let Some(handshake) = gate.enter(from.ip())
+                            && let Ok(slot) = Arc::clone(&slots).try_acquire_owned()
+                        {
                             let (server, stop) = (Arc::clone(&server), stop.clone());
                             connections.spawn(async move {
-                                server.connection(stream, stop).await;
+                                server.connection(stream, handshake, stop).await;
                                 drop(slot);
                             });
                         }
@@ -136,7 +166,7 @@ impl Server {
         Ok(())
     }
 
-    async fn connection(&self, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+    async fn connection(&self, stream: TcpStream, handshake: Handshake, mut stop: watch::Receiver<bool>) {
         let Ok(local) = stream.local_addr() else { return };
         let opened = Instant::now();
         // Small answers, many of them.
@@ -148,19 +178,22 @@ impl Server {
                 return;
             }
         };
+        drop(handshake);
         let Some(fleet) = self.fleets.get(&accepted.fleet) else {
             return;
         };
+        // Its own share is used up: closed unanswered, and nobody of another fleet notices.
+        let Ok(_place) = Arc::clone(&fleet.places).try_acquire_owned() else {
+            return;
+        };
         let mut entry = match &accepted.peer {
-            Peer::Known(identity) | Peer::Expired(identity) => match identity.id() {
-                SpiffeId::Device(_, device) => Some(fleet.live.enter(device.clone())),
-                SpiffeId::Operator(..) | SpiffeId::Control(_) => None,
-            },
+            Peer::Known(identity) | Peer::Expired(identity) => Some(fleet.live.enter(identity.id().clone())),
             Peer::Enrolling { .. } => None,
         };
         let caller = Caller {
-            fleet: Arc::clone(fleet),
+            fleet: Arc::clone(&fleet),
             peer: accepted.peer,
+            binding: accepted.binding,
             host: accepted.host,
             server: local,
             opened,
@@ -218,21 +251,41 @@ impl Server {
 /// Takes new server certificates over. Open connections keep theirs and go on; who comes later sees the new one.
 #[derive(Debug)]
 pub struct Reloader {
-    fleets: BTreeMap<FleetId, Arc<Fleet>>,
+    fleets: Arc<Served>,
     names: Arc<Fleets>,
+}
+
+/// How a fleet is served after the server has looked again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reloaded {
+    /// With the certificate that is there now.
+    Served,
+    /// No longer: its folder was set aside.
+    Dropped,
 }
 
 impl Reloader {
     /// Reads every fleet's `server.pem` again. One that would have been refused at start is refused now, and what was served is served
-    /// on.
-    pub fn reload(&self) -> Vec<(FleetId, Result<(), ServerError>)> {
-        let again = |(id, fleet): (&FleetId, &Arc<Fleet>)| {
-            let outcome = fleet
-                .reload_server(now())
-                .map(|tls| self.names.put(&fleet.anchor, &tls));
-            (id.clone(), outcome)
-        };
-        self.fleets.iter().map(again).collect()
+    /// on. A fleet whose folder was set aside is dropped, and its connections are closed.
+    pub async fn reload(&self) -> Vec<(FleetId, Result<Reloaded, ServerError>)> {
+        let mut outcomes = Vec::new();
+        for fleet in self.fleets.all() {
+            let outcome = if fleet.is_here() {
+                let served = fleet.reload_server(now());
+                served.map(|tls| {
+                    self.names.put(&fleet.anchor, &tls);
+                    Reloaded::Served
+                })
+            } else {
+                self.names.remove(&fleet.id);
+                self.fleets.remove(&fleet.id);
+                fleet.gone.store(true, Ordering::SeqCst);
+                fleet.live.cut_all().await;
+                Ok(Reloaded::Dropped)
+            };
+            outcomes.push((fleet.id.clone(), outcome));
+        }
+        outcomes
     }
 }
 

@@ -66,6 +66,7 @@ pub(crate) fn rollout_view(rollout: &Rollout) -> Value {
         "state": rollout.state,
         "wave": rollout.wave,
         "waves": waves,
+        "approval": rollout.approval,
         "halted_because": rollout.halted_because.map(Code::name),
     })
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Refused;
 use crate::fleet::{DeviceRow, State};
+use redan_control_core::{Approval, Rollout};
 use redan_protocol::{Code, DeviceId, Permille};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,4 +72,40 @@ pub(crate) fn waves(state: &State, specs: Vec<WaveSpec>) -> Result<Vec<(String, 
         ));
     }
     Ok(waves)
+}
+
+/// Largest share of a fleet that one person can bring a set to where two have to agree; one device always. Tripped by
+/// `one_person_alone_reaches_the_canary_and_nobody_else`.
+const CANARY_PERMILLE_MAX: usize = 100;
+
+/// The first wave goes out before anybody agrees, so it must be small: also together with the first waves of other rollouts of the
+/// same set to which nobody has agreed.
+pub(crate) fn canary_is_small(state: &State, rollout: &Rollout) -> Result<(), Refused> {
+    let enrolled = state.devices.values();
+    let enrolled = enrolled
+        .filter(|row| row.enrolled.is_some() && !row.revoked)
+        .count();
+    let most = enrolled
+        .saturating_mul(CANARY_PERMILLE_MAX)
+        .checked_div(1000)
+        .unwrap_or(0)
+        .max(1);
+    let unapproved =
+        |other: &&Rollout| other.set == rollout.set && matches!(other.approval, Approval::Asked { .. });
+    let reached: BTreeSet<&DeviceId> = state
+        .rollouts
+        .iter()
+        .filter(unapproved)
+        .chain([rollout])
+        .filter_map(|rollout| rollout.waves.first())
+        .flat_map(|wave| wave.devices.keys())
+        .collect();
+    if reached.len() <= most {
+        return Ok(());
+    }
+    let detail = format!(
+        "before a second person agrees, the first waves of this set may have {most} of {enrolled} devices, not {}",
+        reached.len()
+    );
+    Err(Refused::because(Code::PreflightRefused, detail))
 }

@@ -72,6 +72,7 @@ impl Fault {
             ) => 2,
             Self::Agent(
                 AgentError::Voucher(_)
+                | AgentError::Token(_)
                 | AgentError::Identity(_)
                 | AgentError::Server { .. }
                 | AgentError::Answer { .. },

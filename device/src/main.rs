@@ -39,14 +39,20 @@ enum Device {
         #[arg(long)]
         key: Option<String>,
     },
-    /// Get a certificate with the voucher an operator wrote.
+    /// Get a certificate with the voucher an operator wrote, or with a join token for many devices.
     Enrol {
         /// Folder of everything the device keeps.
         #[arg(long)]
         state: PathBuf,
         /// The voucher.
-        #[arg(long)]
-        voucher: PathBuf,
+        #[arg(long, required_unless_present = "token")]
+        voucher: Option<PathBuf>,
+        /// The join token.
+        #[arg(long, conflicts_with = "voucher")]
+        token: Option<PathBuf>,
+        /// The name to ask for [default: the token's prefix and twelve digits of the key's hash].
+        #[arg(long, requires = "token")]
+        id: Option<DeviceId>,
         /// Where the control server listens, host:port [default: as the voucher says].
         #[arg(long)]
         server: Option<String>,
@@ -110,13 +116,18 @@ fn main() -> ExitCode {
         Device::Enrol {
             state,
             voucher,
+            token,
+            id,
             server,
-        } => redan_agent::enrol(&state, &voucher, server.as_deref())
-            .map_err(Fault::from)
-            .map(|id| {
-                say(&format!("redan-device: enrolled as {id}"));
-                0
-            }),
+        } => match (voucher, token) {
+            (_, Some(token)) => redan_agent::join(&state, &token, id.as_ref(), server.as_deref()),
+            (voucher, None) => redan_agent::enrol(&state, &voucher.unwrap_or_default(), server.as_deref()),
+        }
+        .map_err(Fault::from)
+        .map(|id| {
+            say(&format!("redan-device: enrolled as {id}"));
+            0
+        }),
         Device::Run { config } => supervisor::run(&config),
         Device::Status { state, json } => redan_agent::status(&state).map_err(Fault::from).map(|status| {
             say(&if json {

@@ -1,5 +1,6 @@
 //! HTTP/1.1 to the platform over any stream the caller has connected. Opens no socket.
 
+use crate::join::Binding;
 use crate::tls::{refusal, rejection};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
@@ -101,6 +102,7 @@ impl Download {
 #[derive(Debug)]
 pub struct Connection {
     host: HeaderValue,
+    binding: Binding,
     send: SendRequest<Full<Bytes>>,
     driver: tokio::task::JoinHandle<()>,
     /// What the server said of our certificate, if it ended the connection for it.
@@ -126,6 +128,7 @@ impl Connection {
             (None, Some(code)) => ClientError::Rejected(code),
             (None, None) => ClientError::Connection,
         })?;
+        let binding = Binding::of(tls.get_ref().1).map_err(|_| ClientError::Connection)?;
         let (send, connection) = within(handshake(Io(tls)))
             .await?
             .map_err(|_| ClientError::Connection)?;
@@ -142,10 +145,16 @@ impl Connection {
         let host = HeaderValue::from_str(host).map_err(|_| ClientError::Request)?;
         Ok(Self {
             host,
+            binding,
             send,
             driver,
             rejected,
         })
+    }
+
+    /// What proofs on this connection are bound to.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
     }
 
     /// One request, whole answer, at most `limit` bytes of it.

@@ -19,6 +19,7 @@ pub mod ca;
 pub mod client;
 pub mod error;
 pub mod est;
+pub mod join;
 pub mod key;
 pub mod pem;
 pub mod profile;

@@ -50,27 +50,49 @@ pub struct FleetServer {
     pub enrol: Arc<ServerConfig>,
 }
 
-/// Sets a fleet's server up. The chain is held against the profile first, so a server never starts with a certificate its own
-/// devices would refuse.
+/// Which key exchanges a fleet's server takes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum KeyExchange {
+    /// X25519MLKEM768, SECP256R1MLKEM768, and X25519 for tools that know no hybrid yet.
+    #[default]
+    Any,
+    /// The two hybrid ones: what is recorded today stays secret from a quantum computer of tomorrow.
+    Hybrid,
+}
+
+/// Sets a fleet's server up, with any key exchange of the profile.
 pub fn fleet_server(
     anchor: &FleetAnchor,
     chain: &[CertificateDer<'static>],
     key: &dyn KeyProvider,
     now: UnixSeconds,
 ) -> Result<FleetServer, IdentityError> {
+    fleet_server_with(KeyExchange::Any, anchor, chain, key, now)
+}
+
+/// Sets a fleet's server up. The chain is held against the profile first, so a server never starts with a certificate its own
+/// devices would refuse.
+pub fn fleet_server_with(
+    exchange: KeyExchange,
+    anchor: &FleetAnchor,
+    chain: &[CertificateDer<'static>],
+    key: &dyn KeyProvider,
+    now: UnixSeconds,
+) -> Result<FleetServer, IdentityError> {
     check(anchor, chain, Purpose::Server, now)?;
-    let control = server(Arc::new(Members::new(anchor.clone())), chain, key)?;
-    let enrol = server(Arc::new(Anybody), chain, key)?;
+    let control = server(exchange, Arc::new(Members::new(anchor.clone())), chain, key)?;
+    let enrol = server(exchange, Arc::new(Anybody), chain, key)?;
     Ok(FleetServer { control, enrol })
 }
 
 fn server(
+    exchange: KeyExchange,
     verifier: Arc<dyn ClientCertVerifier>,
     chain: &[CertificateDer<'static>],
     key: &dyn KeyProvider,
 ) -> Result<Arc<ServerConfig>, IdentityError> {
     let certified = for_tls(key, chain.to_vec())?;
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(provider_for(exchange))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|_| IdentityError::Crypto {
             doing: "setting the server's TLS up",
@@ -173,6 +195,24 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
         ..crypto::default_provider()
     })
 });
+
+/// The same with the hybrid key exchanges alone.
+static HYBRID: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    Arc::new(CryptoProvider {
+        kx_groups: vec![
+            crypto::kx_group::X25519MLKEM768,
+            crypto::kx_group::SECP256R1MLKEM768,
+        ],
+        ..CryptoProvider::clone(&PROVIDER)
+    })
+});
+
+fn provider_for(exchange: KeyExchange) -> Arc<CryptoProvider> {
+    match exchange {
+        KeyExchange::Any => provider(),
+        KeyExchange::Hybrid => Arc::clone(&HYBRID),
+    }
+}
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::clone(&PROVIDER)

@@ -40,6 +40,20 @@ pub enum Action {
     RolloutCompleted,
     /// A superseded key of a device was used again.
     CloneSuspected,
+    /// An operator was given a role for the first time, or again.
+    OperatorAdded,
+    /// An operator's role was changed.
+    OperatorRoleChanged,
+    /// An operator was removed.
+    OperatorRemoved,
+    /// Somebody else than its starter agreed to a rollout.
+    RolloutApproved,
+    /// A request said in a header who it is from, and was refused.
+    IdentityClaimed,
+    /// A join token was made.
+    TokenMade,
+    /// A join token was revoked.
+    TokenRevoked,
 }
 
 /// One entry.

@@ -256,6 +256,17 @@ codes! {
     /// The token failed, or its session was lost.
     TokenFailed = 198, "token-failed", "check that the token is still plugged in, and see its maker's log";
 
+    /// No such join token, or no proof of knowing its secret on this connection and for this request.
+    TokenInvalid = 172, "token-invalid", "use the whole token file an operator made for this fleet: `redan token create`";
+    /// The join token has expired.
+    TokenExpired = 173, "token-expired", "have an operator make a new token: `redan token create`";
+    /// As many devices as the join token is for have used it.
+    TokenUsedUp = 174, "token-used-up", "have an operator make another token: `redan token create`";
+    /// An operator revoked the join token.
+    TokenRevoked = 175, "token-revoked", "ask the operator who revoked it why, then for another token";
+    /// The name does not begin as the join token says, or name or key is taken.
+    NameRefused = 176, "name-refused", "ask for a free name that begins as the token says: `redan-device enrol --id`";
+
     // 200–239: requests to the platform
     /// Not a request this server understands.
     BadRequest = 200, "bad-request", "correct the request";
@@ -277,6 +288,14 @@ codes! {
     PreflightRefused = 208, "preflight-refused", "correct what is named, then start the rollout again";
     /// The rollout's state does not allow this.
     WrongState = 209, "wrong-state", "see the rollout's state";
+    /// The request says in a header who it is from; only the certificate does.
+    IdentityClaimed = 216, "identity-claimed", "connect without a proxy that adds header fields about its clients";
+    /// Whoever started a rollout cannot be the second person who agrees to it.
+    OwnRollout = 217, "own-rollout", "have another operator with the role of an approver agree to it";
+    /// Nobody changes their own role, so that a fleet never loses its last admin.
+    OwnAccount = 218, "own-account", "have another admin do it";
+    /// The fleet has as many devices or bytes as this server gives it.
+    QuotaReached = 219, "quota-reached", "remove what is no longer needed, or raise the fleet's quota in control.toml";
     /// Our own fault.
     Internal = 255, "internal", "report it with the server's log";
 }

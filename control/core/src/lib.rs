@@ -16,4 +16,4 @@ pub mod direct;
 pub mod rollout;
 
 pub use direct::desired;
-pub use rollout::{Event, Input, Outcome, Rollout, Rules, State, Wave, WrongState};
+pub use rollout::{Approval, Event, Input, NoApproval, Outcome, Rollout, Rules, State, Wave, WrongState};

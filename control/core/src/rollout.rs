@@ -3,11 +3,12 @@
 //! ```text
 //! Running(wave 0) → soak → Running(wave 1) → … → Complete
 //!    │  failures ≥ threshold, or a device says nothing until the deadline → Halted
+//!    │  a second person's agreement is asked for and not given → the wave after the first does not open
 //!    └ pause → Paused → resume → Running          abort → Aborted
 //! ```
 
 use redan_protocol::report::{Phase, Report};
-use redan_protocol::{Code, DeviceId, DirectionSequence, Seconds, SetId, UnixSeconds};
+use redan_protocol::{Code, DeviceId, DirectionSequence, OperatorName, Seconds, SetId, UnixSeconds};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -68,6 +69,41 @@ pub struct Rules {
     pub deadline: Seconds,
 }
 
+/// Whether a second person must agree before anything beyond the first wave is offered.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approval {
+    /// Nobody asked for one.
+    #[default]
+    NotAsked,
+    /// Asked for, and not given yet.
+    Asked {
+        /// Who started the rollout, and cannot be the second person.
+        starter: OperatorName,
+    },
+    /// Given.
+    Given {
+        /// Who started it.
+        starter: OperatorName,
+        /// Who agreed.
+        by: OperatorName,
+    },
+}
+
+/// Why somebody's agreement does not count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NoApproval {
+    /// Whoever started it.
+    #[error("whoever started a rollout cannot agree to it")]
+    Own,
+    /// Nobody asked for one, or it was given before.
+    #[error("the rollout waits for nobody's agreement")]
+    NotAsked,
+    /// There is nothing left to agree to.
+    #[error("the rollout is {0:?}")]
+    Ended(State),
+}
+
 /// One rollout.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +122,9 @@ pub struct Rollout {
     pub rules: Rules,
     /// Why it halted.
     pub halted_because: Option<Code>,
+    /// Whether a second person must agree.
+    #[serde(default)]
+    pub approval: Approval,
 }
 
 /// What happens to a rollout.
@@ -156,11 +195,37 @@ impl Rollout {
             waves: waves.collect(),
             rules,
             halted_because: None,
+            approval: Approval::NotAsked,
         };
         if let Some(first) = rollout.waves.first_mut() {
             first.offered = Some(now);
         }
         rollout
+    }
+
+    /// The same, and nothing beyond the first wave before somebody else than its starter agrees.
+    #[must_use]
+    pub fn asking(self, starter: OperatorName) -> Self {
+        Self {
+            approval: Approval::Asked { starter },
+            ..self
+        }
+    }
+
+    /// A second person agrees.
+    pub fn approve(&mut self, by: &OperatorName) -> Result<(), NoApproval> {
+        match (&self.approval, self.state) {
+            (_, State::Aborted | State::Complete) => Err(NoApproval::Ended(self.state)),
+            (Approval::NotAsked | Approval::Given { .. }, _) => Err(NoApproval::NotAsked),
+            (Approval::Asked { starter }, _) if starter == by => Err(NoApproval::Own),
+            (Approval::Asked { starter }, _) => {
+                self.approval = Approval::Given {
+                    starter: starter.clone(),
+                    by: by.clone(),
+                };
+                Ok(())
+            }
+        }
     }
 
     /// The outcome of a device, if its wave has been offered.
@@ -273,6 +338,9 @@ impl Rollout {
             return Some(Event::Halted);
         }
         if held.is_none_or(|held| now < held.after(soak)) {
+            return None;
+        }
+        if matches!(self.approval, Approval::Asked { .. }) && self.waves.len() > 1 {
             return None;
         }
         self.wave = self.wave.saturating_add(1);
@@ -408,5 +476,40 @@ mod tests {
             Err(WrongState(State::Aborted))
         );
         assert_eq!(tick(&mut rollout, 1000), None);
+    }
+
+    fn named(name: &str) -> OperatorName {
+        OperatorName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn nothing_beyond_the_first_wave_is_offered_before_a_second_person_agrees() {
+        let mut rollout = rollout().asking(named("alice"));
+        let first: Vec<DeviceId> = rollout.waves[0].devices.keys().cloned().collect();
+        for outcome in rollout.waves[0].devices.values_mut() {
+            *outcome = Outcome::Succeeded;
+        }
+        assert!(!first.is_empty());
+        for at in [1, 50, 1_000_000] {
+            rollout.step(UnixSeconds::new(at), Input::Tick).unwrap();
+            assert_eq!((rollout.state, rollout.wave), (State::Running, 0), "at {at}");
+        }
+        assert_eq!(rollout.approve(&named("alice")), Err(NoApproval::Own));
+        assert_eq!(rollout.approve(&named("bob")), Ok(()));
+        assert_eq!(rollout.approve(&named("carol")), Err(NoApproval::NotAsked));
+        let event = rollout.step(UnixSeconds::new(1_000_001), Input::Tick).unwrap();
+        assert_eq!((event, rollout.wave), (Some(Event::Advanced), 1));
+    }
+
+    #[test]
+    fn there_is_nothing_to_agree_to_when_nobody_asked_or_it_has_ended() {
+        let mut unasked = rollout();
+        assert_eq!(unasked.approve(&named("bob")), Err(NoApproval::NotAsked));
+        let mut aborted = rollout().asking(named("alice"));
+        aborted.step(UnixSeconds::new(1), Input::Abort).unwrap();
+        assert_eq!(
+            aborted.approve(&named("bob")),
+            Err(NoApproval::Ended(State::Aborted))
+        );
     }
 }

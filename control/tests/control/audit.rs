@@ -64,10 +64,10 @@ async fn an_edited_row_is_found() {
     site.device("press-1").await;
     assert!(verify_chain(&log(&site).await).is_ok(), "positive control");
     let edited = site
-        .statement("UPDATE audit SET body = replace(body, 'press-1', 'press-9') WHERE entry = 1")
+        .statement("UPDATE audit SET body = replace(body, 'press-1', 'press-9') WHERE entry = 2")
         .await;
     assert_eq!(edited, 1);
-    assert_eq!(verify_chain(&log(&site).await), Err(AuditFault::Hash { at: 1 }));
+    assert_eq!(verify_chain(&log(&site).await), Err(AuditFault::Hash { at: 2 }));
 }
 
 #[tokio::test]

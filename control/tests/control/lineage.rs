@@ -18,7 +18,7 @@ const REENROLL: &str = "/.well-known/est/simplereenroll";
 const AGO: u64 = 60;
 
 /// A leaf of this very key, by the fleet's own issuer and right in every line, that expired a minute ago.
-fn expired(site: &Site, bundle: &Path, kind: &str, id: &str) -> PathBuf {
+pub(crate) fn expired(site: &Site, bundle: &Path, kind: &str, id: &str) -> PathBuf {
     let (key, _) = pem::load_bundle(bundle).unwrap();
     let by = match kind {
         "device" => site.founded().join("online/device-issuer.pem"),

@@ -7,6 +7,7 @@
 )]
 
 mod ambiguous;
+mod approval;
 mod artifacts;
 mod audit;
 mod ceremony;
@@ -14,9 +15,13 @@ mod certificates;
 mod checkin;
 mod crowd;
 mod enrolment;
+mod isolation;
 mod limits;
 mod lineage;
+mod operators;
+mod probe;
 mod program;
+mod quotas;
 mod raw;
 mod reach;
 mod release;
@@ -25,3 +30,5 @@ mod revocation;
 mod rollouts;
 mod site;
 mod start;
+mod tls;
+mod tokens;

@@ -74,7 +74,7 @@ fn an_unknown_key_of_the_configuration_is_named_with_its_line() {
     let mut text = std::fs::read_to_string(&file).unwrap();
     text.push_str("verify = false\n");
     std::fs::write(&file, text).unwrap();
-    let keys = "`state`, `listen`, `checkin_interval_seconds`, `renewal_grace_seconds`, `connections_max`";
+    let keys = "`state`, `listen`, `checkin_interval_seconds`, `renewal_grace_seconds`, `connections_max`, `handshakes_max`, `handshakes_per_address_max`, `fleets`";
     let what = format!(
         "{}: line 3: unknown field `verify`, expected one of {keys}",
         file.display()

@@ -1,6 +1,6 @@
 //! A client that says what it likes: any certificate or none, any protocol, bytes of its own.
 
-use crate::site::Site;
+use crate::site::Door;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use redan_identity::KeyFile;
 use redan_protocol::FleetId;
@@ -105,7 +105,7 @@ async fn connect(
 
 impl Raw {
     /// With a key and certificate that open connections.
-    pub(crate) async fn known(site: &Site, bundle: &Path) -> Self {
+    pub(crate) async fn known(site: &Door, bundle: &Path) -> Self {
         Self::at(site.address, &site.fleet, bundle).await
     }
 
@@ -157,7 +157,7 @@ pub(crate) fn self_signed(key: &KeyFile) -> String {
 }
 
 /// Asks for a route with this certificate or none, and says what came back.
-pub(crate) async fn seen(site: &Site, bundle: Option<&Path>, method: &str, path: &str) -> Seen {
+pub(crate) async fn seen(site: &Door, bundle: Option<&Path>, method: &str, path: &str) -> Seen {
     let mut read = Vec::new();
     let outcome = async {
         let mut stream = connect(site.address, &site.fleet, bundle, b"http/1.1").await?;
@@ -182,7 +182,7 @@ pub(crate) async fn seen(site: &Site, bundle: Option<&Path>, method: &str, path:
 }
 
 /// The status of one HTTP/2 request with a header field of this length.
-pub(crate) async fn status_over_http2(site: &Site, bundle: &Path, field: usize) -> u16 {
+pub(crate) async fn status_over_http2(site: &Door, bundle: &Path, field: usize) -> u16 {
     let mut streams = Streams::open(site, bundle).await;
     let long = ("x-long", "x".repeat(field));
     streams
@@ -204,7 +204,7 @@ impl Drop for Streams {
 }
 
 impl Streams {
-    pub(crate) async fn open(site: &Site, bundle: &Path) -> Self {
+    pub(crate) async fn open(site: &Door, bundle: &Path) -> Self {
         let stream = connect(site.address, &site.fleet, Some(bundle), b"h2")
             .await
             .unwrap();

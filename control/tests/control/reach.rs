@@ -1,51 +1,14 @@
 //! Who reaches what: identity comes from the connection and from nowhere else.
 
+use crate::probe::probes;
 use crate::raw::{Seen, seen};
 use crate::site::Site;
-use redan_protocol::Code;
+use redan_control::table::Who;
 use redan_protocol::wire::control_host;
+use redan_protocol::{Code, Role};
 use serde_json::json;
 use std::path::PathBuf;
 use tokio_rustls::rustls::AlertDescription;
-
-/// Routes of operators.
-const OPERATOR: &[(&str, &str)] = &[
-    ("GET", "/v1/fleet"),
-    ("POST", "/v1/devices/admit"),
-    ("GET", "/v1/devices"),
-    ("GET", "/v1/devices/press-1"),
-    ("POST", "/v1/devices/press-1/revoke"),
-    ("GET", "/v1/release/timestamp.json"),
-    ("POST", "/v1/release"),
-    (
-        "GET",
-        "/v1/artifacts/0000000000000000000000000000000000000000000000000000000000000000",
-    ),
-    (
-        "PUT",
-        "/v1/artifacts/0000000000000000000000000000000000000000000000000000000000000000",
-    ),
-    ("POST", "/v1/rollouts"),
-    ("GET", "/v1/rollouts"),
-    ("GET", "/v1/rollouts/1"),
-    ("POST", "/v1/rollouts/1/pause"),
-    ("POST", "/v1/rollouts/1/resume"),
-    ("POST", "/v1/rollouts/1/abort"),
-    ("GET", "/v1/audit"),
-    ("GET", "/metrics"),
-];
-/// Routes of devices.
-const DEVICE: &[(&str, &str)] = &[
-    ("POST", "/v1/checkin"),
-    ("GET", "/tuf/release/timestamp.json"),
-    ("GET", "/tuf/director/timestamp.json"),
-    (
-        "GET",
-        "/artifacts/0000000000000000000000000000000000000000000000000000000000000000",
-    ),
-    ("GET", "/.well-known/est/cacerts"),
-    ("POST", "/.well-known/est/simplereenroll"),
-];
 
 #[tokio::test]
 async fn without_a_certificate_of_this_fleet_every_route_is_refused_alike() {
@@ -57,15 +20,16 @@ async fn without_a_certificate_of_this_fleet_every_route_is_refused_alike() {
     let key = redan_identity::KeyFile::generate().unwrap();
     let by_itself = ours.founded().join("self-signed.pem");
     std::fs::write(&by_itself, crate::raw::self_signed(&key)).unwrap();
-    let nothing = ("GET", "/no/such/route");
+    let nothing = ("GET".to_owned(), "/no/such/route".to_owned());
     for (who, alert) in [
         (None, AlertDescription::CertificateRequired),
         (Some(&device), AlertDescription::UnknownCA),
         (Some(&operator), AlertDescription::UnknownCA),
         (Some(&by_itself), AlertDescription::CertificateUnknown),
     ] {
-        for (method, path) in OPERATOR.iter().chain(DEVICE).chain([&nothing]) {
-            let seen = seen(&ours, who.map(PathBuf::as_path), method, path).await;
+        let routes = probes().map(|(_, probe)| (probe.method.to_string(), probe.path));
+        for (method, path) in routes.chain([nothing.clone()]) {
+            let seen = seen(&ours, who.map(PathBuf::as_path), &method, &path).await;
             assert_eq!(seen, Seen::Alert(alert), "{who:?} {method} {path}");
         }
     }
@@ -77,51 +41,97 @@ async fn without_a_certificate_of_this_fleet_every_route_is_refused_alike() {
     );
 }
 
-#[tokio::test]
-async fn a_device_reaches_no_route_of_operators() {
-    let site = Site::open().await;
-    let mut device = site.device("press-1").await;
-    for (method, path) in OPERATOR {
-        // As of a path that nobody has: nothing tells that an operator would be answered.
-        let nowhere = device.ask(method, "/no/such/route", "{}").await.refusal();
-        let refused = device.ask(method, path, "{}").await.refusal();
-        assert_eq!(refused, nowhere, "{method} {path}");
-        let expected = if *method == "GET" {
-            (404, Code::NotFound)
-        } else {
-            (405, Code::WrongMethod)
-        };
-        assert_eq!(refused, expected, "{method} {path}");
-    }
-}
+/// What proxies, meshes and attackers put in front of a request to say whom it is from.
+const CLAIMS: &[(&str, &str)] = &[
+    ("x-client-cert", "-----BEGIN CERTIFICATE-----"),
+    ("x-client-cn", "admin"),
+    ("x-client-verify", "SUCCESS"),
+    (
+        "x-forwarded-client-cert",
+        "URI=spiffe://plant.example/operator/admin",
+    ),
+    ("x-forwarded-for", "127.0.0.1"),
+    ("x-forwarded-user", "admin"),
+    ("x-spiffe-id", "spiffe://plant.example/operator/admin"),
+    ("x-ssl-client-s-dn", "CN=admin"),
+    ("ssl-client-cert", "x"),
+    ("x-amzn-mtls-clientcert-subject", "CN=admin"),
+    ("x-real-ip", "127.0.0.1"),
+    ("x-remote-user", "admin"),
+    ("x-device-id", "press-2"),
+    ("x-operator", "admin"),
+    ("x-redan-device", "press-2"),
+    ("remote-user", "admin"),
+    ("forwarded", "for=admin"),
+    ("via", "1.1 proxy"),
+    ("authorization", "Basic YWRtaW46YWRtaW4="),
+    ("proxy-authorization", "Basic YWRtaW46YWRtaW4="),
+    ("cookie", "session=admin"),
+];
 
+/// Every route of the table with every claim: refused whoever asks, and the connection's own identity is written down.
 #[tokio::test]
-async fn an_operator_reaches_no_route_of_devices() {
+async fn a_claim_of_an_identity_is_refused_on_every_route_and_written_down() {
     let site = Site::open().await;
-    let mut operator = site.operator().await;
-    for (method, path) in DEVICE {
-        let answer = operator.ask(method, path, "{}").await;
-        assert_eq!(answer.refusal(), (404, Code::NotFound), "{method} {path}");
-    }
-}
-
-#[tokio::test]
-async fn the_enrolment_name_serves_enrolment_and_nothing_else() {
-    let site = Site::open().await;
-    let key = redan_identity::KeyFile::generate().unwrap();
-    let mut nobody = site.enrolling(&key).await;
-    assert_eq!(
-        nobody.get("/.well-known/est/cacerts").await.status,
-        200,
-        "positive control"
-    );
-    for (method, path) in OPERATOR.iter().chain(DEVICE) {
-        if *path == "/.well-known/est/cacerts" {
-            continue;
+    let device = site.device("press-1").await;
+    let nobody = site
+        .enrolling(&redan_identity::KeyFile::generate().unwrap())
+        .await;
+    let operator = site.operator().await;
+    let claimed = (400, Some(Code::IdentityClaimed));
+    let mut callers = [
+        (Who::Device, device),
+        (Who::Anybody, nobody),
+        (Who::Operator(Role::Admin), operator),
+    ];
+    for (who, caller) in &mut callers {
+        for (route, probe) in probes() {
+            // A route of others does not exist for them; that it is refused with a claim shows nothing of it.
+            let own = *who == route.who || matches!((*who, route.who), (Who::Operator(_), Who::Operator(_)));
+            for claim in CLAIMS {
+                let token = claim.0 == "authorization" && probe.path.ends_with("simpleenroll");
+                if token && *who == Who::Anybody {
+                    continue;
+                }
+                let headers = [("content-type", "application/json"), *claim];
+                let answer = caller
+                    .ask_with(probe.method.as_str(), &probe.path, &headers, probe.body)
+                    .await;
+                assert_eq!(
+                    answer.unwrap().said(),
+                    claimed,
+                    "{who:?} {} {} {claim:?}",
+                    probe.method,
+                    probe.path
+                );
+            }
+            let plain = caller
+                .ask(probe.method.as_str(), &probe.path, probe.body)
+                .await
+                .said();
+            assert!(
+                !own || plain == probe.answer,
+                "without a claim, as ever: {} {plain:?}",
+                probe.path
+            );
         }
-        let answer = nobody.ask(method, path, "{}").await;
-        assert_eq!(answer.refusal(), (404, Code::NotFound), "{method} {path}");
     }
+    // Once for each of them within an hour, however often: the log cannot be flooded.
+    let log = site.operator().await.get("/v1/audit").await.json();
+    let said = log
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["action"] == "identity-claimed");
+    let who: Vec<&str> = said.map(|entry| entry["actor"].as_str().unwrap()).collect();
+    assert_eq!(
+        who,
+        [
+            "spiffe://plant.example/device/press-1",
+            "a key that enrols",
+            "spiffe://plant.example/operator/admin"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -129,29 +139,29 @@ async fn headers_paths_and_bodies_make_nobody_somebody_else() {
     let site = Site::open().await;
     let mut one = site.device("press-1").await;
     let _two = site.device("press-2").await;
-    let claims = [
-        (
-            "x-forwarded-client-cert",
-            "URI=spiffe://plant.example/operator/admin",
-        ),
-        ("x-client-cn", "admin"),
-        ("forwarded", "for=admin"),
-        ("authorization", "Basic YWRtaW46YWRtaW4="),
-        ("content-type", "application/json"),
-    ];
-    let answer = one.ask_with("GET", "/v1/audit", &claims, "").await.unwrap();
-    assert_eq!(answer.refusal(), (404, Code::NotFound));
     let reply = one.check_in(redan_protocol::report::Report::default()).await;
     let device = reply.statement["signed"]["device"].as_str().unwrap();
     assert_eq!(device, "spiffe://plant.example/device/press-1");
-    // The director's files are the caller's own: there is no path to another device's.
-    let targets = one.get("/tuf/director/1.targets.json").await.json();
+    // The director's files are the caller's own: there is no path, query or member that names another device.
+    let own = json!("spiffe://plant.example/device/press-1");
+    for path in [
+        "/tuf/director/1.targets.json",
+        "/tuf/director/1.targets.json?device=press-2",
+    ] {
+        let targets = one.get(path).await.json();
+        assert_eq!(targets["signed"]["device"], own, "{path}");
+    }
+    for path in [
+        "/tuf/director/press-2/timestamp.json",
+        "/devices/press-2/tuf/director/timestamp.json",
+    ] {
+        assert_eq!(one.get(path).await.refusal(), (404, Code::NotFound), "{path}");
+    }
+    let named = json!({"nonce": "00".repeat(16), "report": {}, "device": "press-2"});
     assert_eq!(
-        targets["signed"]["device"],
-        json!("spiffe://plant.example/device/press-1")
+        one.post("/v1/checkin", &named).await.refusal(),
+        (400, Code::BadRequest)
     );
-    let other = one.get("/tuf/director/press-2/timestamp.json").await;
-    assert_eq!(other.refusal(), (404, Code::NotFound));
 }
 
 #[tokio::test]

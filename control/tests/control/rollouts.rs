@@ -16,7 +16,7 @@ fn component_path() -> String {
 }
 
 /// Publishes the component and sets of it.
-async fn published(site: &Site, sets: &[&str]) {
+pub(crate) async fn published(site: &Site, sets: &[&str]) {
     store(site, COMPONENT).await;
     let record = json!({
         "fleet": site.fleet, "component": "acme/thermo", "counter": 1, "version": "1.0.0", "hardware": [],
@@ -43,14 +43,14 @@ async fn published(site: &Site, sets: &[&str]) {
     publish(site, "plan", &plans).await;
 }
 
-fn start(set: &str, waves: &Value) -> Value {
+pub(crate) fn start(set: &str, waves: &Value) -> Value {
     json!({
         "set": set, "waves": waves, "failure_threshold": 1, "soak_seconds": 0, "deadline_seconds": 3600,
     })
 }
 
 /// What the server directs a device to, and under which sequence number, after a check-in with this report.
-async fn directed(device: &mut Caller, report: Report) -> Option<(Value, u64)> {
+pub(crate) async fn directed(device: &mut Caller, report: Report) -> Option<(Value, u64)> {
     device.check_in(report).await;
     let stamp = device.get("/tuf/director/timestamp.json").await.json();
     let version = &stamp["signed"]["meta"]["snapshot.json"]["version"];
@@ -61,7 +61,7 @@ async fn directed(device: &mut Caller, report: Report) -> Option<(Value, u64)> {
 }
 
 /// What a device says that runs a set for good.
-fn runs(set: &str, direction: u64) -> Report {
+pub(crate) fn runs(set: &str, direction: u64) -> Report {
     Report {
         set: Some(SetId::parse(set).unwrap()),
         phase: Phase::Committed,

@@ -6,16 +6,20 @@ use redan_ceremony::found::{Founding, found};
 use redan_control::config::Config;
 use redan_control::error::ServerError;
 use redan_control::register;
-use redan_control::server::Server;
+use redan_control::server::{Reloader, Server};
 use redan_identity::client::{ClientError, Connection};
-use redan_identity::{FleetAnchor, KeyFile, est, pem, tls};
+use redan_identity::{CertificateDer, FleetAnchor, Issuer, IssuerKind, KeyFile, est, pem, tls};
 use redan_protocol::report::Report;
 use redan_protocol::wire::{CheckIn, CheckInReply, Nonce, Problem, Voucher, control_host, enrol_host};
-use redan_protocol::{ByteCount, Code, ComponentName, FleetId, PublisherName, Seconds, UnixSeconds};
+use redan_protocol::{
+    ByteCount, Code, ComponentName, FleetId, OperatorName, PublisherName, Role, Seconds, SpiffeId,
+    UnixSeconds,
+};
 use redan_publish::Profile;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -49,14 +53,30 @@ pub(crate) fn ceremony_at(name: &str, out: &Path, now: UnixSeconds) {
     found(&founding, &Custody::Plain, out).unwrap();
 }
 
-/// A server with one fleet.
-pub(crate) struct Site {
-    pub(crate) folder: TempDir,
+/// One fleet of a server, as its callers know it.
+#[derive(Clone)]
+pub(crate) struct Door {
     pub(crate) fleet: FleetId,
     pub(crate) anchor: FleetAnchor,
     pub(crate) address: SocketAddr,
+    founded: PathBuf,
+    kept: PathBuf,
+}
+
+/// A server with one fleet, or with more of which this is the first.
+pub(crate) struct Site {
+    pub(crate) folder: TempDir,
+    pub(crate) door: Door,
+    pub(crate) reloader: Reloader,
     stop: watch::Sender<bool>,
     running: JoinHandle<Result<(), ServerError>>,
+}
+
+impl std::ops::Deref for Site {
+    type Target = Door;
+    fn deref(&self) -> &Door {
+        &self.door
+    }
 }
 
 /// Somebody with a connection.
@@ -115,6 +135,10 @@ impl Caller {
         })
     }
 
+    pub(crate) fn binding(&self) -> &redan_identity::join::Binding {
+        self.connection.binding()
+    }
+
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
         self.ask("GET", path, Bytes::new()).await
     }
@@ -140,6 +164,9 @@ pub(crate) fn config(folder: &Path) -> Config {
         checkin_interval_seconds: Seconds::new(3),
         renewal_grace_seconds: Seconds::new(180 * 86_400),
         connections_max: 64,
+        handshakes_max: 2000,
+        handshakes_per_address_max: 200,
+        fleets: BTreeMap::new(),
     }
 }
 
@@ -176,19 +203,37 @@ impl Site {
         Self::serve(folder, FleetId::parse(name).unwrap(), config).await
     }
 
+    /// A server with two fleets, and the second one's door.
+    pub(crate) async fn two(configured: impl FnOnce(&mut Config)) -> (Self, Door) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path());
+        for (name, place) in [("plant.example", "fleet"), ("other.example", "second")] {
+            let founded = folder.path().join(place);
+            ceremony(name, &founded);
+            register::add(&config, &founded.join("online"), &founded.join("public"))
+                .await
+                .unwrap();
+        }
+        configured(&mut config);
+        let second = folder.path().join("second");
+        let site = Self::serve(folder, FleetId::parse("plant.example").unwrap(), config).await;
+        let other = FleetId::parse("other.example").unwrap();
+        let door = Door::new(site.folder.path(), &second, other, site.address);
+        (site, door)
+    }
+
     async fn serve(folder: TempDir, fleet: FleetId, config: Config) -> Self {
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server::open(config).await.unwrap();
         let (stop, stopped) = watch::channel(false);
+        let reloader = server.reloader();
         let running = tokio::spawn(server.serve(listener, stopped));
-        let ca = std::fs::read_to_string(folder.path().join("fleet/public/ca.pem")).unwrap();
-        let anchor = FleetAnchor::from_pem(fleet.clone(), &ca).unwrap();
+        let door = Door::new(folder.path(), &folder.path().join("fleet"), fleet, address);
         Self {
             folder,
-            fleet,
-            anchor,
-            address,
+            door,
+            reloader,
             stop,
             running,
         }
@@ -204,17 +249,16 @@ impl Site {
     pub(crate) async fn restart_with(self, config: Config) -> Self {
         self.stop.send(true).unwrap();
         self.running.await.unwrap().unwrap();
-        Self::serve(self.folder, self.fleet, config).await
+        Self::serve(self.folder, self.door.fleet, config).await
     }
 
     /// The same with a change of the database in between, behind the server's back.
     pub(crate) async fn restart_after(self, sql: &'static str) -> Self {
         self.stop.send(true).unwrap();
         self.running.await.unwrap().unwrap();
-        let kept = self.folder.path().join("state/fleets").join(self.fleet.as_str());
-        statement(&kept, sql).await;
+        statement(&self.door.kept, sql).await;
         let config = config(self.folder.path());
-        Self::serve(self.folder, self.fleet, config).await
+        Self::serve(self.folder, self.door.fleet, config).await
     }
 
     /// Changes the database of the running server behind its back; gives how many rows that changed.
@@ -222,18 +266,61 @@ impl Site {
         statement(&self.kept(), sql).await
     }
 
+    /// Starts on what a site that stopped has kept.
+    pub(crate) async fn again(folder: TempDir, fleet: FleetId) -> Self {
+        let config = config(folder.path());
+        Self::serve(folder, fleet, config).await
+    }
+
     /// Tells it to stop, and gives what to wait for.
     pub(crate) fn stopping(self) -> (TempDir, JoinHandle<Result<(), ServerError>>) {
         self.stop.send(true).unwrap();
         (self.folder, self.running)
     }
+}
+
+impl Door {
+    fn new(folder: &Path, founded: &Path, fleet: FleetId, address: SocketAddr) -> Self {
+        let ca = std::fs::read_to_string(founded.join("public/ca.pem")).unwrap();
+        Self {
+            anchor: FleetAnchor::from_pem(fleet.clone(), &ca).unwrap(),
+            address,
+            founded: founded.to_owned(),
+            kept: folder.join("state/fleets").join(fleet.as_str()),
+            fleet,
+        }
+    }
 
     pub(crate) fn founded(&self) -> PathBuf {
-        self.folder.path().join("fleet")
+        self.founded.clone()
     }
 
     pub(crate) fn kept(&self) -> PathBuf {
-        self.folder.path().join("state/fleets").join(self.fleet.as_str())
+        self.kept.clone()
+    }
+
+    /// Custodians make a certificate for an operator; gives key and certificate as a file.
+    pub(crate) fn certified(&self, name: &str, at: UnixSeconds) -> PathBuf {
+        let text = std::fs::read_to_string(self.founded.join("offline/operator-issuer.pem")).unwrap();
+        let (by, chain) = pem::read_bundle(&text).unwrap();
+        let issuer = Issuer::load(IssuerKind::Operator, self.anchor.clone(), by, chain[0].clone());
+        let id = SpiffeId::Operator(self.fleet.clone(), OperatorName::parse(name).unwrap());
+        let key = KeyFile::generate().unwrap();
+        let chain = issuer.issue_for(&id, &key, at).unwrap();
+        self.keep(name, &key, &chain)
+    }
+
+    pub(crate) fn keep(&self, name: &str, key: &KeyFile, chain: &[CertificateDer<'static>]) -> PathBuf {
+        let bundle = self.founded.join(format!("{name}-{}.pem", key.spki_sha256()));
+        redan_identity::key::write_private(&bundle, pem::write_bundle(key, chain).as_bytes()).unwrap();
+        bundle
+    }
+
+    /// An operator with a role; gives key and certificate as a file.
+    pub(crate) async fn appointed(&self, name: &str, role: Role) -> PathBuf {
+        let request = json!({"name": name, "role": role});
+        self.operator().await.post("/v1/operators", &request).await.json();
+        self.certified(name, now())
     }
 
     /// Opens a connection with somebody's key and certificate.
@@ -282,9 +369,7 @@ impl Site {
         let text = String::from_utf8(answer.body.to_vec()).unwrap();
         assert_eq!(answer.status, 200, "{text}");
         let chain = est::decode_certs_only(&text).unwrap();
-        let bundle = self.folder.path().join(format!("{id}-{}.pem", key.spki_sha256()));
-        redan_identity::key::write_private(&bundle, pem::write_bundle(&key, &chain).as_bytes()).unwrap();
-        bundle
+        self.keep(id, &key, &chain)
     }
 
     /// An enrolled device with a connection.

@@ -263,8 +263,8 @@ async fn metrics_count_devices_and_say_when_everything_expires() {
         "redan_devices_revoked 1",
         "redan_devices_refusing 0",
         "redan_rollouts_running 0",
-        // The fleet, two admissions, two enrolments, a revocation.
-        "redan_audit_entries 6",
+        // The fleet, its admin, two admissions, two enrolments, a revocation.
+        "redan_audit_entries 7",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
     }

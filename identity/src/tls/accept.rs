@@ -2,6 +2,7 @@
 
 use super::{FleetServer, Peer, peer, refusal};
 use crate::anchor::FleetAnchor;
+use crate::join::Binding;
 use redan_protocol::wire::{control_host, enrol_host};
 use redan_protocol::{Code, FleetId, UnixSeconds};
 use rustls::ServerConfig;
@@ -77,6 +78,8 @@ pub struct Accepted<S> {
     pub host: String,
     /// Who opened it.
     pub peer: Peer,
+    /// What proofs on this connection are bound to.
+    pub binding: Binding,
 }
 
 /// Shakes hands. `Err` says why not, for the log: the other side learns an alert at most, and without a name of ours nothing.
@@ -117,7 +120,9 @@ where
         stream.get_ref().1.peer_certificates(),
         clock(),
     );
+    let binding = Binding::of(stream.get_ref().1).map_err(|_| Code::Internal)?;
     Ok(Accepted {
+        binding,
         peer: peer.map_err(|error| error.code())?,
         fleet: face.anchor.fleet().clone(),
         stream,

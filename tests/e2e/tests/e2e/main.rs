@@ -5,6 +5,7 @@ mod bad_input;
 mod ceremony;
 mod disturbed;
 mod interrupted;
+mod join;
 mod path;
 mod renewal;
 mod service;
