@@ -147,6 +147,7 @@ fn stored(store: &Path, root: &[u8]) -> Trusted {
         timestamp: Some(read("timestamp")),
         snapshot: Some(read("snapshot")),
         targets: BTreeMap::from([("targets".to_owned(), read("targets"))]),
+        versions: None,
     }
 }
 

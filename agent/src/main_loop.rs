@@ -19,6 +19,7 @@ use redan_protocol::ipc::{RUNNING_EVERY, SlotId, ToBroker, ToSupervisor};
 use redan_protocol::report::{Isolation, Phase};
 use redan_protocol::wire::Nonce;
 use redan_protocol::{Code, ComponentName, PublisherName, Seconds, SetId, SpiffeId, Version64};
+use redan_trust::RoleVersions;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -41,9 +42,11 @@ pub(crate) enum Event {
     Claim(PublisherName, Input),
     ExecutorEnded(PublisherName),
     Isolated(PublisherName, Isolation),
-    Root {
+    /// A refresh verified a newer root, or versions of roles.
+    Verified {
         which: Which,
-        bytes: Vec<u8>,
+        root: Option<Vec<u8>>,
+        versions: RoleVersions,
         done: oneshot::Sender<Result<(), Code>>,
     },
     Reached(Box<Result<Reached, Unreached>>),
@@ -153,8 +156,14 @@ impl Agent {
             Event::Isolated(publisher, isolation) => {
                 self.isolation.insert(publisher, isolation);
             }
-            Event::Root { which, bytes, done } => {
-                let stored = self.trust.as_mut().map(|trust| trust.root(which, bytes));
+            Event::Verified {
+                which,
+                root,
+                versions,
+                done,
+            } => {
+                let trust = self.trust.as_mut();
+                let stored = trust.map(|trust| trust.verified(which, root, versions));
                 // The session may have been dropped.
                 done.send(stored.unwrap_or(Err(Code::StateLost))).ok();
             }

@@ -8,7 +8,9 @@ use crate::session::Stopped;
 use bytes::Bytes;
 use redan_identity::client::Connection;
 use redan_protocol::{ByteCount, Code, UnixSeconds};
-use redan_trust::{Answer, LookupStep, Refresh, Refusal, Repository, Step, Target, Trusted};
+use redan_trust::{
+    Answer, LookupStep, Refresh, Refusal, Repository, RoleVersions, Step, Target, TrustRecord, Trusted,
+};
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
 
@@ -41,9 +43,14 @@ impl Files {
     }
 
     /// What is stored, to start a refresh from.
-    pub(crate) fn trusted(&self, root: &str) -> Result<Trusted, Code> {
+    pub(crate) fn trusted(&self, which: Which, record: &TrustRecord) -> Result<Trusted, Code> {
+        let (root, versions) = match which {
+            Which::Release => (&record.release_root, &record.release_versions),
+            Which::Director => (&record.director_root, &record.director_versions),
+        };
         let mut trusted = Trusted {
             root: root.as_bytes().to_vec(),
+            versions: versions.clone(),
             ..Trusted::default()
         };
         let failed = |error: std::io::Error| disk_code(&error);
@@ -104,7 +111,8 @@ fn unescape(name: &str) -> String {
     String::from_utf8_lossy(&role).into_owned()
 }
 
-/// Refreshes one repository. A new root goes into the trust record, which the main loop owns.
+/// Refreshes one repository. New roots and the versions of its roles go into the trust record, which the main loop owns; they are
+/// durable before anything is decided from what came.
 pub(crate) async fn refresh(
     connection: &mut Connection,
     files: &Files,
@@ -118,28 +126,63 @@ pub(crate) async fn refresh(
         error.code()
     };
     let mut refresh = Refresh::new(trusted, now).map_err(failed)?;
+    let done = drive(connection, files, which, &mut refresh, events).await;
+    // Also of a refresh that failed: what it verified on its way is known from now on.
+    remember(events, which, None, refresh.versions().clone()).await?;
+    match done {
+        Ok(()) => refresh.finish().map_err(failed),
+        Err(Stopped::Network(code)) => Err(code),
+        Err(Stopped::Refused(Refusal::Metadata(error))) => Err(failed(error)),
+        Err(Stopped::Refused(refusal)) => Err(refusal.code()),
+    }
+}
+
+async fn drive(
+    connection: &mut Connection,
+    files: &Files,
+    which: Which,
+    refresh: &mut Refresh,
+    events: &mpsc::UnboundedSender<Event>,
+) -> Result<(), Stopped> {
     let mut answer = None;
     loop {
-        answer = match refresh.step(answer.take()).map_err(failed)? {
+        answer = match refresh.step(answer.take())? {
             Step::Fetch { path, limit } => Some(get(connection, which, &path, limit).await),
             Step::Store { role, bytes } if role == "root" => {
-                let (done, stored) = oneshot::channel();
-                let event = Event::Root { which, bytes, done };
-                events.send(event).map_err(|_| Code::Internal)?;
-                stored.await.map_err(|_| Code::Internal)??;
+                let versions = refresh.versions().clone();
+                let kept = remember(events, which, Some(bytes), versions).await;
+                kept.map_err(Stopped::Network)?;
                 Some(Answer::Stored)
             }
             Step::Store { role, bytes } => {
-                files.store(&role, &bytes)?;
+                files.store(&role, &bytes).map_err(Stopped::Network)?;
                 Some(Answer::Stored)
             }
             Step::Remove { role } => {
-                files.remove(&role)?;
+                files.remove(&role).map_err(Stopped::Network)?;
                 Some(Answer::Stored)
             }
-            Step::Done => return refresh.finish().map_err(failed),
+            Step::Done => return Ok(()),
         };
     }
+}
+
+/// Has the main loop keep it; returns when it is durable.
+async fn remember(
+    events: &mpsc::UnboundedSender<Event>,
+    which: Which,
+    root: Option<Vec<u8>>,
+    versions: RoleVersions,
+) -> Result<(), Code> {
+    let (done, kept) = oneshot::channel();
+    let event = Event::Verified {
+        which,
+        root,
+        versions,
+        done,
+    };
+    events.send(event).map_err(|_| Code::Internal)?;
+    kept.await.map_err(|_| Code::Internal)?
 }
 
 /// Finds one target in the release repository.

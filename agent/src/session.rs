@@ -72,7 +72,7 @@ impl Session {
         connection: &mut Connection,
         reply: &CheckInReply,
     ) -> Result<Decided, Code> {
-        let trusted = self.release.trusted(&record.release_root)?;
+        let trusted = self.release.trusted(Which::Release, record)?;
         let release = refresh(
             connection,
             &self.release,
@@ -82,7 +82,7 @@ impl Session {
             &self.events,
         )
         .await;
-        let trusted = self.director.trusted(&record.director_root)?;
+        let trusted = self.director.trusted(Which::Director, record)?;
         let director = refresh(
             connection,
             &self.director,

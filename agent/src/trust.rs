@@ -8,7 +8,8 @@ use crate::refresh::Which;
 use crate::session::Kept;
 use redan_agent_core::Machine;
 use redan_protocol::{Code, Digest, Seconds};
-use redan_trust::TrustRecord;
+use redan_trust::record::RecordFormat;
+use redan_trust::{RoleVersions, TrustRecord};
 use std::path::Path;
 
 /// Longest monotonic time a power cut may take from the record.
@@ -64,13 +65,27 @@ impl Trust {
         Seconds::new(self.record.plan_known.get().saturating_add(since))
     }
 
-    /// A newer root, verified from the one before.
-    pub(crate) fn root(&mut self, which: Which, bytes: Vec<u8>) -> Result<(), Code> {
-        let root = String::from_utf8(bytes).map_err(|_| Code::MetadataInvalid)?;
-        match which {
-            Which::Release => self.record.release_root = root,
-            Which::Director => self.record.director_root = root,
+    /// What a refresh verified: a newer root, from the one before, and the versions of the roles under it. Written at once, both
+    /// together, and only when something is new.
+    pub(crate) fn verified(
+        &mut self,
+        which: Which,
+        root: Option<Vec<u8>>,
+        versions: RoleVersions,
+    ) -> Result<(), Code> {
+        let root = root.map(String::from_utf8).transpose();
+        let root = root.map_err(|_| Code::MetadataInvalid)?;
+        let (known_root, known) = match which {
+            Which::Release => (&mut self.record.release_root, &mut self.record.release_versions),
+            Which::Director => (&mut self.record.director_root, &mut self.record.director_versions),
+        };
+        if root.is_none() && known.as_ref() == Some(&versions) {
+            return Ok(());
         }
+        if let Some(root) = root {
+            *known_root = root;
+        }
+        *known = Some(versions);
         self.save(&RealDisk)
     }
 
@@ -145,6 +160,7 @@ impl Trust {
         self.dirty = true;
         self.advance();
         self.record.generation = self.record.generation.saturating_add(1);
+        self.record.format = RecordFormat::V2;
         self.pair
             .store(disk, &self.record.encode())
             .map_err(|error| crate::fetch::disk_code(&error))?;
@@ -152,3 +168,6 @@ impl Trust {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -134,6 +134,7 @@ fn verify(
         timestamp: present.get("timestamp.json").cloned(),
         snapshot: old_snapshot,
         targets: BTreeMap::new(),
+        versions: None,
     };
     let mut refresh = Refresh::new(trusted, now).map_err(refuse)?;
     let mut answer = None;

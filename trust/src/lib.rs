@@ -31,6 +31,7 @@ pub mod rehearse;
 pub mod release_set;
 pub mod repository;
 pub mod statement;
+pub mod versions;
 pub mod workflow;
 
 pub use claimed::{Claimed, Verified};
@@ -45,4 +46,5 @@ pub use record::{TrustRecord, newest_valid};
 pub use refusal::Refusal;
 pub use repository::Repository;
 pub use statement::verify_statement;
+pub use versions::RoleVersions;
 pub use workflow::{Answer, Refresh, Step, Trusted};

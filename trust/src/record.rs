@@ -1,18 +1,43 @@
 //! The trust record: everything a device must not forget, in one hashed document of which two copies alternate.
 
+use crate::versions::RoleVersions;
 use redan_protocol::{
     ComponentName, Digest, DirectionSequence, FleetId, ReleaseCounter, Seconds, SetId, SpiffeId, UnixSeconds,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Largest record, bytes: two roots, counters and digests of some hundred components.
-pub const RECORD_LEN_MAX: usize = 4 * 1024 * 1024;
+/// Largest record, bytes. Two roots as strings, every character of them escaped (2 MiB), the names of all files of two of the
+/// largest snapshots (4 MiB), and counters and digests of some thousand components.
+pub const RECORD_LEN_MAX: usize = 8 * 1024 * 1024;
+
+/// The format of a record.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum RecordFormat {
+    /// Without versions of roles, and without this field.
+    #[default]
+    #[serde(rename = "redan.trust-record/1")]
+    V1,
+    /// With versions of roles.
+    #[serde(rename = "redan.trust-record/2")]
+    V2,
+}
+
+impl RecordFormat {
+    /// The first format does not say which it is.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde calls")]
+    fn unsaid(&self) -> bool {
+        *self == Self::V1
+    }
+}
 
 /// What the device knows and must keep. Written whole, the other copy each time.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrustRecord {
+    /// What this is written as.
+    #[serde(default, skip_serializing_if = "RecordFormat::unsaid")]
+    pub format: RecordFormat,
     /// Grows with every write; the newest valid copy counts.
     pub generation: u64,
     /// The fleet.
@@ -23,6 +48,12 @@ pub struct TrustRecord {
     pub release_root: String,
     /// Newest trusted root of the director repository, as served.
     pub director_root: String,
+    /// Versions of the release repository's roles; `None`: the record was never written since they are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_versions: Option<RoleVersions>,
+    /// The same of the director repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub director_versions: Option<RoleVersions>,
     /// Highest serial of a fleet policy that was believed.
     pub policy_serial: u64,
     /// Highest committed release counters.
@@ -56,11 +87,14 @@ impl TrustRecord {
     /// The record of a device that has just enrolled.
     pub fn enrolled(fleet: FleetId, device: SpiffeId, release_root: String, director_root: String) -> Self {
         Self {
+            format: RecordFormat::V2,
             generation: 1,
             fleet,
             device,
             release_root,
             director_root,
+            release_versions: Some(RoleVersions::default()),
+            director_versions: Some(RoleVersions::default()),
             policy_serial: 0,
             committed: BTreeMap::new(),
             set: None,
@@ -89,7 +123,7 @@ impl TrustRecord {
         .expect("a record encodes")
     }
 
-    /// Reads one copy; `None` when it is torn, rotten or of another version.
+    /// Reads one copy; `None` when it is torn, rotten or of a format of later versions.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         if bytes.len() > RECORD_LEN_MAX {
             return None;
@@ -159,5 +193,58 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_record_from_before_versions_were_kept_still_reads_and_is_written_as_it_was() {
+        // Written by the program that knew only the first format.
+        let old = r#"{"record":{"generation":7,"fleet":"plant.example","device":"spiffe://plant.example/device/press-1","release_root":"{}","director_root":"{}","policy_serial":3,"committed":{"acme/thermo":4},"set":"plant-1","rollback_sets":[],"sequence":5,"proven":1800000000,"plan":null,"plan_known":9,"denied":[],"revoked":[]},"sha256":"5a59ec51bb16dfd6d57c82833246dee67ff2331169ce11f957bc680701e8287b"}"#;
+        let record = TrustRecord::decode(old.as_bytes()).unwrap();
+        assert_eq!(record.format, RecordFormat::V1);
+        assert_eq!(
+            (&record.release_versions, &record.director_versions),
+            (&None, &None)
+        );
+        assert_eq!((record.generation, record.sequence.get()), (7, 5));
+        assert_eq!(record.encode(), old.as_bytes());
+    }
+
+    #[test]
+    fn a_record_of_a_later_format_is_not_half_understood() {
+        let new = String::from_utf8(record(7).encode()).unwrap();
+        let later = new.replace("redan.trust-record/2", "redan.trust-record/3");
+        assert_ne!(new, later);
+        assert_eq!(TrustRecord::decode(later.as_bytes()), None);
+    }
+
+    #[test]
+    fn the_fullest_record_fits_and_one_byte_more_does_not() {
+        use crate::metadata::limits;
+        let length = |limit: redan_protocol::ByteCount| usize::try_from(limit.get()).unwrap();
+        // Every character of both roots is escaped; names and versions take the room they take in a snapshot.
+        let root = "\"".repeat(length(limits::ROOT));
+        let names = length(limits::SNAPSHOT) / 32;
+        let versions = RoleVersions {
+            timestamp: u64::MAX,
+            snapshot: u64::MAX,
+            files: (0..names)
+                .map(|n| (format!("{n:0>24}"), u64::try_from(n).unwrap()))
+                .collect(),
+        };
+        let full = TrustRecord {
+            release_root: root.clone(),
+            director_root: root,
+            release_versions: Some(versions.clone()),
+            director_versions: Some(versions),
+            denied: (0..64_u8).map(|n| Digest::of(&[n])).collect(),
+            revoked: (0..2048_u16).map(|n| Digest::of(&n.to_be_bytes())).collect(),
+            ..record(7)
+        };
+        let mut bytes = full.encode();
+        assert_eq!(TrustRecord::decode(&bytes), Some(full));
+        bytes.resize(RECORD_LEN_MAX, b' ');
+        assert!(TrustRecord::decode(&bytes).is_some());
+        bytes.push(b' ');
+        assert_eq!(TrustRecord::decode(&bytes), None);
     }
 }

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Differences from common loaders, each a regression test: a damaged stored file is an error, never absence; only
-//! [`Answer::Absent`] ends the root walk; the walk starts at the persisted root; an unchanged poll stores nothing.
+//! [`Answer::Absent`] ends the root walk; the walk starts at the persisted root; an unchanged poll stores nothing. Versions are
+//! held against [`RoleVersions`], which outlive the files they were learnt from.
 
 use crate::claimed::{Claimed, Signers, TooFewSignatures, Verified};
 use crate::error::TufError;
@@ -13,6 +14,7 @@ use crate::metadata::{
     MetaEntry, Metadata, RoleKeys, Root, Snapshot, Targets, Timestamp, file_name, fits, limits,
 };
 use crate::repository::Repository;
+use crate::versions::{RoleVersions, named};
 use redan_protocol::{ByteCount, UnixSeconds};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -31,6 +33,9 @@ pub struct Trusted {
     pub snapshot: Option<Vec<u8>>,
     /// `targets.json` (role `targets`) and delegated roles, by the name they were stored under.
     pub targets: BTreeMap<String, Vec<u8>>,
+    /// Floors kept apart from the files. With them the files are mere copies: a damaged one is fetched again, and one that was
+    /// removed or replaced brings no older repository back. `None`: the files are all there is, so a damaged one is an error.
+    pub versions: Option<RoleVersions>,
 }
 
 /// What the driver has to do next.
@@ -99,6 +104,8 @@ pub struct Refresh {
     old_snapshot: Option<Verified<Snapshot>>,
     snapshot: Option<Verified<Snapshot>>,
     targets: Option<Arc<Verified<Targets>>>,
+    versions: RoleVersions,
+    copies: bool,
 }
 
 impl Refresh {
@@ -120,7 +127,15 @@ impl Refresh {
             old_snapshot: None,
             snapshot: None,
             targets: None,
+            copies: trusted.versions.is_some(),
+            versions: trusted.versions.unwrap_or_default(),
         })
+    }
+
+    /// The floors so far. To be kept with every root that is stored, in one write with it, and when the refresh is over, however
+    /// it ended.
+    pub fn versions(&self) -> &RoleVersions {
+        &self.versions
     }
 
     /// Takes the answer to the last step and says the next one. After an error the refresh is over; what was stored stays.
@@ -228,6 +243,7 @@ impl Refresh {
             At::Snapshot => {
                 let bytes = bytes(answer, "snapshot.json", limits::SNAPSHOT)?;
                 let snapshot = self.accept_snapshot(&bytes)?;
+                self.versions.snapshot(snapshot.get());
                 self.snapshot = Some(snapshot);
                 self.queue.push_back(Step::Store {
                     role: "snapshot".into(),
@@ -284,6 +300,7 @@ impl Refresh {
         if rotated(self.root.get(), next.get(), "timestamp")
             || rotated(self.root.get(), next.get(), "snapshot")
         {
+            self.versions = RoleVersions::default();
             for (role, stored) in [
                 ("timestamp", &mut self.stored_timestamp),
                 ("snapshot", &mut self.stored_snapshot),
@@ -310,21 +327,30 @@ impl Refresh {
     fn root_walk_ended(&mut self) -> Result<(), TufError> {
         unexpired(self.root.get(), "root", self.now)?;
         if let Some(bytes) = &self.stored_timestamp {
-            let claimed: Claimed<Timestamp> = parse(bytes, "timestamp").map_err(|_| damaged("timestamp"))?;
-            let stored = claimed
-                .verify(&self.signers("timestamp")?)
-                .map_err(|_| damaged("timestamp"))?;
-            self.timestamp = Some(stored);
+            self.timestamp = self.read_stored(bytes, "timestamp")?;
         }
         if let Some(bytes) = &self.stored_snapshot {
-            let claimed: Claimed<Snapshot> = parse(bytes, "snapshot").map_err(|_| damaged("snapshot"))?;
-            let stored = claimed
-                .verify(&self.signers("snapshot")?)
-                .map_err(|_| damaged("snapshot"))?;
-            self.old_snapshot = Some(stored);
+            self.old_snapshot = self.read_stored(bytes, "snapshot")?;
+        }
+        if let Some(timestamp) = &self.timestamp {
+            self.versions.timestamp(timestamp.get());
+        }
+        if let Some(snapshot) = &self.old_snapshot {
+            self.versions.snapshot(snapshot.get());
         }
         self.at = At::Timestamp;
         Ok(())
+    }
+
+    /// A stored file under the newest root. A damaged one is never absence, unless the floors are kept elsewhere.
+    fn read_stored<T: Metadata>(&self, bytes: &[u8], role: &str) -> Result<Option<Verified<T>>, TufError> {
+        let claimed: Result<Claimed<T>, TufError> = parse(bytes, role);
+        let signers = self.signers(role)?;
+        let read = claimed.ok().and_then(|claimed| claimed.verify(&signers).ok());
+        if read.is_none() && !self.copies {
+            return Err(damaged(role));
+        }
+        Ok(read)
     }
 
     /// §5.4
@@ -332,7 +358,9 @@ impl Refresh {
         if let Some(old) = &self.timestamp
             && self.stored_timestamp.as_ref() == Some(&bytes)
         {
-            // The very file that was verified a moment ago, under the same root.
+            // The very file that was verified a moment ago, under the same root; somebody may have put an older one there.
+            not_below(old.get().version(), self.versions.timestamp, "timestamp")?;
+            not_below(named(old.get()), self.versions.snapshot, "snapshot")?;
             unexpired(old.get(), "timestamp", self.now)?;
             self.at = At::Snapshot;
             return Ok(());
@@ -341,33 +369,19 @@ impl Refresh {
         let new = claimed
             .verify(&self.signers("timestamp")?)
             .map_err(|source| signatures("timestamp", source))?;
-        let mut unchanged = false;
-        if let Some(old) = &self.timestamp {
-            let (trusted, offered) = (old.get().version(), new.get().version());
-            if offered < trusted {
-                return Err(TufError::Rollback {
-                    role: "timestamp".into(),
-                    trusted,
-                    offered,
-                });
-            }
-            unchanged = offered == trusted;
-            let of =
-                |timestamp: &Verified<Timestamp>| timestamp.get().snapshot().map_or(0, |entry| entry.version);
-            if !unchanged && of(&new) < of(old) {
-                return Err(TufError::Rollback {
-                    role: "snapshot".into(),
-                    trusted: of(old),
-                    offered: of(&new),
-                });
-            }
-        }
+        not_below(new.get().version(), self.versions.timestamp, "timestamp")?;
+        let unchanged = self
+            .timestamp
+            .as_ref()
+            .is_some_and(|old| old.get().version() == new.get().version());
+        not_below(named(new.get()), self.versions.snapshot, "snapshot")?;
         if unchanged {
             // §5.4.3: the same version is the one we have, whatever bytes came.
             let old = self.timestamp.as_ref().ok_or(TufError::Driver)?;
             unexpired(old.get(), "timestamp", self.now)?;
         } else {
             unexpired(new.get(), "timestamp", self.now)?;
+            self.versions.timestamp(new.get());
             self.timestamp = Some(new);
             self.queue.push_back(Step::Store {
                 role: "timestamp".into(),
@@ -406,20 +420,10 @@ impl Refresh {
             .verify(&self.signers("snapshot")?)
             .map_err(|source| signatures("snapshot", source))?;
         exact(new.get(), "snapshot", entry.version)?;
-        for (file, old) in self.old_snapshot.iter().flat_map(|old| &old.get().meta) {
-            let offered = new
-                .get()
-                .meta
-                .get(file)
-                .ok_or_else(|| TufError::Dropped { file: file.clone() })?
-                .version;
-            if offered < old.version {
-                return Err(TufError::Rollback {
-                    role: file.clone(),
-                    trusted: old.version,
-                    offered,
-                });
-            }
+        for (file, floor) in &self.versions.files {
+            let listed = new.get().meta.get(file);
+            let listed = listed.ok_or_else(|| TufError::Dropped { file: file.clone() })?;
+            not_below(listed.version, *floor, file)?;
         }
         unexpired(new.get(), "snapshot", self.now)?;
         Ok(new)
@@ -558,6 +562,17 @@ pub(crate) fn signatures(role: &str, source: TooFewSignatures) -> TufError {
         role: role.into(),
         source,
     }
+}
+
+fn not_below(offered: u64, trusted: u64, role: &str) -> Result<(), TufError> {
+    if offered >= trusted {
+        return Ok(());
+    }
+    Err(TufError::Rollback {
+        role: role.into(),
+        trusted,
+        offered,
+    })
 }
 
 fn damaged(role: &str) -> TufError {

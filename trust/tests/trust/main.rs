@@ -20,4 +20,5 @@ mod scene;
 mod sets;
 mod statement;
 mod stored;
+mod versions;
 mod workflow;

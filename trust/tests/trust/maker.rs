@@ -2,7 +2,7 @@
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use redan_protocol::{Digest, UnixSeconds};
-use redan_trust::{Answer, LookupStep, Refresh, Repository, Step, Target, Trusted, TufError};
+use redan_trust::{Answer, LookupStep, Refresh, Repository, RoleVersions, Step, Target, Trusted, TufError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -286,14 +286,40 @@ impl Device {
         }
     }
 
+    /// The same device with a record of versions beside its files.
+    pub(crate) fn with_record(mut self) -> Self {
+        self.trusted.versions = Some(RoleVersions::default());
+        self
+    }
+
+    /// Its files are gone; its root and its record are not.
+    pub(crate) fn without_files(&self) -> Self {
+        let mut device = self.clone();
+        device.trusted = Trusted {
+            root: self.trusted.root.clone(),
+            versions: self.trusted.versions.clone(),
+            ..Trusted::default()
+        };
+        device
+    }
+
     pub(crate) fn refresh_at(&mut self, repo: &Repo, now: UnixSeconds) -> Result<Repository, TufError> {
         (self.fetched, self.stored) = (Vec::new(), Vec::new());
         let mut refresh = Refresh::new(self.trusted.clone(), now)?;
+        let done = self.drive(repo, &mut refresh);
+        if let Some(versions) = &mut self.trusted.versions {
+            versions.clone_from(refresh.versions());
+        }
+        done?;
+        refresh.finish()
+    }
+
+    fn drive(&mut self, repo: &Repo, refresh: &mut Refresh) -> Result<(), TufError> {
         let mut answer = None;
         loop {
             let step = refresh.step(answer.take())?;
             if step == Step::Done {
-                return refresh.finish();
+                return Ok(());
             }
             answer = Some(self.perform(repo, step));
         }

@@ -25,6 +25,7 @@ fn refresh(files: &Files) -> Result<Repository, TufError> {
         timestamp: None,
         snapshot: None,
         targets: BTreeMap::new(),
+        versions: None,
     };
     let mut refresh = Refresh::new(trusted, now())?;
     let mut answer = None;

@@ -1,0 +1,79 @@
+//! What goes into the record, and when it is written.
+
+use super::*;
+use redan_protocol::{FleetId, SpiffeId};
+
+fn record() -> TrustRecord {
+    let fleet = FleetId::parse("plant.example").unwrap();
+    let device = SpiffeId::parse("spiffe://plant.example/device/press-1").unwrap();
+    TrustRecord::enrolled(fleet, device, "{}".into(), "{}".into())
+}
+
+fn opened(folder: &Path) -> Trust {
+    let clock = Clock::start();
+    Trust::open(folder, clock, &Proven::new(clock)).unwrap().unwrap()
+}
+
+fn versions(timestamp: u64) -> RoleVersions {
+    RoleVersions {
+        timestamp,
+        snapshot: 2,
+        files: [("targets.json".to_owned(), 2)].into(),
+    }
+}
+
+/// A folder with a first record in it.
+fn folder(record: &TrustRecord) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), record.encode()).unwrap();
+    folder
+}
+
+#[test]
+fn versions_are_durable_before_anything_else_and_written_only_when_new() {
+    let folder = folder(&record());
+    let mut trust = opened(folder.path());
+    trust.verified(Which::Release, None, versions(3)).unwrap();
+    trust.verified(Which::Director, None, versions(9)).unwrap();
+    let read = opened(folder.path()).record;
+    assert_eq!(read.generation, 3);
+    assert_eq!(read.release_versions, Some(versions(3)));
+    assert_eq!(read.director_versions, Some(versions(9)));
+    trust.verified(Which::Release, None, versions(3)).unwrap();
+    assert_eq!(opened(folder.path()).record, read, "flash wears");
+}
+
+#[test]
+fn a_new_root_and_the_versions_under_it_are_one_write() {
+    // A power cut between two writes would leave versions of keys that are gone, or keys whose versions nobody remembers.
+    let folder = folder(&record());
+    let mut trust = opened(folder.path());
+    trust.verified(Which::Release, None, versions(u64::MAX)).unwrap();
+    let reset = RoleVersions::default();
+    let root = Some(b"{\"newer\":1}".to_vec());
+    trust.verified(Which::Release, root, reset.clone()).unwrap();
+    let read = opened(folder.path()).record;
+    assert_eq!(read.generation, 3);
+    assert_eq!(read.release_root, "{\"newer\":1}");
+    assert_eq!(read.release_versions, Some(reset));
+}
+
+#[test]
+fn a_record_of_the_first_format_is_read_and_goes_on_in_the_present_one() {
+    let old = TrustRecord {
+        format: RecordFormat::V1,
+        release_versions: None,
+        director_versions: None,
+        ..record()
+    };
+    let folder = folder(&old);
+    let mut trust = opened(folder.path());
+    assert_eq!(trust.record, old);
+    trust.verified(Which::Release, None, versions(3)).unwrap();
+    let read = opened(folder.path()).record;
+    assert_eq!(read.format, RecordFormat::V2);
+    assert_eq!(
+        (read.release_versions, read.director_versions),
+        (Some(versions(3)), None)
+    );
+}
