@@ -71,7 +71,11 @@ pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<Spiff
         if own.voucher.fleet != voucher.fleet || own.voucher.device != voucher.device {
             return Err(AgentError::Voucher("this device is enrolled under another name"));
         }
-        if own.voucher.ca == voucher.ca && found_record(&store)? {
+        // The record was durable before the identity: it was lost since. A voucher that lies about is no way back.
+        if !found_record(&store)? {
+            return Err(AgentError::Lost);
+        }
+        if own.voucher.ca == voucher.ca {
             return Ok(own.id);
         }
     }

@@ -78,6 +78,18 @@ pub enum AgentError {
         /// The folder.
         state: PathBuf,
     },
+    /// The document does not bring this device back.
+    #[error("the recovery is refused")]
+    Recovery(#[from] redan_trust::recovery::RecoveryError),
+    /// There is a valid trust record.
+    #[error("the device has its trust record")]
+    NotLost,
+    /// No request waits for an answer.
+    #[error("this device waits for no recovery")]
+    Unasked,
+    /// The device was enrolled, and its trust record is gone.
+    #[error("the device was enrolled before, and its trust record is gone")]
+    Lost,
     /// No agent answers on the admin socket.
     #[error("no agent runs on {}", state.display())]
     NotRunning {
@@ -132,6 +144,10 @@ impl AgentError {
             Self::Identity(error) => error.code(),
             Self::Server { code, .. } | Self::Answer { code, .. } => *code,
             Self::NotRunning { .. } => Code::Unreachable,
+            Self::Recovery(error) => error.code(),
+            Self::NotLost => Code::RecoveryNotNeeded,
+            Self::Unasked => Code::RecoveryUnasked,
+            Self::Lost => Code::StateLost,
             Self::Channel { .. } | Self::System { .. } => Code::Internal,
         }
     }
@@ -159,6 +175,10 @@ impl AgentError {
             | Self::Token(_)
             | Self::Server { .. }
             | Self::Answer { .. }
+            | Self::Recovery(_)
+            | Self::NotLost
+            | Self::Unasked
+            | Self::Lost
             | Self::Channel { .. }
             | Self::System { .. } => self.code().remedy(),
         }

@@ -65,6 +65,7 @@ pub(crate) struct Agent {
     pub(crate) link: Link,
     pub(crate) renewal: Renewal,
     pub(crate) identity_folder: PathBuf,
+    pub(crate) trust_folder: PathBuf,
     pub(crate) proven: Proven,
     pub(crate) clock: Clock,
     pub(crate) machine: Machine,
@@ -221,6 +222,7 @@ impl Agent {
             self.later(RETRY_MAX);
             return;
         };
+        self.find_trust();
         self.told = Some(self.news());
         let record = self.trust.as_ref().map(Trust::record);
         let view = self.machine.view();
@@ -253,6 +255,22 @@ impl Agent {
             }
             drop(events.send(Event::Reached(Box::new(session.run().await))));
         });
+    }
+
+    /// A device whose record was lost looks whether it was recovered meanwhile.
+    fn find_trust(&mut self) {
+        if self.trust.is_some() {
+            return;
+        }
+        match Trust::open(&self.trust_folder, &self.id, self.clock, &self.proven) {
+            Ok(Some(mut trust)) => {
+                tracing::warn!("there is a trust record again: the device follows its fleet from it");
+                trust.settle(&self.machine);
+                self.trust = Some(trust);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(code = error.code().name(), "{error}"),
+        }
     }
 
     fn reached(&mut self, reached: Result<Reached, Unreached>) {

@@ -17,7 +17,7 @@ use crate::renewal::Renewal;
 use crate::store::{Identity, Store};
 use crate::supervisor::Supervisor;
 use crate::trust::Trust;
-use crate::{AgentError, Config, admin};
+use crate::{AgentError, Config, admin, recover};
 use redan_agent_core::{Machine, Record};
 use redan_channel::AsyncChannel;
 use redan_protocol::wire::control_host;
@@ -124,9 +124,15 @@ fn assemble(
     let proven = Proven::new(clock);
     let identity = std::rc::Rc::clone(&renewal.identity);
     proven.learn(identity.since);
-    let trust = Trust::open(&store.at("trust"), clock, &proven)?;
+    let trust = Trust::open(&store.at("trust"), &identity.id, clock, &proven)?;
     if trust.is_none() {
-        tracing::error!("the trust record is lost: what is committed runs on, nothing new is adopted");
+        tracing::error!(
+            code = redan_protocol::Code::StateLost.name(),
+            remedy = redan_protocol::Code::StateLost.remedy(),
+            "the trust record is lost: what is committed runs on, nothing new is adopted"
+        );
+    } else {
+        recover::forget(store)?;
     }
     let server = config.server.as_ref().unwrap_or(&identity.voucher.server);
     // With a whole next pair the server may refuse the present one by now: nothing speaks with it any more.
@@ -144,6 +150,7 @@ fn assemble(
         link,
         renewal,
         identity_folder: store.at("identity"),
+        trust_folder: store.at("trust"),
         proven,
         clock,
         machine,

@@ -60,6 +60,11 @@ impl Store {
         Ok(store)
     }
 
+    /// The folder of a device that was made before: makes nothing.
+    pub(crate) fn open(state: &Path) -> Self {
+        Self(state.to_owned())
+    }
+
     pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.0.join(path)
     }

@@ -7,7 +7,7 @@ use crate::pair::{Found, Pair};
 use crate::refresh::Which;
 use crate::session::Kept;
 use redan_agent_core::Machine;
-use redan_protocol::{Code, Digest, Seconds};
+use redan_protocol::{Code, Digest, Seconds, SpiffeId};
 use redan_trust::record::RecordFormat;
 use redan_trust::{RoleVersions, TrustRecord};
 use std::path::Path;
@@ -27,23 +27,28 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Opens the record, and says what time it proves; `None` when both copies are bad or gone: the state is lost and nothing is
-    /// adopted.
-    pub(crate) fn open(folder: &Path, clock: Clock, proven: &Proven) -> Result<Option<Self>, AgentError> {
-        let generation = |bytes: &[u8]| TrustRecord::decode(bytes).map(|record| record.generation);
+    /// Opens the record, and says what time it proves; `None` when both copies are bad, gone or another device's: the state is lost
+    /// and nothing is adopted.
+    pub(crate) fn open(
+        folder: &Path,
+        id: &SpiffeId,
+        clock: Clock,
+        proven: &Proven,
+    ) -> Result<Option<Self>, AgentError> {
+        let generation = |bytes: &[u8]| own_record(bytes, id).map(|record| record.generation);
         let (pair, found) = Pair::load(&RealDisk, folder, generation)
             .map_err(|source| AgentError::file("read", folder, source))?;
         let Found::Record(bytes) = found else {
             return Ok(None);
         };
-        Ok(TrustRecord::decode(&bytes).map(|record| {
+        Ok(own_record(&bytes, id).map(|record| {
             proven.learn(record.proven);
             Self {
                 pair,
                 proven: proven.clone(),
                 record,
                 clock,
-                saved: Seconds::default(),
+                saved: clock.elapsed(),
                 kept: None,
                 dirty: false,
             }
@@ -167,6 +172,11 @@ impl Trust {
         self.dirty = false;
         Ok(())
     }
+}
+
+/// A record this device wrote: one copied from another device knows nothing of what this one committed.
+pub(crate) fn own_record(bytes: &[u8], id: &SpiffeId) -> Option<TrustRecord> {
+    TrustRecord::decode(bytes).filter(|record| record.device == *id && record.fleet == *id.fleet())
 }
 
 #[cfg(test)]

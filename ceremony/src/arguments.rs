@@ -218,6 +218,27 @@ pub(crate) enum Template {
         #[command(flatten)]
         making: Making,
     },
+    /// An answer to a device that lost its trust record: holders of the release root sign it.
+    Recover {
+        /// What `redan-device recover --request` printed.
+        #[arg(long)]
+        device_request: PathBuf,
+        /// Sequence number of the last direction the server gave the device, from `redan device show`.
+        #[arg(long)]
+        sequence: u64,
+        /// Serial of the newest fleet policy.
+        #[arg(long, default_value_t = 0)]
+        policy_serial: u64,
+        /// Version of the server's release timestamp.
+        #[arg(long, default_value_t = 0)]
+        timestamp: u64,
+        /// Lowest release counter of a component, publisher/workload=counter; may be given several times. What the device still
+        /// remembers holds anyway.
+        #[arg(long = "counter", value_parser = component_and_counter)]
+        counters: Vec<(ComponentName, u64)>,
+        #[command(flatten)]
+        making: Making,
+    },
     /// A snapshot of the newest files of every role; devices see a new targets file only through one.
     Snapshot {
         #[command(flatten)]
@@ -287,6 +308,13 @@ fn holder_and_uri(text: &str) -> Result<(String, TokenUri), String> {
         .split_once('=')
         .ok_or("a holder and their key are written holder=pkcs11:…")?;
     Ok((holder.to_owned(), token_uri(uri)?))
+}
+
+fn component_and_counter(text: &str) -> Result<(ComponentName, u64), String> {
+    let parsed = text.split_once('=').and_then(|(component, counter)| {
+        Some((ComponentName::parse(component).ok()?, counter.parse().ok()?))
+    });
+    parsed.ok_or_else(|| "a release counter is written publisher/workload=counter".to_owned())
 }
 
 fn role_and_key(text: &str) -> Result<(String, PathBuf), String> {

@@ -3,6 +3,7 @@
 
 use crate::error::CeremonyError;
 use crate::present::Present;
+use crate::recovery;
 use crate::request::{Checked, Request};
 use crate::sign::Signature;
 use crate::verify::walk;
@@ -51,6 +52,10 @@ pub fn assemble(
             return Err(CeremonyError::BadSignature { path: shown() });
         }
         signatures.push(json!({"keyid": key.id, "sig": signature.sig}));
+    }
+    if request.role == recovery::ROLE {
+        let (name, bytes) = recovery::assemble(request, &signatures, present, now)?;
+        return Ok(Assembled { name, bytes });
     }
     let file = json!({"signed": request.payload, "signatures": signatures});
     let bytes = serde_json::to_vec(&file).map_err(|_| CeremonyError::Bug)?;

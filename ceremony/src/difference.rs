@@ -3,6 +3,7 @@
 
 use crate::error::CeremonyError;
 use crate::present::Present;
+use crate::recovery;
 use crate::request::Request;
 use redan_protocol::UnixSeconds;
 use serde_json::Value;
@@ -15,7 +16,9 @@ const SHOWN_MAX: usize = 400;
 /// Describes a request: what it is, how roles stand after it, every difference, and its digest.
 pub fn inspect(request: &Request, present: &Present, now: UnixSeconds) -> Result<String, CeremonyError> {
     // A role that signs for the first time has nothing before it.
-    let old = if present.newest(&request.role) == 0 {
+    let old = if request.role == recovery::ROLE {
+        Value::Object(serde_json::Map::new())
+    } else if present.newest(&request.role) == 0 {
         Value::Null
     } else {
         present.signed(&request.role)?

@@ -7,6 +7,7 @@ use redan_publish::PublishError;
 use redan_trust::TufError;
 use redan_trust::claimed::TooFewSignatures;
 use redan_trust::metadata::Malformed;
+use redan_trust::recovery::RecoveryError;
 use std::path::Path;
 
 /// Why the ceremony stopped. Nothing is half-applied.
@@ -197,6 +198,17 @@ pub enum CeremonyError {
         /// Why.
         source: TufError,
     },
+    /// A recovery with other roots than the signer's.
+    #[error(
+        "the request names another newest root of the {repository} repository than this public folder has"
+    )]
+    OtherRoot {
+        /// The repository.
+        repository: RepositoryName,
+    },
+    /// The device would not take it.
+    #[error("the device refuses the recovery: {0}")]
+    Recovery(#[from] RecoveryError),
     /// The transcript was changed.
     #[error("line {line} of {path} was changed or does not follow the line before it")]
     Transcript {
@@ -241,9 +253,10 @@ impl CeremonyError {
     /// The code.
     pub const fn code(&self) -> Code {
         match self {
-            Self::Exists { .. } | Self::Version { .. } => Code::Conflict,
+            Self::Exists { .. } | Self::Version { .. } | Self::OtherRoot { .. } => Code::Conflict,
             Self::File { .. } => Code::DiskFailed,
             Self::OtherFleet => Code::WrongFleet,
+            Self::Recovery(error) => error.code(),
             Self::Payload { .. } | Self::BadSignature { .. } | Self::OtherPayload { .. } => {
                 Code::MetadataInvalid
             }
@@ -318,7 +331,10 @@ impl CeremonyError {
                 "have its signer sign this request, or assemble the request that was signed"
             }
             Self::BadSignature { .. } => "take another copy of the file, or have its signer sign again",
-            Self::TooFew { .. } => {
+            Self::OtherRoot { .. } => {
+                "compare the roots: whichever side is older takes the newer ones over; then make the request again"
+            }
+            Self::Recovery(RecoveryError::Signatures(_)) | Self::TooFew { .. } => {
                 "find the missing signature files, or have more holders sign; give each with --signature"
             }
             Self::Walk { source, .. } => match source {
@@ -330,6 +346,9 @@ impl CeremonyError {
                 }
                 _ => "take the public folder from somebody who can verify it; do not sign on this one",
             },
+            Self::Recovery(_) => {
+                "take the public folder from somebody who can verify it; then make the request again"
+            }
             Self::Transcript { .. } => {
                 "compare it with another custodian's copy; nothing is written on until it is whole"
             }
@@ -362,6 +381,8 @@ impl CeremonyError {
             | Self::BadSignature { .. }
             | Self::TooFew { .. }
             | Self::Walk { .. }
+            | Self::OtherRoot { .. }
+            | Self::Recovery(_)
             | Self::Transcript { .. }
             | Self::Publish(_)
             | Self::Identity(_) => 1,

@@ -22,6 +22,7 @@ pub mod error;
 pub mod found;
 pub mod issue;
 pub mod present;
+pub mod recovery;
 pub mod request;
 pub mod sign;
 pub mod transcript;

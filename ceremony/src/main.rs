@@ -12,13 +12,14 @@ use redan_ceremony::custody::{self, Custody, Opening};
 use redan_ceremony::difference::inspect;
 use redan_ceremony::found::{Founding, Tokens, found_with};
 use redan_ceremony::issue::{Issuing, Whose, issue};
-use redan_ceremony::present::{Present, put_new};
+use redan_ceremony::present::{Present, RepositoryName, put_new};
+use redan_ceremony::recovery::{self, Answering};
 use redan_ceremony::request::Request;
 use redan_ceremony::sign::{sign, signer};
 use redan_ceremony::transcript::Transcript;
 use redan_ceremony::verify::verify;
 use redan_identity::TokenUri;
-use redan_protocol::{ComponentName, FleetId, PublisherName, UnixSeconds};
+use redan_protocol::{ComponentName, DirectionSequence, FleetId, PublisherName, ReleaseCounter, UnixSeconds};
 use redan_publish::{Profile, PublicKey, Signers};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -246,11 +247,44 @@ fn request(template: Template) -> Result<String, CeremonyError> {
             (Change::Delegate { component, signers }, making)
         }
         Template::Snapshot { making } => (Change::Snapshot, making),
+        Template::Recover {
+            device_request,
+            sequence,
+            policy_serial,
+            timestamp,
+            counters,
+            making,
+        } => {
+            let counters = counters.into_iter();
+            let answering = Answering {
+                asked: recovery::asked(&device_request)?,
+                sequence: DirectionSequence::new(sequence),
+                policy_serial,
+                timestamp,
+                committed: counters
+                    .map(|(name, counter)| (name, ReleaseCounter::new(counter)))
+                    .collect(),
+            };
+            let present = Present::read(&making.at.public, RepositoryName::Release)?;
+            let now = now();
+            let request = recovery::request(&answering, &present, now)?;
+            return put_request(&request, &present, &making, now);
+        }
     };
     let now = now();
     let present = Present::read(&making.at.public, making.repository)?;
     let request = change.request(&present, making.days, now)?;
-    let text = inspect(&request, &present, now)?;
+    put_request(&request, &present, &making, now)
+}
+
+/// Writes a request down, and says what it changes.
+fn put_request(
+    request: &Request,
+    present: &Present,
+    making: &Making,
+    now: UnixSeconds,
+) -> Result<String, CeremonyError> {
+    let text = inspect(request, present, now)?;
     let mut transcript = Transcript::open(&making.at.transcript())?;
     fresh(&making.out)?;
     let decided = format!(
@@ -303,7 +337,12 @@ fn assemble_all(at: &At, request: &Path, signatures: &[PathBuf]) -> Result<Strin
     let checked = request.check(&present, now)?;
     let assembled = assemble(&request, &checked, signatures, &present, now)?;
     let mut transcript = Transcript::open(&at.transcript())?;
-    let out = present.folder.join(&assembled.name);
+    // What is for one device is no file of a repository.
+    let out = if request.role == recovery::ROLE {
+        at.public.join(&assembled.name)
+    } else {
+        present.folder.join(&assembled.name)
+    };
     fresh(&out)?;
     let decided = format!("assembled {}/{}", request.repository, assembled.name);
     transcript.note(now, "assemble", Some(checked.sha256), &decided)?;

@@ -3,6 +3,7 @@
 
 use crate::error::CeremonyError;
 use crate::present::{Present, RepositoryName, bytes, publics, put_new};
+use crate::recovery;
 use redan_protocol::{Digest, FleetId, UnixSeconds};
 use redan_publish::PublicKey;
 use redan_publish::metadata::canonical;
@@ -33,7 +34,7 @@ pub struct Request {
 /// A request that keeps the rules.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// The payload's version.
+    /// The payload's version; 1 of what has none.
     pub version: u64,
     /// What is signed.
     pub canonical: Vec<u8>,
@@ -83,6 +84,17 @@ impl Request {
         let root = present.root(UnixSeconds::new(0))?;
         if root.get().fleet.as_ref() != Some(&self.fleet) || present.name != self.repository {
             return Err(CeremonyError::OtherFleet);
+        }
+        if (self.repository, self.role.as_str()) == (RepositoryName::Release, recovery::ROLE) {
+            recovery::check(self, present)?;
+            let canonical = canonical(&self.payload)?;
+            return Ok(Checked {
+                version: 1,
+                sha256: Digest::of(&canonical),
+                canonical,
+                signers: role_keys(root.get(), "root"),
+                root,
+            });
         }
         let (version, expires, signers) = match (self.repository, self.role.as_str()) {
             (_, "root") => {

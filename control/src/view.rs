@@ -37,6 +37,7 @@ pub(crate) fn device_view(id: &DeviceId, row: &DeviceRow, state: &State, now: Un
         })),
         "last_seen": row.last_seen,
         "silent_seconds": row.silent(now),
+        "direction": state.director.get(id).map(|row| row.sequence),
         "set": report.and_then(|report| report.set.clone()),
         "desired_set": desired(&state.rollouts, id),
         "phase": report.map(|report| report.phase),

@@ -75,7 +75,11 @@ impl Fault {
                 | AgentError::Token(_)
                 | AgentError::Identity(_)
                 | AgentError::Server { .. }
-                | AgentError::Answer { .. },
+                | AgentError::Answer { .. }
+                | AgentError::Recovery(_)
+                | AgentError::NotLost
+                | AgentError::Unasked
+                | AgentError::Lost,
             ) => 1,
             Self::Agent(_) | Self::System { .. } => 3,
             Self::Jail(_) | Self::Channel(_) | Self::Ended(_) | Self::Sibling(_) => 70,

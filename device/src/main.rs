@@ -57,6 +57,18 @@ enum Device {
         #[arg(long)]
         server: Option<String>,
     },
+    /// Bring a device back that lost its trust record.
+    Recover {
+        /// Folder of everything the device keeps.
+        #[arg(long)]
+        state: PathBuf,
+        /// Print what the holders of the release root have to answer.
+        #[arg(long, required_unless_present = "document", conflicts_with = "document")]
+        request: bool,
+        /// Their answer.
+        #[arg(long = "with")]
+        document: Option<PathBuf>,
+    },
     /// Run until SIGTERM or SIGINT.
     Run {
         /// The configuration file.
@@ -128,6 +140,26 @@ fn main() -> ExitCode {
             say(&format!("redan-device: enrolled as {id}"));
             0
         }),
+        Device::Recover {
+            state,
+            document: None,
+            ..
+        } => redan_agent::recovery_request(&state)
+            .map_err(Fault::from)
+            .map(|request| {
+                say(&compact(&request));
+                0
+            }),
+        Device::Recover {
+            state,
+            document: Some(document),
+            ..
+        } => redan_agent::recover(&state, &document)
+            .map_err(Fault::from)
+            .map(|id| {
+                say(&format!("redan-device: recovered {id}"));
+                0
+            }),
         Device::Run { config } => supervisor::run(&config),
         Device::Status { state, json } => redan_agent::status(&state).map_err(Fault::from).map(|status| {
             say(&if json {

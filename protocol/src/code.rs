@@ -88,7 +88,7 @@ codes! {
     /// A root version could not be fetched for a reason other than its absence.
     RootUnavailable = 21, "root-unavailable", "restore the control server; no update is adopted meanwhile";
     /// The device's own trust record is missing or damaged.
-    StateLost = 22, "state-lost", "recover the device with a signed recovery bundle";
+    StateLost = 22, "state-lost", "recover the device: `redan-device recover --request`, and have the holders of the release root sign the answer";
     /// The direction is older than one this device has already followed.
     DirectionReplayed = 23, "direction-replayed", "the server offers an old direction; investigate it";
     /// The direction's deadline has passed.
@@ -99,6 +99,10 @@ codes! {
     PolicyRollback = 26, "policy-rollback", "sign the fleet policy with a higher serial";
     /// The direction's not-before lies beyond proven time.
     NotYet = 27, "not-yet", "wait for the direction's start";
+    /// The device's trust record is whole: there is nothing to recover.
+    RecoveryNotNeeded = 28, "recovery-not-needed", "nothing: the device has its trust record and goes on from it";
+    /// The recovery document does not answer the request this device waits for, or it waits for none.
+    RecoveryUnasked = 29, "recovery-unasked", "make a request on this device with `redan-device recover --request`, and have that one signed";
 
     // 40–59: admission of a component
     /// A core module where a component is wanted.

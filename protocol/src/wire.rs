@@ -125,6 +125,28 @@ pub struct AdmissionRequest {
     pub spki: Digest,
 }
 
+/// What a device without a valid trust record asks the holders of the release root for (decision 0006). Carried by hand.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryRequest {
+    /// Always `redan.recovery-request/1`.
+    pub schema: RecoveryRequestSchema,
+    /// The fleet.
+    pub fleet: FleetId,
+    /// The device.
+    pub device: SpiffeId,
+    /// Fresh for every request; the answer repeats it.
+    pub nonce: Nonce,
+}
+
+/// The one schema of a [`RecoveryRequest`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum RecoveryRequestSchema {
+    /// Version 1.
+    #[serde(rename = "redan.recovery-request/1")]
+    V1,
+}
+
 /// What an operator carries back: who the device will be and everything it must pin (20-identity).
 ///
 /// Secret it is not; authentic it must be: it travels by hand, and is the device's only reason to trust anything.

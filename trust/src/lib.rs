@@ -26,6 +26,7 @@ pub mod lookup;
 pub mod metadata;
 pub mod plan;
 pub mod record;
+pub mod recovery;
 pub mod refusal;
 pub mod rehearse;
 pub mod release_set;

@@ -1,17 +1,20 @@
 //! What goes into the record, and when it is written.
 
 use super::*;
-use redan_protocol::{FleetId, SpiffeId};
+
+fn id() -> SpiffeId {
+    SpiffeId::parse("spiffe://plant.example/device/press-1").unwrap()
+}
 
 fn record() -> TrustRecord {
-    let fleet = FleetId::parse("plant.example").unwrap();
-    let device = SpiffeId::parse("spiffe://plant.example/device/press-1").unwrap();
-    TrustRecord::enrolled(fleet, device, "{}".into(), "{}".into())
+    TrustRecord::enrolled(id().fleet().clone(), id(), "{}".into(), "{}".into())
 }
 
 fn opened(folder: &Path) -> Trust {
     let clock = Clock::start();
-    Trust::open(folder, clock, &Proven::new(clock)).unwrap().unwrap()
+    Trust::open(folder, &id(), clock, &Proven::new(clock))
+        .unwrap()
+        .unwrap()
 }
 
 fn versions(timestamp: u64) -> RoleVersions {
@@ -76,4 +79,19 @@ fn a_record_of_the_first_format_is_read_and_goes_on_in_the_present_one() {
         (read.release_versions, read.director_versions),
         (Some(versions(3)), None)
     );
+}
+
+#[test]
+fn a_record_of_another_device_is_as_good_as_none() {
+    let folder = folder(&record());
+    let clock = Clock::start();
+    for other in [
+        "spiffe://plant.example/device/press-2",
+        "spiffe://mill.example/device/press-1",
+    ] {
+        let other = SpiffeId::parse(other).unwrap();
+        let opened = Trust::open(folder.path(), &other, clock, &Proven::new(clock)).unwrap();
+        assert!(opened.is_none(), "{other}");
+    }
+    opened(folder.path());
 }

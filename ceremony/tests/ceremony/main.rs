@@ -12,6 +12,7 @@ mod custody;
 mod device;
 mod faults;
 mod found;
+mod recovery;
 mod room;
 mod transcript;
 mod walk;

@@ -15,6 +15,7 @@ mod forged;
 mod lookup;
 mod maker;
 mod properties;
+mod recovery;
 mod root;
 mod scene;
 mod sets;

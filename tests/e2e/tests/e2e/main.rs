@@ -7,6 +7,7 @@ mod disturbed;
 mod interrupted;
 mod join;
 mod path;
+mod recovery;
 mod renewal;
 mod service;
 mod storage;
