@@ -10,8 +10,8 @@ use redan_policy::grant::World;
 use redan_protocol::wire::{CheckInReply, DOCUMENT_LEN_MAX};
 use redan_protocol::{ByteCount, Code, Digest, DirectionSequence, Seconds, SetId, UnixSeconds, Version64};
 use redan_trust::{
-    DeviceFacts, Document, Offered, POLICY_PATH, Plan, Refusal, Repository, TrustRecord, TrustState, decide,
-    directive, plan_path, verify_statement,
+    DeviceFacts, Directing, Document, Offered, POLICY_PATH, Plan, Refusal, Repository, TrustRecord,
+    TrustState, decide, directive, plan_path, verify_statement,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -165,12 +165,14 @@ impl Session {
             denied: record.denied.clone(),
         };
         let offered = Offered {
-            director,
+            directing: Directing::Online {
+                director,
+                statement: Some(statement),
+            },
             release,
             released,
             plan,
             policy,
-            statement: Some(statement),
         };
         let facts = DeviceFacts {
             device: self.id.clone(),

@@ -14,7 +14,7 @@ use redan_publish::metadata::{envelope, sign, snapshot, target, target_entry, ta
 use redan_trust::custom::{ComponentRecord, Direction, DirectorCustom, ReleaseCustom};
 use redan_trust::release_set::{Member, ReleaseSet, Ring, SetSchema};
 use redan_trust::{
-    DeviceFacts, Document, Offered, POLICY_PATH, Repository, Target, plan_path, verify_statement,
+    DeviceFacts, Directing, Document, Offered, POLICY_PATH, Repository, Target, plan_path, verify_statement,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -105,12 +105,14 @@ impl Decision {
     pub fn offered(&self) -> Result<Offered<'_>> {
         let statement = serde_json::from_slice(&self.statement)?;
         Ok(Offered {
-            director: &self.director,
+            directing: Directing::Online {
+                director: &self.director,
+                statement: Some(verify_statement(&self.director, &statement)?),
+            },
             release: &self.release,
             released: self.released.clone(),
             plan: Some(self.plan.clone()),
             policy: Some(self.policy.clone()),
-            statement: Some(verify_statement(&self.director, &statement)?),
         })
     }
 }

@@ -112,3 +112,22 @@ pub struct Direction {
     /// Digests denied after a failed trial that may be tried again.
     pub unblocked: Vec<Digest>,
 }
+
+/// The one schema of a [`CarriedDirection`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum DirectionSchema {
+    /// Version 1.
+    #[serde(rename = "redan.direction/1")]
+    V1,
+}
+
+/// A direction that release managers sign for one device without a network: target `directions/<device>/<sequence>.json` of the
+/// release repository, delegated role `direction`.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CarriedDirection {
+    /// Always `redan.direction/1`.
+    pub schema: DirectionSchema,
+    /// The direction. It needs a deadline: nobody says later that it is no longer current.
+    pub direction: Direction,
+}

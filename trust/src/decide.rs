@@ -1,7 +1,9 @@
 //! May this device adopt what it was offered? Nine rules, each with its own refusal; pure.
 
 use crate::claimed::Verified;
-use crate::custom::{ASK_LEN_MAX, ComponentRecord, Direction, DirectorCustom, ReleaseCustom};
+use crate::custom::{
+    ASK_LEN_MAX, CarriedDirection, ComponentRecord, Direction, DirectorCustom, ReleaseCustom,
+};
 use crate::lookup::Target;
 use crate::metadata::TargetEntry;
 use crate::plan::{Plan, PlannedMember};
@@ -12,8 +14,8 @@ use redan_policy::grant::World;
 use redan_policy::{DeviceCeiling, FleetPolicy, intersect, parse_ask, parse_fleet};
 use redan_protocol::wire::{Nonce, Statement};
 use redan_protocol::{
-    ByteCount, ComponentName, Digest, DirectionSequence, FleetId, Permille, ReleaseCounter, Seconds, SetId,
-    SpiffeId, UnixSeconds, Version64,
+    ByteCount, ComponentName, DeviceId, Digest, DirectionSequence, FleetId, Permille, ReleaseCounter,
+    Seconds, SetId, SpiffeId, UnixSeconds, Version64,
 };
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,11 +43,30 @@ pub struct TrustState {
     pub denied: BTreeSet<Digest>,
 }
 
+/// Where the directed direction of a device without a network is in the release repository.
+pub fn direction_path(device: &DeviceId, sequence: DirectionSequence) -> String {
+    format!("directions/{device}/{sequence}.json")
+}
+
+/// Who directs.
+#[derive(Debug)]
+pub enum Directing<'a> {
+    /// The director's repository, in a session.
+    Online {
+        /// The repository.
+        director: &'a Repository,
+        /// The director's statement of this session.
+        statement: Option<Verified<Statement>>,
+    },
+    /// Release managers, by a document that was carried here with the release repository (decision 0007).
+    Carried(Document),
+}
+
 /// What was offered: verified metadata, and documents whose digest is still to be held against it.
 #[derive(Debug)]
 pub struct Offered<'a> {
-    /// The director repository.
-    pub director: &'a Repository,
+    /// Who directs.
+    pub directing: Directing<'a>,
     /// The release repository.
     pub release: &'a Repository,
     /// For every directed path, what the release repository says of it.
@@ -54,8 +75,6 @@ pub struct Offered<'a> {
     pub plan: Option<Document>,
     /// The fleet policy.
     pub policy: Option<Document>,
-    /// The director's statement of this session.
-    pub statement: Option<Verified<Statement>>,
 }
 
 /// A document of the release repository, fetched by its digest.
@@ -136,11 +155,22 @@ pub fn decide(
     facts: &DeviceFacts,
 ) -> Result<Option<Plan>, Refusal> {
     same_fleet(offered.release, facts.device.fleet())?;
-    let Some(Directive { direction, targets }) = directive(offered.director, &facts.device)? else {
-        return Ok(None);
+    let Directive { direction, targets } = match &offered.directing {
+        Directing::Online { director, statement } => {
+            let Some(directive) = directive(director, &facts.device)? else {
+                return Ok(None);
+            };
+            rule_a_direction(state, &directive.direction, facts)?;
+            rule_i_fresh(director, statement.as_ref(), offered, facts)?;
+            directive
+        }
+        Directing::Carried(document) => {
+            let direction = carried_direction(document, &facts.device)?;
+            rule_a_direction(state, &direction, facts)?;
+            rule_i_offline(state, &direction)?;
+            carried_targets(state, direction, offered, facts)?
+        }
     };
-    rule_a_direction(state, &direction, facts)?;
-    rule_i_fresh(offered, facts)?;
     let records = rule_b_released(&targets, offered, facts)?;
     let (fleet, set) = documents(state, offered, &direction, facts)?;
     rule_c_counters(state, &records, &fleet, &set)?;
@@ -203,14 +233,82 @@ fn rule_a_direction(state: &TrustState, direction: &Direction, facts: &DeviceFac
     Ok(())
 }
 
-/// The statement is for this device and this session, and names the versions that were verified.
-fn rule_i_fresh(offered: &Offered<'_>, facts: &DeviceFacts) -> Result<(), Refusal> {
-    let statement = offered.statement.as_ref().ok_or(Refusal::NotFresh)?.get();
+/// The statement is for this device and this session, and names the versions that were verified, by a timestamp each.
+fn rule_i_fresh(
+    director: &Repository,
+    statement: Option<&Verified<Statement>>,
+    offered: &Offered<'_>,
+    facts: &DeviceFacts,
+) -> Result<(), Refusal> {
+    let statement = statement.ok_or(Refusal::NotFresh)?.get();
     let fresh = statement.device == facts.device
         && Some(statement.nonce) == facts.nonce
+        && director.timestamp.is_some()
+        && offered.release.timestamp.is_some()
         && statement.release == Version64::new(offered.release.timestamp_version())
-        && statement.director == Version64::new(offered.director.timestamp_version());
+        && statement.director == Version64::new(director.timestamp_version());
     if fresh { Ok(()) } else { Err(Refusal::NotFresh) }
+}
+
+/// The offline rule: nobody says that a carried direction is current, so it must be newer than all that were followed, and end.
+fn rule_i_offline(state: &TrustState, direction: &Direction) -> Result<(), Refusal> {
+    if direction.sequence <= state.sequence {
+        return Err(Refusal::DirectionReplayed {
+            offered: direction.sequence,
+            followed: state.sequence,
+        });
+    }
+    if direction.deadline.get() == 0 {
+        return Err(Refusal::NotFresh);
+    }
+    Ok(())
+}
+
+/// Rule a for a carried direction: signed by release managers under the one name that is this device's and this sequence's. Needed
+/// before [`decide`] to know what to look up; `decide` reads it again.
+pub fn carried_direction(document: &Document, device: &SpiffeId) -> Result<Direction, Refusal> {
+    let path = document.target.path.clone();
+    let invalid = || Refusal::CustomInvalid { path: path.clone() };
+    let bytes = signed_bytes(Some(document), &path, "direction").ok_or_else(invalid)?;
+    let value = crate::json::parse(bytes).ok_or_else(invalid)?;
+    let CarriedDirection { direction, .. } = serde_json::from_value(value).map_err(|_| invalid())?;
+    if direction.device != *device {
+        return Err(Refusal::WrongDevice {
+            named: Some(direction.device),
+            device: device.clone(),
+        });
+    }
+    let SpiffeId::Device(_, id) = device else {
+        return Err(invalid());
+    };
+    if path != direction_path(id, direction.sequence) {
+        return Err(invalid());
+    }
+    Ok(direction)
+}
+
+/// What a carried direction directs: the members of the set whose document it names, as the release repository has them.
+fn carried_targets(
+    state: &TrustState,
+    direction: Direction,
+    offered: &Offered<'_>,
+    facts: &DeviceFacts,
+) -> Result<Directive, Refusal> {
+    let (_, set) = documents(state, offered, &direction, facts)?;
+    let mut targets = BTreeMap::new();
+    for path in set.members.iter().map(Member::target_path) {
+        let not_released = || Refusal::NotReleased { path: path.clone() };
+        let released = offered.released.get(&path).and_then(Option::as_ref);
+        let entry = &released.ok_or_else(not_released)?.entry;
+        let custom: ReleaseCustom =
+            custom(entry).ok_or_else(|| Refusal::CustomInvalid { path: path.clone() })?;
+        let directed = DirectorCustom {
+            record: custom.record,
+            direction: direction.clone(),
+        };
+        targets.insert(path, (entry.clone(), directed));
+    }
+    Ok(Directive { direction, targets })
 }
 
 fn rule_b_released(

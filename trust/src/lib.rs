@@ -38,7 +38,8 @@ pub mod workflow;
 pub use claimed::{Claimed, Verified};
 pub use clock::ProvenTime;
 pub use decide::{
-    DeviceFacts, Directive, Document, Offered, POLICY_PATH, TrustState, decide, directive, plan_path,
+    DeviceFacts, Directing, Directive, Document, Offered, POLICY_PATH, TrustState, carried_direction, decide,
+    direction_path, directive, plan_path,
 };
 pub use error::TufError;
 pub use lookup::{Lookup, LookupStep, Target};

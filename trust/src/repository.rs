@@ -12,7 +12,8 @@ pub struct Repository {
     pub(crate) now: UnixSeconds,
     pub(crate) root: Verified<Root>,
     pub(crate) root_bytes: Vec<u8>,
-    pub(crate) timestamp: Verified<Timestamp>,
+    /// `None`: it was carried here, and no server said that it is current.
+    pub(crate) timestamp: Option<Verified<Timestamp>>,
     pub(crate) snapshot: Verified<Snapshot>,
     pub(crate) targets: Arc<Verified<Targets>>,
     pub(crate) stored: BTreeMap<String, Vec<u8>>,
@@ -29,9 +30,11 @@ impl Repository {
         &self.root_bytes
     }
 
-    /// Version of the timestamp.
+    /// Version of the timestamp; zero, which no timestamp has, when the repository was carried here.
     pub fn timestamp_version(&self) -> u64 {
-        self.timestamp.get().version()
+        self.timestamp
+            .as_ref()
+            .map_or(0, |timestamp| timestamp.get().version())
     }
 
     /// Version of the snapshot.
@@ -46,9 +49,10 @@ impl Repository {
 
     /// Until when it is good: when the first of root, timestamp, snapshot and top-level targets expires.
     pub fn expires(&self) -> UnixSeconds {
-        let online = self.timestamp.get().expires().min(self.snapshot.get().expires());
-        let offline = self.root.get().expires().min(self.targets.get().expires());
-        online.min(offline)
+        let people = self.root.get().expires().min(self.targets.get().expires());
+        let all = people.min(self.snapshot.get().expires());
+        let online = self.timestamp.as_ref().map(|timestamp| timestamp.get().expires());
+        online.map_or(all, |online| online.min(all))
     }
 
     /// The top-level targets role.

@@ -106,6 +106,7 @@ pub struct Refresh {
     targets: Option<Arc<Verified<Targets>>>,
     versions: RoleVersions,
     copies: bool,
+    carried: bool,
 }
 
 impl Refresh {
@@ -129,6 +130,16 @@ impl Refresh {
             targets: None,
             copies: trusted.versions.is_some(),
             versions: trusted.versions.unwrap_or_default(),
+            carried: false,
+        })
+    }
+
+    /// The same for a repository that was carried to a device without a network (decision 0007): after the roots comes
+    /// `snapshot.json` itself, which people sign, and no timestamp, which a server signs. Expiry and floors hold as ever.
+    pub fn carried(trusted: Trusted, now: UnixSeconds) -> Result<Self, TufError> {
+        Ok(Self {
+            carried: true,
+            ..Self::new(trusted, now)?
         })
     }
 
@@ -163,11 +174,13 @@ impl Refresh {
 
     /// The verified repository, once [`Step::Done`] was said.
     pub fn finish(self) -> Result<Repository, TufError> {
-        let (Some(timestamp), Some(snapshot), Some(targets), At::Done) =
-            (self.timestamp, self.snapshot, self.targets, self.at)
-        else {
+        let (Some(snapshot), Some(targets), At::Done) = (self.snapshot, self.targets, self.at) else {
             return Err(TufError::Driver);
         };
+        let timestamp = self.timestamp.filter(|_| !self.carried);
+        if timestamp.is_none() != self.carried {
+            return Err(TufError::Driver);
+        }
         Ok(Repository {
             now: self.now,
             root: self.root,
@@ -196,6 +209,9 @@ impl Refresh {
                 Ok(Some(self.fetch(file_name("root", Some(version)), limits::ROOT)))
             }
             At::Timestamp => Ok(Some(self.fetch(file_name("timestamp", None), limits::TIMESTAMP))),
+            At::Snapshot if self.carried => {
+                Ok(Some(self.fetch(file_name("snapshot", None), limits::SNAPSHOT)))
+            }
             At::Snapshot => {
                 if self.use_stored_snapshot()? {
                     return Ok(None);
@@ -242,7 +258,11 @@ impl Refresh {
             }
             At::Snapshot => {
                 let bytes = bytes(answer, "snapshot.json", limits::SNAPSHOT)?;
-                let snapshot = self.accept_snapshot(&bytes)?;
+                let snapshot = if self.carried {
+                    self.accept_carried(&bytes)?
+                } else {
+                    self.accept_snapshot(&bytes)?
+                };
                 self.versions.snapshot(snapshot.get());
                 self.snapshot = Some(snapshot);
                 self.queue.push_back(Step::Store {
@@ -338,7 +358,7 @@ impl Refresh {
         if let Some(snapshot) = &self.old_snapshot {
             self.versions.snapshot(snapshot.get());
         }
-        self.at = At::Timestamp;
+        self.at = if self.carried { At::Snapshot } else { At::Timestamp };
         Ok(())
     }
 
@@ -415,18 +435,37 @@ impl Refresh {
                 role: "snapshot".into(),
             });
         }
-        let claimed: Claimed<Snapshot> = parse(bytes, "snapshot")?;
-        let new = claimed
-            .verify(&self.signers("snapshot")?)
-            .map_err(|source| signatures("snapshot", source))?;
+        let new = self.read_snapshot(bytes)?;
         exact(new.get(), "snapshot", entry.version)?;
+        self.not_back(new.get())?;
+        unexpired(new.get(), "snapshot", self.now)?;
+        Ok(new)
+    }
+
+    /// §5.5 without a timestamp that names it: its own version must not go back.
+    fn accept_carried(&self, bytes: &[u8]) -> Result<Verified<Snapshot>, TufError> {
+        let new = self.read_snapshot(bytes)?;
+        not_below(new.get().version(), self.versions.snapshot, "snapshot")?;
+        self.not_back(new.get())?;
+        unexpired(new.get(), "snapshot", self.now)?;
+        Ok(new)
+    }
+
+    fn read_snapshot(&self, bytes: &[u8]) -> Result<Verified<Snapshot>, TufError> {
+        let claimed: Claimed<Snapshot> = parse(bytes, "snapshot")?;
+        claimed
+            .verify(&self.signers("snapshot")?)
+            .map_err(|source| signatures("snapshot", source))
+    }
+
+    /// §5.5.5: every file that was ever listed stays listed, and none goes back.
+    fn not_back(&self, new: &Snapshot) -> Result<(), TufError> {
         for (file, floor) in &self.versions.files {
-            let listed = new.get().meta.get(file);
+            let listed = new.meta.get(file);
             let listed = listed.ok_or_else(|| TufError::Dropped { file: file.clone() })?;
             not_below(listed.version, *floor, file)?;
         }
-        unexpired(new.get(), "snapshot", self.now)?;
-        Ok(new)
+        Ok(())
     }
 
     /// §5.6

@@ -9,6 +9,7 @@
 )]
 
 mod algorithms;
+mod carried;
 mod decide;
 mod delegated;
 mod forged;

@@ -314,6 +314,31 @@ impl Device {
         refresh.finish()
     }
 
+    /// A refresh from a folder that somebody carried here: the snapshot has a plain name, and there is no timestamp.
+    pub(crate) fn refresh_carried(&mut self, repo: &Repo, now: UnixSeconds) -> Result<Repository, TufError> {
+        (self.fetched, self.stored) = (Vec::new(), Vec::new());
+        let mut refresh = Refresh::carried(self.trusted.clone(), now)?;
+        let version = repo.snapshot["version"].as_u64().unwrap();
+        let mut answer = None;
+        let done = loop {
+            let step = match refresh.step(answer.take()) {
+                Ok(Step::Done) => break Ok(()),
+                Ok(Step::Fetch { path, limit }) if path == "snapshot.json" => Step::Fetch {
+                    path: repo.path("snapshot", version),
+                    limit,
+                },
+                Ok(step) => step,
+                Err(error) => break Err(error),
+            };
+            answer = Some(self.perform(repo, step));
+        };
+        if let Some(versions) = &mut self.trusted.versions {
+            versions.clone_from(refresh.versions());
+        }
+        done?;
+        refresh.finish()
+    }
+
     fn drive(&mut self, repo: &Repo, refresh: &mut Refresh) -> Result<(), TufError> {
         let mut answer = None;
         loop {

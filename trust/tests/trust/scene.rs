@@ -7,11 +7,13 @@ use redan_protocol::wire::{Nonce, Statement, StatementKind};
 use redan_protocol::{
     Digest, DirectionSequence, FleetId, Permille, ReleaseCounter, Seconds, SpiffeId, UnixSeconds, Version64,
 };
-use redan_trust::custom::{ComponentRecord, Direction, DirectorCustom, ReleaseCustom};
+use redan_trust::custom::{
+    CarriedDirection, ComponentRecord, Direction, DirectionSchema, DirectorCustom, ReleaseCustom,
+};
 use redan_trust::release_set::{Member, ReleaseSet, Ring, SetSchema};
 use redan_trust::{
-    DeviceFacts, Document, Offered, POLICY_PATH, Plan, Refusal, TrustState, decide, directive, plan_path,
-    verify_statement,
+    DeviceFacts, Directing, Document, Offered, POLICY_PATH, Plan, Refusal, TrustState, decide,
+    direction_path, directive, plan_path, verify_statement,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +46,8 @@ pub(crate) struct Scene {
     pub(crate) spoil_offer: Box<dyn Fn(&mut Offered<'_>)>,
     /// Fleets that the roots of release and director repository name.
     pub(crate) roots: [&'static str; 2],
+    /// The release repository came from a folder, the direction from the director.
+    pub(crate) carried_release: bool,
 }
 
 pub(crate) fn device() -> SpiffeId {
@@ -123,6 +127,7 @@ impl Scene {
             spoil_director: Box::new(|_| {}),
             spoil_offer: Box::new(|_| {}),
             roots: [FLEET, FLEET],
+            carried_release: false,
         }
     }
 
@@ -175,7 +180,11 @@ impl Scene {
         let release = self.release(&plan, &policy);
         let director = self.director(&plan);
         let (mut from_release, mut from_director) = (release.device(), director.device());
-        let mut released = from_release.refresh(&release)?;
+        let mut released = if self.carried_release {
+            from_release.refresh_carried(&release, NOW)?
+        } else {
+            from_release.refresh(&release)?
+        };
         let directed = from_director.refresh(&director)?;
         let statement = self.statement.clone().map(|statement| {
             let signed = serde_json::to_value(statement).unwrap();
@@ -195,15 +204,69 @@ impl Scene {
         let plan = document(&plan_path(&self.direction.set), plan)?;
         let policy = document(POLICY_PATH, policy)?;
         let mut offered = Offered {
-            director: &directed,
+            directing: Directing::Online {
+                director: &directed,
+                statement,
+            },
             release: &released,
             released: targets,
             plan,
             policy,
-            statement,
         };
         (self.spoil_offer)(&mut offered);
         decide(&self.state, &offered, &self.facts)
+    }
+
+    /// The same for a device without a network, to which somebody carried the release repository.
+    pub(crate) fn decide_carried(&self) -> Result<Option<Plan>, Refusal> {
+        let policy = self.policy().into_bytes();
+        let plan = serde_json::to_vec(&self.set).unwrap();
+        let release = self.release(&plan, &policy);
+        let mut device = release.device();
+        let mut released = device.refresh_carried(&release, self.facts.now)?;
+        let mut find = |path: &str| device.lookup(&release, &mut released, path);
+        let mut document = |path: &str, bytes: Vec<u8>| {
+            find(path).map(|target| target.map(|target| Document { target, bytes }))
+        };
+        let direction = document(&self.direction_path(), self.carried(&plan))?;
+        let direction = direction.unwrap();
+        let plan = document(&plan_path(&self.direction.set), plan)?;
+        let policy = document(POLICY_PATH, policy)?;
+        let mut targets = BTreeMap::new();
+        for member in &self.set.members {
+            let path = member.target_path();
+            targets.insert(path.clone(), find(&path)?);
+        }
+        let mut offered = Offered {
+            directing: Directing::Carried(direction),
+            release: &released,
+            released: targets,
+            plan,
+            policy,
+        };
+        (self.spoil_offer)(&mut offered);
+        decide(&self.state, &offered, &self.facts)
+    }
+
+    /// Where the carried direction is listed.
+    pub(crate) fn direction_path(&self) -> String {
+        let SpiffeId::Device(_, id) = device() else {
+            panic!("a device");
+        };
+        direction_path(&id, self.direction.sequence)
+    }
+
+    /// The carried direction's bytes.
+    fn carried(&self, plan: &[u8]) -> Vec<u8> {
+        let mut direction = self.direction.clone();
+        if direction.set_digest == Digest::of(b"") {
+            direction.set_digest = Digest::of(plan);
+        }
+        let document = CarriedDirection {
+            schema: DirectionSchema::V1,
+            direction,
+        };
+        serde_json::to_vec(&document).unwrap()
     }
 
     fn release(&self, plan: &[u8], policy: &[u8]) -> Repo {
@@ -224,6 +287,9 @@ impl Scene {
         }
         list(&mut repo, "plan", &plan_path(&self.set.id), plan, None);
         list(&mut repo, "policy", POLICY_PATH, policy, None);
+        repo.delegate("targets", "direction", &["directions/*/*"], true);
+        let direction = self.carried(plan);
+        list(&mut repo, "direction", &self.direction_path(), &direction, None);
         (self.spoil_release)(&mut repo);
         repo.publish();
         repo

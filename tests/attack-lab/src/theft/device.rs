@@ -8,8 +8,9 @@ use redan_policy::{DeviceCeiling, parse_device};
 use redan_protocol::wire::{Nonce, Statement, StatementKind};
 use redan_protocol::{Code, Digest, Seconds, SetId, SpiffeId, UnixSeconds, Version64};
 use redan_trust::{
-    Answer, DeviceFacts, Document, LookupStep, Offered, POLICY_PATH, Plan, Refresh, Refusal, Repository,
-    Step, Target, TrustRecord, TrustState, Trusted, TufError, decide, directive, plan_path, verify_statement,
+    Answer, DeviceFacts, Directing, Document, LookupStep, Offered, POLICY_PATH, Plan, Refresh, Refusal,
+    Repository, Step, Target, TrustRecord, TrustState, Trusted, TufError, decide, directive, plan_path,
+    verify_statement,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -186,12 +187,14 @@ impl Device {
             nonce: Some(NONCE),
         };
         let offered = Offered {
-            director: &director,
+            directing: Directing::Online {
+                director: &director,
+                statement: Some(statement),
+            },
             release: &release,
             released,
             plan,
             policy,
-            statement: Some(statement),
         };
         let Some(plan) = decide(&state, &offered, &facts)? else {
             return Ok(None);
