@@ -81,6 +81,9 @@ pub enum AgentError {
     /// The document does not bring this device back.
     #[error("the recovery is refused")]
     Recovery(#[from] redan_trust::recovery::RecoveryError),
+    /// What was carried to the device is not followed.
+    #[error("the bundle is refused")]
+    Bundle(Code),
     /// There is a valid trust record.
     #[error("the device has its trust record")]
     NotLost,
@@ -142,7 +145,7 @@ impl AgentError {
             Self::Voucher(_) | Self::NotEnrolled { .. } => Code::VoucherInvalid,
             Self::Token(_) => Code::TokenInvalid,
             Self::Identity(error) => error.code(),
-            Self::Server { code, .. } | Self::Answer { code, .. } => *code,
+            Self::Server { code, .. } | Self::Answer { code, .. } | Self::Bundle(code) => *code,
             Self::NotRunning { .. } => Code::Unreachable,
             Self::Recovery(error) => error.code(),
             Self::NotLost => Code::RecoveryNotNeeded,
@@ -169,6 +172,7 @@ impl AgentError {
             }
             Self::Identity(error) => error.remedy(),
             Self::NotRunning { .. } => "start it with `redan-device run`",
+            Self::Bundle(code) => bundle_remedy(*code),
             Self::Listen { .. } => "free the address, or name another one in the ceiling's [listen]",
             Self::File { .. }
             | Self::Voucher(_)
@@ -182,5 +186,28 @@ impl AgentError {
             | Self::Channel { .. }
             | Self::System { .. } => self.code().remedy(),
         }
+    }
+}
+
+/// What to do about a bundle: who brought it has no server to look at.
+fn bundle_remedy(code: Code) -> &'static str {
+    match code {
+        Code::WrongDevice => "bring this device the bundle that was written for it: `redan bundle --device`",
+        Code::MetadataRollback => {
+            "bring a newer bundle: this device has seen newer metadata than this one's, from a server or another bundle"
+        }
+        Code::DirectionReplayed => {
+            "have release managers sign a direction with a higher sequence: this one was followed, or a newer one was"
+        }
+        Code::DirectionExpired | Code::MetadataExpired => {
+            "have release managers sign again, and bring the new bundle"
+        }
+        Code::ThresholdNotMet | Code::MetadataInvalid => {
+            "write the bundle again and compare: something in it was changed, or too few people signed it"
+        }
+        Code::ArtifactMissing | Code::DigestMismatch | Code::LengthMismatch => {
+            "copy the whole bundle again, and check the medium: an artifact is missing or damaged"
+        }
+        other => other.remedy(),
     }
 }

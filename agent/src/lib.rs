@@ -16,7 +16,10 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod apply;
 mod broker;
+mod bundle;
+mod carried;
 mod checkin;
 mod clock;
 mod config;
@@ -50,11 +53,11 @@ mod supervisor;
 mod trust;
 mod view;
 
-pub use admin::status;
+pub use admin::{apply, status};
 pub use config::Config;
 pub use enrol::{enrol, init};
 pub use error::AgentError;
 pub use join::join;
 pub use recover::{recover, recovery_request};
 pub use run::run;
-pub use status::{CertificateStatus, RenewalStatus, SlotStatus, Status};
+pub use status::{Applied, CertificateStatus, RenewalStatus, SlotStatus, Status};

@@ -10,17 +10,19 @@ use crate::refresh::{Files, Which};
 use crate::renewal::{Outcome, Renewal};
 use crate::seal::SealKey;
 use crate::session::{Decided, Verdict};
-use crate::status::Status;
+use crate::status::{Applied, Status};
 use crate::store::random;
 use crate::trust::Trust;
-use redan_agent_core::{Input, Machine, Mono};
+use redan_agent_core::{Input, Machine, Mono, SetRecord};
 use redan_policy::DeviceCeiling;
 use redan_protocol::ipc::{RUNNING_EVERY, SlotId, ToBroker, ToSupervisor};
 use redan_protocol::report::{Isolation, Phase};
 use redan_protocol::wire::Nonce;
-use redan_protocol::{Code, ComponentName, PublisherName, Seconds, SetId, SpiffeId, Version64};
+use redan_protocol::{
+    Code, ComponentName, DirectionSequence, PublisherName, Seconds, SetId, SpiffeId, Version64,
+};
 use redan_trust::RoleVersions;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -52,6 +54,10 @@ pub(crate) enum Event {
     Reached(Box<Result<Reached, Unreached>>),
     Renewed(Box<Outcome>),
     Forbid(Vec<SocketAddr>),
+    /// Somebody at the device brings a bundle.
+    Apply(PathBuf, oneshot::Sender<Applied>),
+    /// What was carried was judged.
+    Carried(Box<Decided>, oneshot::Sender<Applied>),
     Status(oneshot::Sender<Status>),
     SupervisorGone,
 }
@@ -66,6 +72,9 @@ pub(crate) struct Agent {
     pub(crate) renewal: Renewal,
     pub(crate) identity_folder: PathBuf,
     pub(crate) trust_folder: PathBuf,
+    pub(crate) bundles: VecDeque<(PathBuf, oneshot::Sender<Applied>)>,
+    /// The last direction that was carried here.
+    pub(crate) carried: DirectionSequence,
     pub(crate) proven: Proven,
     pub(crate) clock: Clock,
     pub(crate) machine: Machine,
@@ -104,6 +113,7 @@ impl Agent {
             self.beat_if_due();
             // First, for a key that may have been superseded must not speak again.
             self.renew_if_due();
+            self.apply_if_asked();
             self.check_in_if_due();
             let wake = self.wake.map(|at| self.clock.instant(at).into());
             let check_in = Some(self.next).filter(|_| !self.asking());
@@ -176,6 +186,8 @@ impl Agent {
                     self.around.broker.tell(ToBroker::Forbid { addresses });
                 }
             }
+            Event::Apply(folder, asked) => self.bundles.push_back((folder, asked)),
+            Event::Carried(decided, asked) => self.carried(*decided, asked),
             Event::Status(asked) => drop(asked.send(self.status())),
             Event::SupervisorGone => {}
         }
@@ -210,7 +222,7 @@ impl Agent {
     }
 
     /// Whether a check-in or a renewal is under way: one at a time.
-    fn asking(&self) -> bool {
+    pub(crate) fn asking(&self) -> bool {
         self.running || self.renewal.running
     }
 
@@ -258,7 +270,7 @@ impl Agent {
     }
 
     /// A device whose record was lost looks whether it was recovered meanwhile.
-    fn find_trust(&mut self) {
+    pub(crate) fn find_trust(&mut self) {
         if self.trust.is_some() {
             return;
         }
@@ -317,7 +329,13 @@ impl Agent {
         }
     }
 
-    fn decided(&mut self, decided: Decided) {
+    /// Whether a direction that was carried here is on its way, and newer than what the server says.
+    fn outranked(&self, decided: &Decided) -> bool {
+        let followed = self.machine.candidate().map(SetRecord::sequence);
+        followed == Some(self.carried) && decided.sequence.unwrap_or_default() < self.carried
+    }
+
+    pub(crate) fn decided(&mut self, decided: Decided) {
         let moved = self.versions != decided.versions;
         self.versions = decided.versions;
         self.settled = None;
@@ -325,6 +343,9 @@ impl Agent {
             versions: decided.versions,
             until: decided.until,
         };
+        if self.outranked(&decided) {
+            return;
+        }
         if let Some(trust) = &mut self.trust {
             trust.plan(decided.plan);
         }

@@ -1,5 +1,6 @@
 //! The driver of `redan-trust`'s TUF workflow: fetches over one connection, makes durable, answers.
 
+use crate::bundle::Bundle;
 use crate::disk::{Disk, RealDisk, replace};
 use crate::fetch::disk_code;
 use crate::main_loop::Event;
@@ -7,7 +8,7 @@ use crate::patience::request;
 use crate::session::Stopped;
 use bytes::Bytes;
 use redan_identity::client::Connection;
-use redan_protocol::{ByteCount, Code, UnixSeconds};
+use redan_protocol::{ByteCount, Code, Digest, UnixSeconds};
 use redan_trust::{
     Answer, LookupStep, Refresh, Refusal, Repository, RoleVersions, Step, Target, TrustRecord, Trusted,
 };
@@ -29,6 +30,40 @@ impl Which {
         match self {
             Self::Release => format!("/tuf/release/{file}"),
             Self::Director => format!("/tuf/director/{file}"),
+        }
+    }
+}
+
+/// Where a repository's files and artifacts come from.
+pub(crate) enum Source<'a> {
+    /// The control server.
+    Server(&'a mut Connection),
+    /// A folder that somebody carried here.
+    Folder(&'a Bundle),
+}
+
+impl Source<'_> {
+    async fn file(&mut self, which: Which, path: &str, limit: ByteCount) -> Answer {
+        match self {
+            Self::Server(connection) => get(connection, which, path, limit).await,
+            Self::Folder(bundle) => bundle.file(path, limit),
+        }
+    }
+
+    /// A small artifact whole; its digest is for `decide` to check.
+    pub(crate) async fn artifact(&mut self, digest: Digest, limit: ByteCount) -> Result<Vec<u8>, Code> {
+        let connection = match self {
+            Self::Server(connection) => connection,
+            Self::Folder(bundle) => return bundle.artifact(digest, limit),
+        };
+        let path = format!("/artifacts/{digest}");
+        let response = request(connection, "GET", &path, &[], Bytes::new(), limit)
+            .await
+            .map_err(|error| error.code())?;
+        match response.status {
+            200 => Ok(response.body.to_vec()),
+            404 => Err(Code::ArtifactMissing),
+            _ => Err(Code::Unreachable),
         }
     }
 }
@@ -114,7 +149,7 @@ fn unescape(name: &str) -> String {
 /// Refreshes one repository. New roots and the versions of its roles go into the trust record, which the main loop owns; they are
 /// durable before anything is decided from what came.
 pub(crate) async fn refresh(
-    connection: &mut Connection,
+    source: &mut Source<'_>,
     files: &Files,
     which: Which,
     trusted: Trusted,
@@ -125,8 +160,12 @@ pub(crate) async fn refresh(
         tracing::warn!(code = error.code().name(), ?which, "metadata: {error}");
         error.code()
     };
-    let mut refresh = Refresh::new(trusted, now).map_err(failed)?;
-    let done = drive(connection, files, which, &mut refresh, events).await;
+    let refresh = match source {
+        Source::Server(_) => Refresh::new(trusted, now),
+        Source::Folder(_) => Refresh::carried(trusted, now),
+    };
+    let mut refresh = refresh.map_err(failed)?;
+    let done = drive(source, files, which, &mut refresh, events).await;
     // Also of a refresh that failed: what it verified on its way is known from now on.
     remember(events, which, None, refresh.versions().clone()).await?;
     match done {
@@ -138,7 +177,7 @@ pub(crate) async fn refresh(
 }
 
 async fn drive(
-    connection: &mut Connection,
+    source: &mut Source<'_>,
     files: &Files,
     which: Which,
     refresh: &mut Refresh,
@@ -147,7 +186,7 @@ async fn drive(
     let mut answer = None;
     loop {
         answer = match refresh.step(answer.take())? {
-            Step::Fetch { path, limit } => Some(get(connection, which, &path, limit).await),
+            Step::Fetch { path, limit } => Some(source.file(which, &path, limit).await),
             Step::Store { role, bytes } if role == "root" => {
                 let versions = refresh.versions().clone();
                 let kept = remember(events, which, Some(bytes), versions).await;
@@ -187,7 +226,7 @@ async fn remember(
 
 /// Finds one target in the release repository.
 pub(crate) async fn lookup(
-    connection: &mut Connection,
+    source: &mut Source<'_>,
     files: &Files,
     release: &mut Repository,
     path: &str,
@@ -199,7 +238,7 @@ pub(crate) async fn lookup(
             LookupStep::Found(target) => return Ok(Some(target)),
             LookupStep::NotFound => return Ok(None),
             LookupStep::Do(Step::Fetch { path, limit }) => {
-                Some(get(connection, Which::Release, &path, limit).await)
+                Some(source.file(Which::Release, &path, limit).await)
             }
             LookupStep::Do(Step::Store { role, bytes }) => {
                 files.store(&role, &bytes).map_err(Stopped::Network)?;

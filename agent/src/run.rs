@@ -74,6 +74,7 @@ pub fn run(
             listeners.insert(component.clone(), (bound, listener));
         }
         let socket = admin::bind(&store.at("admin.sock"))?;
+        let bundles = admin::bind(&store.at("apply.sock"))?;
         let channel = |with, fd| AsyncChannel::new(fd).map_err(|source| AgentError::Channel { with, source });
         let (events, receiver) = mpsc::unbounded_channel();
         let key = Rc::new(store.seal_key()?);
@@ -90,7 +91,8 @@ pub fn run(
         let id = identity.id.clone();
         let renewal = Renewal::new(identity, !matches!(next, Next::Nothing));
         let agent = assemble(config, &store, (renewal, next), around, key, ceiling, listeners)?;
-        tokio::task::spawn_local(admin::serve(socket, events));
+        tokio::task::spawn_local(admin::serve(socket, events.clone()));
+        tokio::task::spawn_local(admin::take_bundles(bundles, events));
         ready(&id);
         tokio::select! {
             () = agent.run(receiver) => {}
@@ -151,6 +153,8 @@ fn assemble(
         renewal,
         identity_folder: store.at("identity"),
         trust_folder: store.at("trust"),
+        bundles: VecDeque::new(),
+        carried: redan_protocol::DirectionSequence::default(),
         proven,
         clock,
         machine,

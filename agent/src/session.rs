@@ -1,9 +1,7 @@
 //! What follows a check-in that has news: refresh, look up, decide. Changes nothing but stored metadata.
 
 use crate::checkin::Session;
-use crate::patience::request;
-use crate::refresh::{Which, lookup, refresh};
-use bytes::Bytes;
+use crate::refresh::{Files, Source, Which, lookup, refresh};
 use redan_agent_core::Offer;
 use redan_identity::client::Connection;
 use redan_policy::grant::World;
@@ -72,9 +70,10 @@ impl Session {
         connection: &mut Connection,
         reply: &CheckInReply,
     ) -> Result<Decided, Code> {
+        let mut source = Source::Server(connection);
         let trusted = self.release.trusted(Which::Release, record)?;
         let release = refresh(
-            connection,
+            &mut source,
             &self.release,
             Which::Release,
             trusted,
@@ -84,7 +83,7 @@ impl Session {
         .await;
         let trusted = self.director.trusted(Which::Director, record)?;
         let director = refresh(
-            connection,
+            &mut source,
             &self.director,
             Which::Director,
             trusted,
@@ -114,7 +113,7 @@ impl Session {
             ..refused(Code::Internal)
         };
         match self
-            .judge(record, connection, reply, &mut release, &director, &mut decided)
+            .judge(record, &mut source, reply, &mut release, &director, &mut decided)
             .await
         {
             Ok(Some(plan)) => decided.verdict = Verdict::Planned(Box::new(Adopt::from(&plan))),
@@ -132,7 +131,7 @@ impl Session {
     async fn judge(
         &self,
         record: &TrustRecord,
-        connection: &mut Connection,
+        source: &mut Source<'_>,
         reply: &CheckInReply,
         release: &mut Repository,
         director: &Repository,
@@ -144,26 +143,19 @@ impl Session {
         if let Some(directive) = directive(director, &self.id)? {
             decided.sequence = Some(directive.direction.sequence);
             for path in directive.targets.keys() {
-                let target = lookup(connection, &self.release, release, path).await?;
+                let target = lookup(source, &self.release, release, path).await?;
                 released.insert(path.clone(), target);
             }
-            policy = self.document(connection, release, POLICY_PATH).await?;
-            plan = self
-                .document(connection, release, &plan_path(&directive.direction.set))
-                .await?;
+            policy = document(source, &self.release, release, POLICY_PATH).await?;
+            let path = plan_path(&directive.direction.set);
+            plan = document(source, &self.release, release, &path).await?;
             decided.plan = plan.as_ref().and_then(|plan| plan.target.sha256());
             if decided.plan.is_some() && decided.plan == record.plan {
                 plan_known = self.plan_known;
             }
         }
         let statement = verify_statement(director, &reply.statement)?;
-        let state = TrustState {
-            committed: record.committed.clone(),
-            rollback_sets: record.rollback_sets.clone(),
-            sequence: record.sequence,
-            policy_serial: record.policy_serial,
-            denied: record.denied.clone(),
-        };
+        let state = state_of(record);
         let offered = Offered {
             directing: Directing::Online {
                 director,
@@ -185,33 +177,34 @@ impl Session {
         };
         Ok(decide(&state, &offered, &facts)?)
     }
+}
 
-    /// A small signed document; `None` when nobody trusted lists it.
-    async fn document(
-        &self,
-        connection: &mut Connection,
-        release: &mut Repository,
-        path: &str,
-    ) -> Result<Option<Document>, Stopped> {
-        let Some(target) = lookup(connection, &self.release, release, path).await? else {
-            return Ok(None);
-        };
-        let Some(digest) = target.sha256() else {
-            return Ok(None);
-        };
-        let limit = ByteCount::new(target.entry.length).min(DOCUMENT_LEN_MAX);
-        let path = format!("/artifacts/{digest}");
-        let response = request(connection, "GET", &path, &[], Bytes::new(), limit)
-            .await
-            .map_err(|error| Stopped::Network(error.code()))?;
-        match response.status {
-            200 => Ok(Some(Document {
-                target,
-                bytes: response.body.to_vec(),
-            })),
-            404 => Err(Stopped::Network(Code::ArtifactMissing)),
-            _ => Err(Stopped::Network(Code::Unreachable)),
-        }
+/// A small signed document; `None` when nobody trusted lists it.
+pub(crate) async fn document(
+    source: &mut Source<'_>,
+    files: &Files,
+    release: &mut Repository,
+    path: &str,
+) -> Result<Option<Document>, Stopped> {
+    let Some(target) = lookup(source, files, release, path).await? else {
+        return Ok(None);
+    };
+    let Some(digest) = target.sha256() else {
+        return Ok(None);
+    };
+    let limit = ByteCount::new(target.entry.length).min(DOCUMENT_LEN_MAX);
+    let bytes = source.artifact(digest, limit).await.map_err(Stopped::Network)?;
+    Ok(Some(Document { target, bytes }))
+}
+
+/// What a decision needs of the trust record.
+pub(crate) fn state_of(record: &TrustRecord) -> TrustState {
+    TrustState {
+        committed: record.committed.clone(),
+        rollback_sets: record.rollback_sets.clone(),
+        sequence: record.sequence,
+        policy_serial: record.policy_serial,
+        denied: record.denied.clone(),
     }
 }
 

@@ -43,6 +43,16 @@ pub struct Status {
     pub slots: Vec<SlotStatus>,
 }
 
+/// What became of a bundle.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The direction that was read; zero: none was.
+    pub direction: DirectionSequence,
+    /// Why it is not followed; `None`: it is.
+    #[serde(with = "by_name")]
+    pub refusal: Option<Code>,
+}
+
 /// The device's certificate.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct CertificateStatus {

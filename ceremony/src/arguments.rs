@@ -160,7 +160,7 @@ pub(crate) enum Ceremony {
 /// What to request.
 #[derive(Subcommand)]
 pub(crate) enum Template {
-    /// New holders of a role that people sign: root, targets, snapshot, plan, policy, component.<publisher>.<workload>.
+    /// New holders of a role that people sign: root, targets, snapshot, plan, direction, policy, component.<publisher>.<workload>.
     AddHolder {
         /// The role.
         #[arg(long)]

@@ -109,7 +109,7 @@ impl Change {
         }
         let life = days.unwrap_or(match role.as_str() {
             "root" | "targets" | "policy" => YEAR,
-            "snapshot" | "plan" => QUARTER,
+            "snapshot" | "plan" | "direction" => QUARTER,
             _ => HALF_YEAR,
         });
         let expires = now.after(Seconds::new(life.saturating_mul(DAY)));

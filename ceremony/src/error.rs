@@ -307,7 +307,7 @@ impl CeremonyError {
                 "change the holders of roles people sign with add-holder and remove-holder"
             }
             Self::Role { .. } => {
-                "name root, targets, snapshot, plan, policy or component.<publisher>.<workload>"
+                "name root, targets, snapshot, plan, direction, policy or component.<publisher>.<workload>"
             }
             Self::NoHolder { .. } => {
                 "read the key ids with redan-ceremony inspect or in the root, and give more of one"

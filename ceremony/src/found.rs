@@ -108,6 +108,7 @@ struct Release {
     root: Role,
     targets: Role,
     plan: Role,
+    direction: Role,
     policy: Role,
     snapshot: Role,
     timestamp: Role,
@@ -257,6 +258,7 @@ fn release(
         root: root_keys,
         targets: targets_keys,
         plan,
+        direction: offline("release.direction")?,
         policy,
         // People, threshold one of several (10-trust).
         snapshot: Role::make("release.snapshot", founding.holders, 1, tokens)?,
@@ -286,6 +288,7 @@ fn release(
     let mut delegations = vec![
         crate::delegate::documents("plan", "plans/*", keys.plan.signers()),
         crate::delegate::documents("policy", "policy/*", keys.policy.signers()),
+        crate::delegate::documents("direction", "directions/*/*", keys.direction.signers()),
     ];
     let component = |(name, role): &(ComponentName, Role)| crate::delegate::component(name, role.signers());
     delegations.extend(keys.components.iter().map(component));
@@ -297,6 +300,7 @@ fn release(
     let mut files = BTreeMap::from([("targets.json".to_owned(), (1, top))]);
     let mut roles: Vec<(String, &Role, Seconds)> = vec![
         ("plan".into(), &keys.plan, QUARTER),
+        ("direction".into(), &keys.direction, QUARTER),
         ("policy".into(), &keys.policy, YEAR),
     ];
     roles.extend(
@@ -321,6 +325,7 @@ fn release(
         &keys.root,
         &keys.targets,
         &keys.plan,
+        &keys.direction,
         &keys.policy,
         &keys.snapshot,
     ] {

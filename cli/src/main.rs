@@ -6,10 +6,12 @@ use redan::access::{Access, read_text};
 use redan::error::CliError;
 use redan::operate::{self, Rules, WaveArgument};
 use redan::sign::Keys;
-use redan::{publish, release, show};
+use redan::{bundle, publish, release, show};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
 use redan_protocol::join::{DevicePrefix, TokenId};
-use redan_protocol::{ComponentName, DeviceId, OperatorName, ReleaseCounter, Role, Seconds, SetId};
+use redan_protocol::{
+    ComponentName, DeviceId, DirectionSequence, OperatorName, ReleaseCounter, Role, Seconds, SetId,
+};
 use redan_trust::release_set::Ring;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -73,6 +75,21 @@ enum Task {
     /// Release sets.
     #[command(subcommand)]
     Set(SetTask),
+    /// Directions for devices without a network.
+    #[command(subcommand)]
+    Direction(DirectionTask),
+    /// Write a folder that brings a published direction to its device.
+    Bundle {
+        /// The device.
+        #[arg(long)]
+        device: DeviceId,
+        /// Sequence number of the direction.
+        #[arg(long)]
+        sequence: u64,
+        /// Folder to write; must not exist.
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// What a key ceremony assembled, or needs.
     #[command(subcommand)]
     Release(ReleaseTask),
@@ -123,6 +140,27 @@ enum SetTask {
         /// A set devices may go back to; may be given several times.
         #[arg(long = "rollback-set")]
         rollback_sets: Vec<SetId>,
+        #[command(flatten)]
+        keys: Keys,
+    },
+}
+
+#[derive(Subcommand)]
+enum DirectionTask {
+    /// Sign and publish the direction of one device to a published set.
+    Publish {
+        /// The device.
+        #[arg(long)]
+        device: DeviceId,
+        /// Above every direction the device followed, whether from the server or carried.
+        #[arg(long)]
+        sequence: u64,
+        /// The set.
+        #[arg(long)]
+        set: SetId,
+        /// How long it may be applied: nobody can take a stick back.
+        #[arg(long, value_parser = span)]
+        good_for: Seconds,
         #[command(flatten)]
         keys: Keys,
     },
@@ -379,6 +417,21 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
             rollback_sets,
             keys,
         }) => publish::set(access, id, &members, rings, rollback_sets, &keys).await,
+        Task::Direction(DirectionTask::Publish {
+            device,
+            sequence,
+            set,
+            good_for,
+            keys,
+        }) => {
+            let sequence = DirectionSequence::new(sequence);
+            bundle::publish(access, device, sequence, set, good_for, &keys).await
+        }
+        Task::Bundle {
+            device,
+            sequence,
+            out,
+        } => bundle::write(access, device, DirectionSequence::new(sequence), &out).await,
         Task::Release(ReleaseTask::Upload { folder, keys }) => {
             release::upload(access, &folder, &keys.open()?).await
         }

@@ -77,6 +77,7 @@ impl Fault {
                 | AgentError::Server { .. }
                 | AgentError::Answer { .. }
                 | AgentError::Recovery(_)
+                | AgentError::Bundle(_)
                 | AgentError::NotLost
                 | AgentError::Unasked
                 | AgentError::Lost,

@@ -69,6 +69,14 @@ enum Device {
         #[arg(long = "with")]
         document: Option<PathBuf>,
     },
+    /// Have the running device follow a direction that was carried to it, without any network.
+    Apply {
+        /// The folder that `redan bundle` wrote.
+        bundle: PathBuf,
+        /// Folder of everything the device keeps.
+        #[arg(long)]
+        state: PathBuf,
+    },
     /// Run until SIGTERM or SIGINT.
     Run {
         /// The configuration file.
@@ -158,6 +166,16 @@ fn main() -> ExitCode {
             .map_err(Fault::from)
             .map(|id| {
                 say(&format!("redan-device: recovered {id}"));
+                0
+            }),
+        Device::Apply { bundle, state } => redan_agent::apply(&state, &bundle)
+            .and_then(|applied| match applied.refusal {
+                Some(code) => Err(redan_agent::AgentError::Bundle(code)),
+                None => Ok(applied.direction),
+            })
+            .map_err(Fault::from)
+            .map(|direction| {
+                say(&format!("redan-device: follows direction {direction}"));
                 0
             }),
         Device::Run { config } => supervisor::run(&config),

@@ -145,6 +145,8 @@ codes! {
     CachePoisoned = 86, "cache-poisoned", "nothing: the code was compiled again; find out who wrote to the cache";
     /// The control server could not be reached.
     Unreachable = 87, "unreachable", "check the network, the server and both clocks";
+    /// The folder is no bundle, or files that its own metadata names are not in it.
+    BundleInvalid = 88, "bundle-invalid", "write the bundle again with `redan bundle`, and check that the whole folder was copied";
 
     // 100–139: the running workload
     /// Linking failed: a granted import is not offered, or its type differs.

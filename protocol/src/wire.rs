@@ -147,6 +147,26 @@ pub enum RecoveryRequestSchema {
     V1,
 }
 
+/// What a bundle is about (`bundle.json` of a folder that `redan bundle` writes): a hint where to look, signed by nobody.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleNote {
+    /// Always `redan.bundle/1`.
+    pub schema: BundleSchema,
+    /// The device it is for.
+    pub device: SpiffeId,
+    /// The direction's target in the release repository.
+    pub direction: String,
+}
+
+/// The one schema of a [`BundleNote`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum BundleSchema {
+    /// Version 1.
+    #[serde(rename = "redan.bundle/1")]
+    V1,
+}
+
 /// What an operator carries back: who the device will be and everything it must pin (20-identity).
 ///
 /// Secret it is not; authentic it must be: it travels by hand, and is the device's only reason to trust anything.

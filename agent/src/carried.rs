@@ -1,0 +1,130 @@
+//! Following a direction that was carried here: the straight path of a session, from a folder and without any server.
+
+use crate::bundle::Bundle;
+use crate::fetch::Blobs;
+use crate::main_loop::Event;
+use crate::refresh::{Files, Source, Which, lookup, refresh};
+use crate::session::{Adopt, Decided, Stopped, Verdict, document, state_of};
+use redan_policy::DeviceCeiling;
+use redan_policy::grant::World;
+use redan_protocol::{Code, Seconds, SpiffeId, UnixSeconds, Version64};
+use redan_trust::{
+    DeviceFacts, Directing, Offered, POLICY_PATH, Plan, Refusal, TrustRecord, carried_direction, decide,
+    plan_path,
+};
+use std::collections::BTreeMap;
+use tokio::sync::mpsc;
+
+/// What it starts with.
+pub(crate) struct Carried {
+    pub(crate) bundle: Bundle,
+    pub(crate) id: SpiffeId,
+    pub(crate) record: TrustRecord,
+    pub(crate) plan_known: Seconds,
+    pub(crate) now: UnixSeconds,
+    pub(crate) ceiling: DeviceCeiling,
+    pub(crate) release: Files,
+    pub(crate) blobs: Blobs,
+    /// Of the timestamps that a server gave; a stick says nothing about them.
+    pub(crate) versions: (Version64, Version64),
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+}
+
+impl Carried {
+    /// Reads, decides, and brings every artifact of the plan onto the disk.
+    pub(crate) async fn run(self) -> Decided {
+        let mut decided = Decided {
+            versions: self.versions,
+            until: self.now,
+            sequence: None,
+            plan: None,
+            verdict: Verdict::Refused(Code::Internal),
+        };
+        decided.verdict = match self.judge(&mut decided).await {
+            Ok(plan) => match self.import(&plan).await {
+                Ok(()) => Verdict::Planned(Box::new(Adopt::from(&plan))),
+                Err(code) => Verdict::Refused(code),
+            },
+            Err(Stopped::Network(Code::Unreachable)) => Verdict::Refused(Code::BundleInvalid),
+            Err(Stopped::Network(code)) => Verdict::Refused(code),
+            Err(Stopped::Refused(refusal)) => {
+                tracing::info!(
+                    code = refusal.code().name(),
+                    "refused what was carried here: {refusal}"
+                );
+                Verdict::Refused(refusal.code())
+            }
+        };
+        decided
+    }
+
+    async fn judge(&self, decided: &mut Decided) -> Result<Plan, Stopped> {
+        let note = self.bundle.note().map_err(Stopped::Network)?;
+        if note.device != self.id {
+            return Err(Stopped::Refused(Refusal::WrongDevice {
+                named: Some(note.device),
+                device: self.id.clone(),
+            }));
+        }
+        let (files, source) = (&self.release, &mut Source::Folder(&self.bundle));
+        let trusted = files
+            .trusted(Which::Release, &self.record)
+            .map_err(Stopped::Network)?;
+        let refreshed = refresh(source, files, Which::Release, trusted, self.now, &self.events).await;
+        let mut release = refreshed.map_err(Stopped::Network)?;
+        let direction = document(source, files, &mut release, &note.direction).await?;
+        let direction = direction.ok_or(Stopped::Network(Code::BundleInvalid))?;
+        let read = carried_direction(&direction, &self.id)?;
+        decided.sequence = Some(read.sequence);
+        let policy = document(source, files, &mut release, POLICY_PATH).await?;
+        let plan = document(source, files, &mut release, &plan_path(&read.set)).await?;
+        decided.plan = plan.as_ref().and_then(|plan| plan.target.sha256());
+        let known = decided.plan.is_some() && decided.plan == self.record.plan;
+        let plan_known = if known { self.plan_known } else { Seconds::new(0) };
+        let mut released = BTreeMap::new();
+        for path in plan.iter().flat_map(|plan| members(&plan.bytes)) {
+            let target = lookup(source, files, &mut release, &path).await?;
+            released.insert(path, target);
+        }
+        let offered = Offered {
+            directing: Directing::Carried(direction),
+            release: &release,
+            released,
+            plan,
+            policy,
+        };
+        let facts = DeviceFacts {
+            device: self.id.clone(),
+            worlds: vec![World::HttpProxy, World::Command],
+            ceiling: self.ceiling.clone(),
+            installed: BTreeMap::new(),
+            plan_known,
+            now: self.now,
+            nonce: None,
+        };
+        // Only the director can direct nothing.
+        decide(&state_of(&self.record), &offered, &facts)?.ok_or(Stopped::Network(Code::Internal))
+    }
+
+    async fn import(&self, plan: &Plan) -> Result<(), Code> {
+        for member in plan.members() {
+            let (bundle, blobs) = (self.bundle.clone(), self.blobs.clone());
+            let (digest, length) = (member.digest(), member.length());
+            let imported = tokio::task::spawn_blocking(move || bundle.import(&blobs, digest, length));
+            imported.await.map_err(|_| Code::Internal)??;
+        }
+        Ok(())
+    }
+}
+
+/// Where the members of a set's document would be, to be looked up. Nothing is believed of it: `decide` reads it again.
+fn members(plan: &[u8]) -> Vec<String> {
+    let set: Option<redan_trust::release_set::ReleaseSet> = serde_json::from_slice(plan).ok();
+    let members = set.map(|set| set.members).unwrap_or_default();
+    let most = redan_trust::release_set::MEMBERS_MAX;
+    members
+        .iter()
+        .take(most.saturating_add(1))
+        .map(redan_trust::release_set::Member::target_path)
+        .collect()
+}
