@@ -35,7 +35,7 @@ pub async fn check_in(
         director: Version64::new(director),
     };
     let signed = serde_json::to_value(&statement).map_err(|_| Refused::plain(Code::Internal))?;
-    let statement = redan_publish::metadata::envelope(&signed, &[&fleet.keys.director_timestamp])?;
+    let statement = redan_publish::metadata::envelope(&signed, &[&fleet.held().keys.director_timestamp])?;
     Ok(CheckInReply { statement, interval })
 }
 

@@ -101,7 +101,7 @@ fn expiries(fleet: &Fleet, state: &State) -> Vec<(String, UnixSeconds)> {
     let mut found: Vec<_> = certificates.map(|(name, at)| (name.to_owned(), at)).collect();
     let root = newest_root(files).or_else(|| expires::<Root>(fleet.release_root.as_bytes()));
     found.extend(root.map(|at| ("release.root".to_owned(), at)));
-    let root = newest_root(&fleet.director_roots);
+    let root = newest_root(&fleet.held().director_roots);
     found.extend(root.map(|at| ("director.root".to_owned(), at)));
     let Some(timestamp) = files.get("timestamp.json") else {
         return found;

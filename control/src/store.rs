@@ -118,6 +118,25 @@ impl Store {
             .collect()
     }
 
+    /// One document as JSON; `None`: there is none.
+    pub async fn document<T: DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        id: &str,
+    ) -> Result<Option<T>, StoreError> {
+        let row = sqlx::query("SELECT body FROM documents WHERE kind = ? AND id = ?")
+            .bind(kind)
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| {
+            let body: Vec<u8> = row.try_get("body")?;
+            let id = id.to_owned();
+            serde_json::from_slice(&body).map_err(|_| StoreError::Document { kind, id })
+        })
+        .transpose()
+    }
+
     /// The audit log, from an index on.
     pub async fn audit(&self, from: u64) -> Result<Vec<AuditEntry>, StoreError> {
         let rows = sqlx::query("SELECT body FROM audit WHERE entry >= ? ORDER BY entry")

@@ -52,7 +52,8 @@ async fn a_new_server_certificate_is_taken_over_without_dropping_a_connection() 
     let server = folder.path().join("state/fleets/plant.example/online/server.pem");
     std::fs::write(&server, bundle).unwrap();
     tell(&child, Signal::HUP);
-    let now_there = "redan-control: plant.example is served with the server.pem that is there now\n";
+    let now_there =
+        "redan-control: plant.example goes on with the keys, certificates and roots that are there now\n";
     assert_eq!(line(&mut out), now_there);
     assert_eq!(Raw::at(address, &fleet(), &admin).await.server(), leaf);
     open.send("{}").await;
@@ -77,7 +78,7 @@ async fn a_server_certificate_that_would_not_start_is_not_taken_over() {
     for bad in [b"".to_vec(), b"rot".to_vec(), other_bundle, another_key, operator] {
         std::fs::write(&server, bad).unwrap();
         tell(&child, Signal::HUP);
-        let had = "redan-control: plant.example is served with the server.pem it had\n";
+        let had = "redan-control: plant.example goes on with the keys, certificates and roots it had\n";
         assert_eq!(line(&mut out), had);
         assert_eq!(Raw::at(address, &fleet(), &admin).await.server(), before);
     }

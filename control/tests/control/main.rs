@@ -26,6 +26,7 @@ mod raw;
 mod reach;
 mod release;
 mod renewal;
+mod replacement;
 mod revocation;
 mod rollouts;
 mod site;

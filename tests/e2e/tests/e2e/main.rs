@@ -9,4 +9,5 @@ mod join;
 mod path;
 mod renewal;
 mod service;
+mod stolen;
 mod storage;
