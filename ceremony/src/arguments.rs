@@ -122,7 +122,7 @@ pub(crate) enum Ceremony {
         #[arg(long)]
         request: PathBuf,
     },
-    /// Sign a request with one key. Type, or give, the first 8 characters of its digest.
+    /// Sign a request with one key. Type, or give, the first 8 characters of its digest, or more.
     Sign {
         #[command(flatten)]
         at: At,
@@ -135,7 +135,7 @@ pub(crate) enum Ceremony {
         /// File with its passphrase; without it, it is asked for.
         #[arg(long)]
         passphrase_file: Option<PathBuf>,
-        /// First 8 characters of the payload's sha256, as you read them elsewhere; without it, they are asked for.
+        /// First 8 characters or more of the payload's sha256, as you read them elsewhere; without it, they are asked for.
         #[arg(long)]
         confirm: Option<String>,
         /// File to write the signature to; must not exist.

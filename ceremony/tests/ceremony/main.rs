@@ -13,5 +13,6 @@ mod device;
 mod faults;
 mod found;
 mod room;
+mod sticks;
 mod transcript;
 mod walk;
