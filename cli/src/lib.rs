@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod draft;
 pub mod error;
 pub mod operate;
 pub mod publish;

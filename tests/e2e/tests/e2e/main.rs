@@ -9,5 +9,6 @@ mod join;
 mod path;
 mod renewal;
 mod service;
+mod several;
 mod stolen;
 mod storage;

@@ -15,13 +15,13 @@ const SOON: Duration = Duration::from_mins(1);
 const DEVICE: &str = "press-1";
 
 /// A production fleet of three holders, of whom two must sign: each with a medium, and on it their keys under their own passphrase.
-struct Custodians {
+pub(crate) struct Custodians {
     ceremony: PathBuf,
     folder: PathBuf,
 }
 
 impl Custodians {
-    fn found(stage: &Stage) -> Result<Self> {
+    pub(crate) fn found(stage: &Stage) -> Result<Self> {
         let custodians = Self {
             ceremony: stage.programs.ceremony.clone(),
             folder: stage.folder.clone(),
@@ -69,11 +69,11 @@ impl Custodians {
         self.folder.join(format!("medium-{holder}"))
     }
 
-    fn at(&self, holder: u32, name: &str) -> String {
+    pub(crate) fn at(&self, holder: u32, name: &str) -> String {
         self.medium(holder).join(name).display().to_string()
     }
 
-    fn passphrase(&self, holder: u32) -> String {
+    pub(crate) fn passphrase(&self, holder: u32) -> String {
         self.at(holder, "passphrase")
     }
 
@@ -84,7 +84,7 @@ impl Custodians {
     }
 
     /// The options that sign as two holders of a role and one of snapshot.
-    fn signing(&self, role: &str) -> Vec<String> {
+    pub(crate) fn signing(&self, role: &str) -> Vec<String> {
         let mut options = Vec::new();
         for holder in [1, 2] {
             options.extend([
@@ -218,7 +218,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn redan(stage: &Stage, arguments: &[&str], signing: &[String]) -> Result<()> {
+pub(crate) fn redan(stage: &Stage, arguments: &[&str], signing: &[String]) -> Result<()> {
     let mut all = arguments.to_vec();
     all.extend(signing.iter().map(String::as_str));
     stage.redan(&all).map(drop)
@@ -247,10 +247,10 @@ fn publish(stage: &Stage, custodians: &Custodians, number: &str, counter: &str, 
 
 /// Everything the server has, at one instant.
 fn steal(stage: &mut Stage, thief: &Path) -> Result<()> {
-    let state = stage.control_state();
+    let kept = stage.control_state();
     let control = stage.control()?;
     control.signal(Signal::STOP)?;
-    let copied = copy(&state, thief);
+    let copied = copy(&kept, thief);
     control.signal(Signal::CONT)?;
     copied
 }
