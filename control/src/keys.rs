@@ -62,7 +62,7 @@ fn refuse_offline(folder: &Folder, release: &Files, director: &Files) -> Result<
     for (_, root) in all::<Root>(director, "root")? {
         note(&mut named, &root.keys, &keyids(&root, "root"), "director.root");
     }
-    for (_, targets) in all::<Targets>(release, "targets")? {
+    for targets in delegating(release)? {
         if let Some(delegations) = &targets.delegations {
             for role in &delegations.roles {
                 note(&mut named, &delegations.keys, &role.keyids, &role.name);
@@ -77,7 +77,9 @@ fn refuse_offline(folder: &Folder, release: &Files, director: &Files) -> Result<
         let shown = path.display().to_string();
         let signs = name.strip_suffix(".key.json");
         let role = match signs {
-            Some(_) => named.get(&SigningKey::load(&path)?.public().public).cloned(),
+            Some(_) => named
+                .get(&one_way(&SigningKey::load(&path)?.public().public))
+                .cloned(),
             None if name.to_ascii_lowercase().ends_with(".pem") && !CERTIFIED.contains(&name) => {
                 Some("the fleet's certificates".to_owned())
             }
@@ -102,7 +104,12 @@ fn refuse_offline(folder: &Folder, release: &Files, director: &Files) -> Result<
 }
 
 fn note(named: &mut BTreeMap<String, String>, keys: &BTreeMap<String, Key>, ids: &[String], name: &str) {
-    named.extend(publics(keys, ids).map(|public| (public.to_owned(), name.to_owned())));
+    named.extend(publics(keys, ids).map(|public| (one_way(public), name.to_owned())));
+}
+
+/// Hexadecimal has two ways to write a letter, and a key is one key.
+fn one_way(public: &str) -> String {
+    public.to_ascii_lowercase()
 }
 
 fn publics<'a>(keys: &'a BTreeMap<String, Key>, ids: &'a [String]) -> impl Iterator<Item = &'a str> {
@@ -126,6 +133,24 @@ fn newest_root(files: &Files) -> Result<Root, ServerError> {
         })
     };
     newest.map(|(_, root)| root).ok_or_else(missing)
+}
+
+/// Every version of every file that may delegate: targets, and the roles below it.
+fn delegating(files: &Files) -> Result<Vec<Targets>, ServerError> {
+    let mut found = Vec::new();
+    for (name, bytes) in files {
+        let parts = name.strip_suffix(".json").and_then(|name| name.split_once('.'));
+        let Some((version, role)) = parts else { continue };
+        if version.parse::<u64>().is_err() || ["root", "snapshot"].contains(&role) {
+            continue;
+        }
+        let claimed = Claimed::<Targets>::parse(bytes).map_err(|source| TufError::Malformed {
+            role: role.into(),
+            source,
+        })?;
+        found.push(claimed.into_peeked());
+    }
+    Ok(found)
 }
 
 /// Every version of a role's file: `<version>.<role>.json`.
