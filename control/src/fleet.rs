@@ -18,9 +18,7 @@ use redan_identity::tls::FleetServer;
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::join::TokenId;
 use redan_protocol::report::Report;
-use redan_protocol::{
-    DeviceId, Digest, DirectionSequence, FleetId, OperatorName, Seconds, SetId, UnixSeconds,
-};
+use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, OperatorName, SetId, UnixSeconds};
 use redan_publish::DirectorFiles;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -30,10 +28,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 use tokio::sync::{Mutex, Semaphore};
 
-/// When a server's certificate ought to be replaced: a third of its 90 days before its end.
-const SERVER_SPARE: Seconds = Seconds::new(30 * 86_400);
-/// When an issuer or the root ought to be: two lives of what it issues and the grace of devices that are away (20-identity).
-const AUTHORITY_SPARE: Seconds = Seconds::new(182 * 86_400);
 /// The fleet's database, in its folder.
 pub(crate) const DATABASE: &str = "fleet.sqlite";
 
@@ -149,6 +143,8 @@ pub struct State {
     pub claims: BTreeMap<String, UnixSeconds>,
     /// The newest audit entry.
     pub last_audit: Option<AuditEntry>,
+    /// When the log was last told what expires soon.
+    pub warned: Option<UnixSeconds>,
 }
 
 /// A fleet.
@@ -274,24 +270,6 @@ impl Fleet {
         self.adopt(&mut state, &held, now).await?;
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
         Ok(tls)
-    }
-
-    /// The certificates this server depends on, with their last second.
-    pub fn certificates(&self) -> Vec<(&'static str, UnixSeconds)> {
-        self.held().certificates(&self.anchor)
-    }
-
-    /// Those of them that ought to be replaced now, with their last second.
-    pub fn expiring(&self, now: UnixSeconds) -> Vec<(&'static str, UnixSeconds)> {
-        let soon = |(name, to): &(&'static str, UnixSeconds)| {
-            let spare = if *name == "certificate.server" {
-                SERVER_SPARE
-            } else {
-                AUTHORITY_SPARE
-            };
-            now.after(spare) >= *to
-        };
-        self.certificates().into_iter().filter(soon).collect()
     }
 
     /// Makes durable what comes with keys and roots. The first time: the ceremony's metadata and the first timestamp. Later: the release

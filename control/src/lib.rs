@@ -20,6 +20,7 @@ pub mod config;
 pub mod director;
 pub mod error;
 pub mod est;
+pub mod expiry;
 pub mod fleet;
 mod gate;
 pub mod held;

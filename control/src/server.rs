@@ -88,15 +88,10 @@ impl Server {
             if let Ok(id) = FleetId::parse(name) {
                 let settings = config.fleets.get(&id).cloned().unwrap_or_default();
                 let (fleet, tls) = Fleet::open_with(&path, id.clone(), settings, now()).await?;
-                for (certificate, expires) in fleet.expiring(now()) {
-                    let days = expires.get().saturating_sub(now().get()).checked_div(86_400);
-                    tracing::warn!(
-                        fleet = %id,
-                        certificate,
-                        days_left = days.unwrap_or_default(),
-                        "expires soon; replace it: docs/control.md, certificates"
-                    );
-                }
+                let mut state = fleet.state.lock().await;
+                state.warned = Some(now());
+                crate::expiry::warn(&fleet, &state, now());
+                drop(state);
                 names.put(&fleet.anchor, &tls);
                 fleets.insert(id, Arc::new(fleet));
             }

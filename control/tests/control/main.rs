@@ -15,6 +15,7 @@ mod certificates;
 mod checkin;
 mod crowd;
 mod enrolment;
+mod expiry;
 mod isolation;
 mod limits;
 mod lineage;
