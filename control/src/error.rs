@@ -8,6 +8,9 @@ use redan_protocol::wire::Problem;
 use redan_publish::PublishError;
 use std::path::Path;
 
+/// How long whoever was told to come again should wait, seconds: longer than a lock is held, shorter than devices' back-off.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
+
 /// Why a request is refused. The code says which rule; the detail is for operators only.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refused {
@@ -38,7 +41,7 @@ impl Refused {
             Code::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Code::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::RangeInvalid => StatusCode::RANGE_NOT_SATISFIABLE,
-            Code::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Code::Overloaded | Code::StoreFailed => StatusCode::SERVICE_UNAVAILABLE,
             Code::Conflict | Code::WrongState => StatusCode::CONFLICT,
             Code::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
             Code::NotAuthorised
@@ -75,14 +78,22 @@ impl IntoResponse for Refused {
         };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let kind = HeaderValue::from_static("application/problem+json");
-        (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+        let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
     }
 }
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the store failed");
-        Self::plain(Code::Internal)
+        Self::plain(match error {
+            // Nothing was changed, and it may be over soon: a disk that is full, a lock that somebody else holds.
+            StoreError::Database(_) | StoreError::Artifacts(_) => Code::StoreFailed,
+            StoreError::Document { .. } => Code::Internal,
+        })
     }
 }
 

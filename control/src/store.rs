@@ -10,6 +10,10 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use std::path::Path;
+use std::time::Duration;
+
+/// Longest wait for another process's lock, such as a backup's; then the request is refused and nobody waits behind it.
+const LOCKED_FOR: Duration = Duration::from_secs(2);
 
 /// A fleet's database.
 #[derive(Clone, Debug)]
@@ -54,6 +58,7 @@ impl Store {
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(LOCKED_FOR)
             .synchronous(SqliteSynchronous::Full);
         // One writer: the fleet's own lock orders writes anyway.
         let pool = SqlitePoolOptions::new()

@@ -14,6 +14,7 @@ mod ceremony;
 mod certificates;
 mod checkin;
 mod crowd;
+mod database;
 mod enrolment;
 mod expiry;
 mod isolation;
