@@ -143,6 +143,8 @@ pub struct State {
     pub claims: BTreeMap<String, UnixSeconds>,
     /// The newest audit entry.
     pub last_audit: Option<AuditEntry>,
+    /// What signs and issues here, as the audit log knows it.
+    pub named: Option<BTreeMap<String, Digest>>,
     /// When the log was last told what expires soon.
     pub warned: Option<UnixSeconds>,
 }
@@ -300,12 +302,9 @@ impl Fleet {
             });
         }
         let named = held.named();
-        let known = self
-            .store
-            .document::<BTreeMap<String, Digest>>("held", "keys")
-            .await?;
-        let changed =
-            |(name, key): &(&&str, &Digest)| known.as_ref().and_then(|known| known.get(**name)) != Some(*key);
+        let known = state.named.clone();
+        let before = |name: &str| known.as_ref().and_then(|known| known.get(name));
+        let changed = |(name, key): &(&&'static str, &Digest)| before(name) != Some(*key);
         let replaced: Vec<&str> = named.iter().filter(changed).map(|(name, _)| *name).collect();
         let mut puts: Vec<Put> = accepted
             .iter()
@@ -321,6 +320,12 @@ impl Fleet {
             self.commit(state, now, "local", puts, &actions).await?;
         }
         state.release.extend(accepted);
+        state.named = Some(
+            named
+                .into_iter()
+                .map(|(name, key)| (name.to_owned(), key))
+                .collect(),
+        );
         Ok(())
     }
 
@@ -376,6 +381,7 @@ async fn load(store: &Store) -> Result<State, ServerError> {
     let by_device = |id: String, kind| DeviceId::parse(&id).map_err(|_| StoreError::Document { kind, id });
     let mut state = State {
         last_audit: store.last_audit().await?,
+        named: store.document("held", "keys").await?,
         ..State::default()
     };
     for (id, row) in store.all::<DeviceRow>("device").await? {
