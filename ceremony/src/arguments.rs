@@ -87,15 +87,18 @@ pub(crate) enum Ceremony {
         #[arg(long)]
         out: PathBuf,
     },
-    /// Make a key and certificate for an operator (7 days) or for the control server (90 days).
+    /// Make a key and certificate for an operator (7 days), for the control server (90 days), or for its device issuer (a year).
     Issue {
         /// For an operator of this name; without it, for the control server.
         #[arg(long)]
         operator: Option<OperatorName>,
+        /// For the issuer of devices' certificates that the control server holds; --issuer is then the fleet's root.
+        #[arg(long, conflicts_with = "operator")]
+        device_issuer: bool,
         /// The fleet's public/ folder.
         #[arg(long)]
         fleet_dir: PathBuf,
-        /// operator-issuer.pem or server-issuer.pem of offline/, or either with .sealed.
+        /// operator-issuer.pem, server-issuer.pem, or for a device issuer fleet-ca.key.pem of offline/; or with .sealed.
         #[arg(long)]
         issuer: PathBuf,
         /// File with the issuer's passphrase; without it, it is asked for.
@@ -119,7 +122,7 @@ pub(crate) enum Ceremony {
         #[arg(long)]
         request: PathBuf,
     },
-    /// Sign a request with one key. Type, or give, the first 8 characters of its digest.
+    /// Sign a request with one key. Type, or give, the first 8 characters of its digest, or more.
     Sign {
         #[command(flatten)]
         at: At,
@@ -132,7 +135,7 @@ pub(crate) enum Ceremony {
         /// File with its passphrase; without it, it is asked for.
         #[arg(long)]
         passphrase_file: Option<PathBuf>,
-        /// First 8 characters of the payload's sha256, as you read them elsewhere; without it, they are asked for.
+        /// First 8 characters or more of the payload's sha256, as you read them elsewhere; without it, they are asked for.
         #[arg(long)]
         confirm: Option<String>,
         /// File to write the signature to; must not exist.

@@ -277,7 +277,9 @@ impl CeremonyError {
         match self {
             Self::Exists { .. } => "name another with --out; nothing is ever written over",
             Self::Fleet => "name the public/ folder that redan-ceremony init wrote",
-            Self::Issuer => "name operator-issuer.pem or server-issuer.pem of the fleet's offline/ folder",
+            Self::Issuer => {
+                "name operator-issuer.pem or server-issuer.pem of the fleet's offline/ folder, or for a device issuer fleet-ca.key.pem"
+            }
             Self::Publisher { .. } => "add its publisher with --publisher",
             Self::Threshold => "use --holders 3 --threshold 2, or --profile development",
             Self::PlainKeys => {

@@ -1,10 +1,11 @@
-//! A certificate for an operator or for the control server, signed by its offline issuer: operators' live 7 days, the server's 90.
+//! A certificate for an operator or for the control server, signed by its offline issuer: operators' live 7 days, the server's 90. And
+//! the next issuer of devices' certificates, signed by the fleet's root: a year, or until it is stolen.
 
 use crate::custody::Opening;
 use crate::error::CeremonyError;
 use crate::verify::fleet;
 use redan_identity::key::write_private;
-use redan_identity::{Issuer, IssuerKind, KeyFile, TokenUri, Zeroizing, pem};
+use redan_identity::{FleetCa, Issuer, IssuerKind, KeyFile, TokenUri, Zeroizing, pem, profile};
 use redan_protocol::{OperatorName, SpiffeId, UnixSeconds};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,8 @@ pub enum Whose {
     Operator(OperatorName),
     /// The control server's.
     Server,
+    /// The issuer of devices' certificates that the control server holds.
+    DeviceIssuer,
 }
 
 /// What to issue, and with what.
@@ -24,7 +27,8 @@ pub struct Issuing {
     pub whose: Whose,
     /// The fleet's public/ folder.
     pub public: PathBuf,
-    /// The issuer's key and certificate: offline/operator-issuer.pem or offline/server-issuer.pem, sealed or not.
+    /// The issuer's key and certificate: offline/operator-issuer.pem or offline/server-issuer.pem, sealed or not; for an issuer the root's
+    /// key: offline/fleet-ca.key.pem.
     pub issuer: PathBuf,
     /// The key's place in a token; `None`: a file with the certificate.
     pub key: Option<TokenUri>,
@@ -32,22 +36,31 @@ pub struct Issuing {
     pub now: UnixSeconds,
 }
 
-/// Makes a key and its certificate and writes both to `out`, mode 0600, never over a file: of a key in a token, its name. Gives the identity and its last second.
+/// Makes a key and its certificate and writes both to `out`, mode 0600, never over a file: of a key in a token, its name. Says whose it
+/// is, and its last second.
 pub fn issue(
     issuing: &Issuing,
     opening: &Opening,
     out: &Path,
-) -> Result<(SpiffeId, UnixSeconds), CeremonyError> {
+) -> Result<(String, UnixSeconds), CeremonyError> {
     if out.symlink_metadata().is_ok() {
         let path = out.display().to_string();
         return Err(CeremonyError::Exists { path });
     }
     let (fleet, anchor) = fleet(&issuing.public)?;
+    if issuing.whose == Whose::DeviceIssuer {
+        let ca = FleetCa::load(anchor, &opening.text(&issuing.issuer)?)?;
+        let issuer = ca.issuer(IssuerKind::Device, issuing.now)?;
+        let (_, expires) = profile::valid_between(issuer.certificate())?;
+        let chain = [issuer.certificate().clone()];
+        write_private(out, pem::write_bundle(issuer.key(), &chain).as_bytes())?;
+        return Ok((format!("the device issuer of {fleet}"), expires));
+    }
     let (key, chain) = pem::read_bundle(&opening.text(&issuing.issuer)?)?;
     let certificate = chain.into_iter().next().ok_or(CeremonyError::Issuer)?;
     let (kind, id) = match &issuing.whose {
         Whose::Operator(name) => (IssuerKind::Operator, SpiffeId::Operator(fleet, name.clone())),
-        Whose::Server => (IssuerKind::Server, SpiffeId::Control(fleet)),
+        Whose::Server | Whose::DeviceIssuer => (IssuerKind::Server, SpiffeId::Control(fleet)),
     };
     let issuer = Issuer::load(kind, anchor.clone(), key, certificate).proven(issuing.now)?;
     let (chain, text) = if let Some(uri) = &issuing.key {
@@ -61,7 +74,7 @@ pub fn issue(
         let text = pem::write_bundle(&key, &chain);
         (chain, text)
     };
-    let known = redan_identity::profile::check(&anchor, &chain, kind.purpose(), issuing.now)?;
+    let known = profile::check(&anchor, &chain, kind.purpose(), issuing.now)?;
     write_private(out, text.as_bytes())?;
-    Ok((id, known.expires()))
+    Ok((id.to_string(), known.expires()))
 }

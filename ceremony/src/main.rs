@@ -105,6 +105,7 @@ fn run(command: Ceremony) -> Result<String, CeremonyError> {
         }
         Ceremony::Issue {
             operator,
+            device_issuer,
             fleet_dir,
             issuer,
             passphrase_file,
@@ -113,7 +114,11 @@ fn run(command: Ceremony) -> Result<String, CeremonyError> {
         } => {
             let issuing = Issuing {
                 key,
-                whose: operator.map_or(Whose::Server, Whose::Operator),
+                whose: match operator {
+                    Some(name) => Whose::Operator(name),
+                    None if device_issuer => Whose::DeviceIssuer,
+                    None => Whose::Server,
+                },
                 public: fleet_dir,
                 issuer,
                 now: now(),

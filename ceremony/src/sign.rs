@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 const SCHEMA: &str = "redan.signature/1";
-/// How much of the payload's digest a signer types, characters.
+/// How much of the payload's digest a signer types at least, characters. Somebody who has days can make another payload whose digest
+/// begins the same; whoever gives more, or all of it, is safe from that too.
 pub const CONFIRM_CHARS: usize = 8;
 
 /// A signature on its way to who assembles.
@@ -33,8 +34,8 @@ pub fn sign(
     key: &SigningKey,
     typed: &str,
 ) -> Result<Signature, CeremonyError> {
-    let digest = checked.sha256.to_string();
-    if digest.get(..CONFIRM_CHARS) != Some(typed.trim()) {
+    let (digest, typed) = (checked.sha256.to_string(), typed.trim());
+    if typed.len() < CONFIRM_CHARS || !digest.starts_with(typed) {
         return Err(CeremonyError::Confirm);
     }
     let named = signer(request, checked, key)?;

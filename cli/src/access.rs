@@ -7,8 +7,9 @@ use redan_identity::client::Connection;
 use redan_identity::profile;
 use redan_identity::{FleetAnchor, pem};
 use redan_protocol::wire::control_host;
-use redan_protocol::{ByteCount, FleetId, UnixSeconds};
+use redan_protocol::{ByteCount, Digest, FleetId, UnixSeconds};
 use redan_trust::lookup::LookupStep;
+use redan_trust::metadata::TargetEntry;
 use redan_trust::{Answer, Refresh, Repository, Step, Target, Trusted};
 use rustls_pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
@@ -168,6 +169,21 @@ impl Server {
             return Err(problem(&body));
         }
         Ok(body)
+    }
+
+    /// A signed document's text, once its bytes have the signed digest.
+    pub(crate) async fn document(&mut self, entry: &TargetEntry) -> Result<String, CliError> {
+        let unlike = || CliError::Answer("the document that is signed");
+        let digest = entry.sha256().ok_or_else(unlike)?;
+        let path = format!("/v1/artifacts/{digest}");
+        let (status, body) = self.send("GET", &path, Bytes::new()).await?;
+        if status != 200 {
+            return Err(problem(&body));
+        }
+        if Digest::of(&body) != digest {
+            return Err(unlike());
+        }
+        String::from_utf8(body.to_vec()).map_err(|_| unlike())
     }
 
     /// A file of the release repository; `None`: there is none.

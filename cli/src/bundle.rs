@@ -2,7 +2,7 @@
 
 use crate::access::{Access, Server, now};
 use crate::error::CliError;
-use crate::sign::{Keys, publish_target, upload};
+use crate::sign::{Signing, publish_target, upload};
 use redan_protocol::wire::{BundleNote, BundleSchema};
 use redan_protocol::{DeviceId, Digest, DirectionSequence, Seconds, SetId, SpiffeId, UnixSeconds};
 use redan_publish::metadata::target;
@@ -25,9 +25,9 @@ pub async fn publish(
     sequence: DirectionSequence,
     set: SetId,
     good_for: Seconds,
-    keys: &Keys,
+    signing: &Signing,
 ) -> Result<Value, CliError> {
-    let keys = keys.open()?;
+    let keys = signing.keys.open()?;
     let mut server = access.connect().await?;
     let mut release = server.release().await?;
     let plan = found(&mut server, &mut release, &plan_path(&set)).await?;
@@ -50,8 +50,12 @@ pub async fn publish(
     let bytes = serde_json::to_vec_pretty(&document).map_err(|_| CliError::Answer("a direction"))?;
     let entry = target(&bytes, None::<&Value>)?;
     upload(&mut server, bytes).await?;
-    publish_target(&mut server, "direction", DIRECTION_LIFE, &path, entry, &keys).await?;
-    Ok(json!({"direction": path, "device": device, "set": set, "deadline": deadline}))
+    let target = (path.as_str(), entry);
+    let draft = signing.draft.as_deref();
+    let published = publish_target(&mut server, "direction", DIRECTION_LIFE, target, &keys, draft).await?;
+    let mut said = json!({"direction": path, "device": device, "set": set, "deadline": deadline});
+    signing.say(&mut said, published);
+    Ok(said)
 }
 
 /// Writes everything a device needs to follow a published direction into a new folder.

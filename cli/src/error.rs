@@ -3,8 +3,8 @@
 use redan_identity::IdentityError;
 use redan_identity::client::ClientError;
 use redan_policy::PolicyError;
-use redan_protocol::Code;
 use redan_protocol::wire::Problem;
+use redan_protocol::{Code, ReleaseCounter};
 use redan_publish::PublishError;
 use redan_trust::TufError;
 use std::path::Path;
@@ -76,6 +76,51 @@ pub enum CliError {
         /// The role.
         role: String,
     },
+    /// Too few signatures on a draft.
+    #[error("{have} of {wanted} holders of {role} have signed")]
+    Short {
+        /// The role.
+        role: String,
+        /// Signatures there are.
+        have: u32,
+        /// Signatures needed.
+        wanted: u32,
+    },
+    /// A holder who has signed already.
+    #[error("key {key} has signed it already; a holder counts once")]
+    SignedAlready {
+        /// The key.
+        key: String,
+    },
+    /// A file that is no draft, or one that breaks a rule.
+    #[error("{path}: {what}")]
+    Draft {
+        /// The file, or the role.
+        path: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A draft of another version than the next.
+    #[error("the draft is for version {offered} of {role}, and the server has version {there}")]
+    Moved {
+        /// The role.
+        role: String,
+        /// The server's version.
+        there: u64,
+        /// The draft's.
+        offered: u64,
+    },
+    /// Another digest was given than the draft's.
+    #[error("what was given with --confirm does not begin the digest of what would be signed")]
+    Confirm,
+    /// A release counter that does not grow.
+    #[error("release counter {offered} is not above {there}, the highest that is published")]
+    Counter {
+        /// Given.
+        offered: ReleaseCounter,
+        /// Published.
+        there: ReleaseCounter,
+    },
     /// The audit log was tampered with.
     #[error("the audit log does not verify: {0}")]
     Audit(#[from] redan_protocol::audit::AuditFault),
@@ -104,7 +149,11 @@ impl CliError {
             Self::Policy(_) => Code::PolicyInvalid.name(),
             Self::Publish(error) => error.code().name(),
             Self::Identity(error) | Self::Operator { source: error, .. } => error.code().name(),
-            Self::Key { .. } => Code::ThresholdNotMet.name(),
+            Self::Key { .. } | Self::Short { .. } => Code::ThresholdNotMet.name(),
+            Self::SignedAlready { .. } | Self::Moved { .. } => Code::Conflict.name(),
+            Self::Draft { .. } => Code::MetadataInvalid.name(),
+            Self::Confirm => Code::NotAuthorised.name(),
+            Self::Counter { .. } => Code::CounterNotGrowing.name(),
             Self::Audit(_) => "audit-tampered",
             Self::Denied(code) => code.name(),
         }
@@ -128,7 +177,20 @@ impl CliError {
                 ..
             } => "have a custodian make a new one: redan-ceremony issue --operator NAME …",
             Self::Operator { source, .. } => source.remedy(),
-            Self::Key { .. } => "name the key files of the role's holders with --key",
+            Self::Key { .. } => {
+                "name the key files of the role's holders with --key, and of one of snapshot; with too few of them, leave the rest to other \
+                 holders: --draft FILE"
+            }
+            Self::Short { .. } => "have another holder sign it: redan draft sign",
+            Self::SignedAlready { .. } => "name each holder's key once; another holder has to sign",
+            Self::Draft { .. } => "take another copy of the draft, or make it again: redan publish --draft",
+            Self::Moved { .. } => {
+                "somebody published in this role meanwhile; make the draft again over it: redan publish --draft"
+            }
+            Self::Confirm => {
+                "run redan draft inspect, compare its payload_sha256 with the other signers', and give that"
+            }
+            Self::Counter { .. } => Code::CounterNotGrowing.remedy(),
             Self::Audit(_) => "keep a copy of the log and investigate the server",
             Self::Denied(code) => code.remedy(),
         }

@@ -14,6 +14,7 @@
 
 pub mod access;
 pub mod bundle;
+pub mod draft;
 pub mod error;
 pub mod operate;
 pub mod publish;

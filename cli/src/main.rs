@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 use redan::access::{Access, read_text};
 use redan::error::CliError;
 use redan::operate::{self, Rules, WaveArgument};
-use redan::sign::Keys;
-use redan::{bundle, publish, release, show};
+use redan::sign::{Keys, Signing};
+use redan::{bundle, draft, publish, release, show};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
 use redan_protocol::join::{DevicePrefix, TokenId};
 use redan_protocol::{
@@ -67,8 +67,11 @@ enum Task {
         #[arg(long)]
         hardware: Vec<String>,
         #[command(flatten)]
-        keys: Keys,
+        signing: Signing,
     },
+    /// What one signer began and others sign: publish, set publish and policy publish with --draft make one.
+    #[command(subcommand)]
+    Draft(DraftTask),
     /// The fleet policy.
     #[command(subcommand)]
     Policy(PolicyTask),
@@ -115,13 +118,42 @@ enum Task {
 }
 
 #[derive(Subcommand)]
+enum DraftTask {
+    /// Say what it is and changes, held against the server's present metadata.
+    Inspect {
+        /// The draft.
+        file: PathBuf,
+    },
+    /// Add your signature and write a new file.
+    Sign {
+        /// The draft.
+        file: PathBuf,
+        #[command(flatten)]
+        keys: Keys,
+        /// First 8 characters or more of its `payload_sha256`, as you read them with inspect.
+        #[arg(long)]
+        confirm: String,
+        /// File to write; must not exist.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Publish it once enough have signed, with a snapshot signed here.
+    Upload {
+        /// The draft.
+        file: PathBuf,
+        #[command(flatten)]
+        keys: Keys,
+    },
+}
+
+#[derive(Subcommand)]
 enum PolicyTask {
     /// Sign and publish it.
     Publish {
         /// The policy document.
         file: PathBuf,
         #[command(flatten)]
-        keys: Keys,
+        signing: Signing,
     },
 }
 
@@ -141,7 +173,7 @@ enum SetTask {
         #[arg(long = "rollback-set")]
         rollback_sets: Vec<SetId>,
         #[command(flatten)]
-        keys: Keys,
+        signing: Signing,
     },
 }
 
@@ -162,7 +194,7 @@ enum DirectionTask {
         #[arg(long, value_parser = span)]
         good_for: Seconds,
         #[command(flatten)]
-        keys: Keys,
+        signing: Signing,
     },
 }
 
@@ -407,25 +439,43 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
             ask,
             counter,
             hardware,
+            signing,
+        } => {
+            publish::component(
+                access,
+                &wasm,
+                &ask,
+                ReleaseCounter::new(counter),
+                hardware,
+                &signing,
+            )
+            .await
+        }
+        Task::Draft(DraftTask::Inspect { file }) => draft::inspect(access, &file).await,
+        Task::Draft(DraftTask::Sign {
+            file,
             keys,
-        } => publish::component(access, &wasm, &ask, ReleaseCounter::new(counter), hardware, &keys).await,
-        Task::Policy(PolicyTask::Publish { file, keys }) => publish::policy(access, &file, &keys).await,
+            confirm,
+            out,
+        }) => draft::sign(access, &file, &keys, &confirm, &out).await,
+        Task::Draft(DraftTask::Upload { file, keys }) => draft::upload(access, &file, &keys).await,
+        Task::Policy(PolicyTask::Publish { file, signing }) => publish::policy(access, &file, &signing).await,
         Task::Set(SetTask::Publish {
             id,
             members,
             rings,
             rollback_sets,
-            keys,
-        }) => publish::set(access, id, &members, rings, rollback_sets, &keys).await,
+            signing,
+        }) => publish::set(access, id, &members, rings, rollback_sets, &signing).await,
         Task::Direction(DirectionTask::Publish {
             device,
             sequence,
             set,
             good_for,
-            keys,
+            signing,
         }) => {
             let sequence = DirectionSequence::new(sequence);
-            bundle::publish(access, device, sequence, set, good_for, &keys).await
+            bundle::publish(access, device, sequence, set, good_for, &signing).await
         }
         Task::Bundle {
             device,

@@ -2,7 +2,7 @@
 
 use crate::access::{Access, read_text};
 use crate::error::CliError;
-use crate::sign::{Keys, publish_target, upload};
+use crate::sign::{Signing, publish_target, upload};
 use redan_policy::{parse_ask, parse_fleet};
 use redan_protocol::{ComponentName, Digest, Permille, ReleaseCounter, Seconds, SetId};
 use redan_publish::component::{Interfaces, check};
@@ -47,10 +47,10 @@ pub async fn component(
     ask: &Path,
     counter: ReleaseCounter,
     hardware: Vec<String>,
-    keys: &Keys,
+    signing: &Signing,
 ) -> Result<Value, CliError> {
     let (bytes, text, parsed, _) = check_files(wasm, ask)?;
-    let keys = keys.open()?;
+    let keys = signing.keys.open()?;
     let mut server = access.connect().await?;
     let member = Member {
         component: parsed.name().clone(),
@@ -76,32 +76,36 @@ pub async fn component(
     let entry = target(&bytes, Some(&ReleaseCustom { record }))?;
     upload(&mut server, bytes).await?;
     let path = member.target_path();
-    publish_target(
+    let published = publish_target(
         &mut server,
         &member.component.role(),
         COMPONENT_LIFE,
-        &path,
-        entry,
+        (&path, entry),
         &keys,
+        signing.draft.as_deref(),
     )
     .await?;
-    Ok(
-        json!({"component": member.component, "version": member.version, "counter": counter, "sha256": member.digest}),
-    )
+    let mut said = json!({"component": member.component, "version": member.version, "counter": counter, "sha256": member.digest});
+    signing.say(&mut said, published);
+    Ok(said)
 }
 
 /// Signs and uploads the fleet policy.
-pub async fn policy(access: &Access, file: &Path, keys: &Keys) -> Result<Value, CliError> {
+pub async fn policy(access: &Access, file: &Path, signing: &Signing) -> Result<Value, CliError> {
     let text = read_text(file)?;
     let parsed = parse_fleet(&file.display().to_string(), &text)?;
-    let keys = keys.open()?;
+    let keys = signing.keys.open()?;
     let mut server = access.connect().await?;
     let bytes = text.into_bytes();
     let digest = Digest::of(&bytes);
     let entry = target(&bytes, Some(&json!({"serial": parsed.serial()})))?;
     upload(&mut server, bytes).await?;
-    publish_target(&mut server, "policy", POLICY_LIFE, POLICY_PATH, entry, &keys).await?;
-    Ok(json!({"policy": POLICY_PATH, "serial": parsed.serial(), "sha256": digest}))
+    let draft = signing.draft.as_deref();
+    let target = (POLICY_PATH, entry);
+    let published = publish_target(&mut server, "policy", POLICY_LIFE, target, &keys, draft).await?;
+    let mut said = json!({"policy": POLICY_PATH, "serial": parsed.serial(), "sha256": digest});
+    signing.say(&mut said, published);
+    Ok(said)
 }
 
 /// `component@version`
@@ -136,9 +140,9 @@ pub async fn set(
     members: &[(ComponentName, semver::Version)],
     rings: Vec<Ring>,
     rollback_sets: Vec<SetId>,
-    keys: &Keys,
+    signing: &Signing,
 ) -> Result<Value, CliError> {
-    let keys = keys.open()?;
+    let keys = signing.keys.open()?;
     let mut server = access.connect().await?;
     let release = server.release().await?;
     let mut found = Vec::new();
@@ -164,8 +168,12 @@ pub async fn set(
     let entry = target(&bytes, None::<&Value>)?;
     let digest = Digest::of(&bytes);
     upload(&mut server, bytes).await?;
-    publish_target(&mut server, "plan", PLAN_LIFE, &plan_path(&id), entry, &keys).await?;
-    Ok(json!({"set": id, "sha256": digest, "members": document.members}))
+    let path = plan_path(&id);
+    let draft = signing.draft.as_deref();
+    let published = publish_target(&mut server, "plan", PLAN_LIFE, (&path, entry), &keys, draft).await?;
+    let mut said = json!({"set": id, "sha256": digest, "members": document.members});
+    signing.say(&mut said, published);
+    Ok(said)
 }
 
 /// The newest release of a component with a version.

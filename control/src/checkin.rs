@@ -11,6 +11,9 @@ use redan_protocol::report::Report;
 use redan_protocol::wire::{CheckIn, CheckInReply, Statement, StatementKind};
 use redan_protocol::{Code, DeviceId, DirectionSequence, Seconds, SpiffeId, UnixSeconds, Version64};
 
+/// How often the log says again what expires soon.
+const WARN_EVERY: Seconds = Seconds::new(86_400);
+
 /// Takes a check-in of a device whose identity the connection has proven.
 pub async fn check_in(
     fleet: &Fleet,
@@ -35,7 +38,7 @@ pub async fn check_in(
         director: Version64::new(director),
     };
     let signed = serde_json::to_value(&statement).map_err(|_| Refused::plain(Code::Internal))?;
-    let statement = redan_publish::metadata::envelope(&signed, &[&fleet.keys.director_timestamp])?;
+    let statement = redan_publish::metadata::envelope(&signed, &[&fleet.held().keys.director_timestamp])?;
     Ok(CheckInReply { statement, interval })
 }
 
@@ -129,7 +132,12 @@ pub async fn tick(fleet: &Fleet, now: UnixSeconds) -> Result<(), Refused> {
         .filter_map(|rollout| stepped(rollout, now, Input::Tick))
         .collect();
     keep(fleet, &mut state, steps, Vec::new(), now).await?;
-    renew_timestamp(fleet, &mut state, now).await
+    renew_timestamp(fleet, &mut state, now).await?;
+    if state.warned.is_none_or(|warned| now >= warned.after(WARN_EVERY)) {
+        state.warned = Some(now);
+        crate::expiry::warn(fleet, &state, now);
+    }
+    Ok(())
 }
 
 async fn renew_timestamp(fleet: &Fleet, state: &mut State, now: UnixSeconds) -> Result<(), Refused> {

@@ -2,6 +2,7 @@
 
 use crate::error::Refused;
 use crate::fleet::{DirectorRow, Fleet, State};
+use crate::held::OnlineKeys;
 use crate::release::{current_role, timestamp_version};
 use crate::store::Put;
 use redan_control_core::desired;
@@ -35,7 +36,8 @@ pub async fn direct(
     let release = timestamp_version(&state.release);
     let old = state.director.get(device);
     let same = old.is_some_and(|row| row.set == set && row.rollout == rollout);
-    let ours = old.is_some_and(|row| signed_by_present_keys(fleet, row));
+    let held = fleet.held();
+    let ours = old.is_some_and(|row| signed_by_present_keys(&held.keys, row));
     if old.is_some_and(|row| same && ours && row.release == release && now < row.made.after(RENEW)) {
         return Ok(());
     }
@@ -52,9 +54,9 @@ pub async fn direct(
         None => Vec::new(),
     };
     let keys = DirectorKeys {
-        targets: &fleet.keys.director_targets,
-        snapshot: &fleet.keys.director_snapshot,
-        timestamp: &fleet.keys.director_timestamp,
+        targets: &held.keys.director_targets,
+        snapshot: &held.keys.director_snapshot,
+        timestamp: &held.keys.director_timestamp,
     };
     let expiry = DirectorExpiry {
         targets: now.after(TARGETS_LIFE),
@@ -80,8 +82,7 @@ pub async fn direct(
 }
 
 /// Whether files were signed by the keys this server has now: after a key was replaced, devices refuse those of the one before.
-fn signed_by_present_keys(fleet: &Fleet, row: &DirectorRow) -> bool {
-    let keys = &fleet.keys;
+fn signed_by_present_keys(keys: &OnlineKeys, row: &DirectorRow) -> bool {
     [
         (&row.targets, &keys.director_targets),
         (&row.snapshot, &keys.director_snapshot),

@@ -8,6 +8,9 @@ use redan_protocol::wire::Problem;
 use redan_publish::PublishError;
 use std::path::Path;
 
+/// How long whoever was told to come again should wait, seconds: longer than a lock is held, shorter than devices' back-off.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
+
 /// Why a request is refused. The code says which rule; the detail is for operators only.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refused {
@@ -38,7 +41,7 @@ impl Refused {
             Code::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Code::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::RangeInvalid => StatusCode::RANGE_NOT_SATISFIABLE,
-            Code::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Code::Overloaded | Code::StoreFailed => StatusCode::SERVICE_UNAVAILABLE,
             Code::Conflict | Code::WrongState => StatusCode::CONFLICT,
             Code::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
             Code::NotAuthorised
@@ -75,14 +78,22 @@ impl IntoResponse for Refused {
         };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let kind = HeaderValue::from_static("application/problem+json");
-        (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+        let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
     }
 }
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the store failed");
-        Self::plain(Code::Internal)
+        Self::plain(match error {
+            // Nothing was changed, and it may be over soon: a disk that is full, a lock that somebody else holds.
+            StoreError::Database(_) | StoreError::Artifacts(_) => Code::StoreFailed,
+            StoreError::Document { .. } => Code::Internal,
+        })
     }
 }
 
@@ -181,6 +192,51 @@ pub enum ServerError {
         /// `release` or `director`.
         repository: &'static str,
     },
+    /// A file that has another content here under the same name.
+    #[error("{path} is not what this server has under that name")]
+    Differs {
+        /// The file.
+        path: String,
+    },
+    /// Nothing that is not here already.
+    #[error("the server has every key and root that is in {folder}")]
+    NothingNew {
+        /// The ceremony's public folder.
+        folder: String,
+    },
+    /// Roots that devices would not take.
+    #[error("{path}: {what}")]
+    Unwalkable {
+        /// The folder.
+        path: String,
+        /// Which rule.
+        code: Code,
+        /// What is wrong.
+        what: String,
+    },
+    /// Somebody else replaces keys of the same fleet now.
+    #[error("keys of fleet {0} are being replaced by another process")]
+    Busy(String),
+    /// Another server on the same folder.
+    #[error("a server runs on {state} already")]
+    Running {
+        /// The state folder.
+        state: String,
+    },
+    /// A running server that could not be told.
+    #[error("the server that runs on {state} could not be told")]
+    Untold {
+        /// The state folder.
+        state: String,
+    },
+    /// A running server that goes on with what it had.
+    #[error("the running server goes on with the keys it had: {what}")]
+    NotTaken {
+        /// Which rule.
+        code: Code,
+        /// What it says.
+        what: String,
+    },
     /// Keys and metadata.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -213,8 +269,13 @@ impl ServerError {
         match self {
             Self::Config { .. } => Code::BadRequest,
             Self::File { .. } | Self::Store(_) => Code::DiskFailed,
-            Self::Listen { .. } => Code::Unreachable,
-            Self::FleetExists(_) => Code::Conflict,
+            Self::Listen { .. } | Self::Untold { .. } => Code::Unreachable,
+            Self::FleetExists(_)
+            | Self::Differs { .. }
+            | Self::NothingNew { .. }
+            | Self::Busy(_)
+            | Self::Running { .. } => Code::Conflict,
+            Self::Unwalkable { code, .. } | Self::NotTaken { code, .. } => *code,
             Self::NoFleet | Self::NoSuchFleet(_) => Code::NotFound,
             Self::OfflineKey { .. } | Self::StrayKey { .. } | Self::WrongKey { .. } => Code::NotAuthorised,
             Self::OtherFleet { .. } => Code::WrongFleet,
@@ -244,6 +305,19 @@ impl ServerError {
             Self::WrongKey { .. } | Self::OtherFleet { .. } => {
                 "take online/ and public/ from one and the same ceremony"
             }
+            Self::Differs { .. } => {
+                "take public/ from the fleet's own custodians; what was signed under a version never changes"
+            }
+            Self::NothingNew { .. } => "name the folders that the ceremony wrote the new keys and roots to",
+            Self::Unwalkable { .. } => {
+                "verify the folder with redan-ceremony verify; take the roots of both repositories"
+            }
+            Self::Busy(_) => "wait until the other process ends",
+            Self::Running { .. } => "stop that server, or name another `state` folder",
+            Self::Untold { .. } => "the files are in place: send the server SIGHUP, or restart it",
+            Self::NotTaken { .. } => {
+                "the files are in place: correct what is named, then send the server SIGHUP"
+            }
             Self::Publish(error) => error.remedy(),
             Self::Identity { source, .. } => source.remedy(),
             Self::Metadata(error) => error.code().remedy(),
@@ -254,15 +328,25 @@ impl ServerError {
     /// Exit code (style §5).
     pub const fn exit(&self) -> u8 {
         match self {
-            Self::Config { .. } | Self::FleetExists(_) | Self::NoFleet | Self::NoSuchFleet(_) => 2,
+            Self::Config { .. }
+            | Self::FleetExists(_)
+            | Self::NoFleet
+            | Self::NoSuchFleet(_)
+            | Self::NothingNew { .. }
+            | Self::Busy(_)
+            | Self::Running { .. } => 2,
             Self::File { .. }
             | Self::Listen { .. }
+            | Self::Untold { .. }
             | Self::Store(_)
             | Self::Publish(PublishError::File { .. }) => 3,
             Self::OfflineKey { .. }
             | Self::StrayKey { .. }
             | Self::WrongKey { .. }
             | Self::OtherFleet { .. }
+            | Self::Differs { .. }
+            | Self::Unwalkable { .. }
+            | Self::NotTaken { .. }
             | Self::Publish(_)
             | Self::Identity { .. }
             | Self::Metadata(_) => 1,

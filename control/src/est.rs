@@ -42,7 +42,7 @@ pub async fn enroll(fleet: &Fleet, spki: Digest, body: &str, now: UnixSeconds) -
         return Err(Refused::plain(Code::VoucherInvalid));
     }
     let id = SpiffeId::Device(fleet.id.clone(), device.clone());
-    let chain = fleet.issuer.issue(&id, &request, now)?;
+    let chain = fleet.held().issuer.issue(&id, &request, now)?;
     let mut row = row;
     row.enrolled.get_or_insert(now);
     let put = Put::json("device", device.as_str(), &row)?;
@@ -96,7 +96,7 @@ pub async fn reenroll(
     }
     row.renewed.push(now);
     let id = SpiffeId::Device(fleet.id.clone(), device.clone());
-    let chain = fleet.issuer.issue(&id, &request, now)?;
+    let chain = fleet.held().issuer.issue(&id, &request, now)?;
     let answer = encode_certs_only(&chain)?;
     // A next key that was never used counts no longer: the device lost it. Whoever speaks with it is not the device.
     let unused: Vec<Digest> = row.keys.drain(1..).filter(|key| *key != next).collect();

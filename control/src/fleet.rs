@@ -4,23 +4,22 @@
 use crate::artifacts::Artifacts;
 use crate::config::FleetSettings;
 use crate::error::{ServerError, StoreError};
+use crate::held::{Folder, Held, OnlineKeys};
 use crate::lineage::CloneAlarm;
 use crate::live::Live;
 use crate::operators::OperatorRow;
+use crate::release::{Files, Signing, accept};
 use crate::store::{Put, Store};
 use crate::tokens::TokenRow;
 use redan_control_core::Rollout;
+use redan_identity::FleetAnchor;
 use redan_identity::join::JoinKey;
-use redan_identity::profile::{Purpose, check, valid_between};
-use redan_identity::tls::{FleetServer, KeyExchange, fleet_server_with};
-use redan_identity::{CertificateDer, FleetAnchor, IdentityError, Issuer, IssuerKind, KeyFile, pem};
+use redan_identity::tls::FleetServer;
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::join::TokenId;
 use redan_protocol::report::Report;
-use redan_protocol::{
-    DeviceId, Digest, DirectionSequence, FleetId, OperatorName, Seconds, SetId, UnixSeconds,
-};
-use redan_publish::{DirectorFiles, PublishError, SigningKey};
+use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, OperatorName, SetId, UnixSeconds};
+use redan_publish::DirectorFiles;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,23 +28,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 use tokio::sync::{Mutex, Semaphore};
 
-/// When a server's certificate ought to be replaced: a third of its 90 days before its end.
-const SERVER_SPARE: Seconds = Seconds::new(30 * 86_400);
-/// When an issuer or the root ought to be: two lives of what it issues and the grace of devices that are away (20-identity).
-const AUTHORITY_SPARE: Seconds = Seconds::new(182 * 86_400);
-
-/// Keys the server holds, and no others.
-#[derive(Debug)]
-pub struct OnlineKeys {
-    /// Release `timestamp`.
-    pub release_timestamp: SigningKey,
-    /// Director `targets`.
-    pub director_targets: SigningKey,
-    /// Director `snapshot`.
-    pub director_snapshot: SigningKey,
-    /// Director `timestamp`, and freshness statements.
-    pub director_timestamp: SigningKey,
-}
+/// The fleet's database, in its folder.
+pub(crate) const DATABASE: &str = "fleet.sqlite";
 
 /// A device as the server knows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -159,6 +143,10 @@ pub struct State {
     pub claims: BTreeMap<String, UnixSeconds>,
     /// The newest audit entry.
     pub last_audit: Option<AuditEntry>,
+    /// What signs and issues here, as the audit log knows it.
+    pub named: Option<BTreeMap<String, Digest>>,
+    /// When the log was last told what expires soon.
+    pub warned: Option<UnixSeconds>,
 }
 
 /// A fleet.
@@ -170,14 +158,10 @@ pub struct Fleet {
     pub settings: FleetSettings,
     /// Its one trust anchor.
     pub anchor: FleetAnchor,
-    /// Its online keys' folder: `server.pem` is read from it again when it was replaced.
-    online: PathBuf,
-    /// Last second of the server's certificate and of its issuer's.
-    server: RwLock<(UnixSeconds, UnixSeconds)>,
-    /// Its device issuer.
-    pub issuer: Issuer,
-    /// Its online keys.
-    pub keys: OnlineKeys,
+    /// Its folder.
+    folder: PathBuf,
+    /// What it is served and signed with. Replaced under the lock of `state`: whoever has that lock sees one and the same.
+    held: RwLock<Arc<Held>>,
     /// What its tokens' secrets are made of.
     pub join_key: JoinKey,
     /// Its artifacts.
@@ -186,8 +170,6 @@ pub struct Fleet {
     pub release_root: String,
     /// The director's root.
     pub director_root: String,
-    /// All roots of the director repository by file name, as the ceremony's folder held them at the start.
-    pub director_roots: BTreeMap<String, Vec<u8>>,
     store: Store,
     /// Set aside: nothing is answered for it any more.
     pub(crate) gone: AtomicBool,
@@ -223,142 +205,136 @@ impl Fleet {
         settings: FleetSettings,
         now: UnixSeconds,
     ) -> Result<(Self, FleetServer), ServerError> {
-        let online = folder.join("online");
+        // A replacement that was decided before the power went.
+        crate::replacement::finish(folder)?;
         let public = folder.join("public");
-        let read =
-            |path: PathBuf| std::fs::read_to_string(&path).map_err(|error| ServerError::file(&path, &error));
-        let identity = |path: &Path| {
-            let path = path.display().to_string();
-            move |source| ServerError::Identity { path, source }
-        };
-        let ca = public.join("ca.pem");
-        let anchor = FleetAnchor::from_pem(id.clone(), &read(ca.clone())?).map_err(identity(&ca))?;
-        let (tls, server) = server_certificate(settings.key_exchange.into(), &anchor, &online, now)?;
-        let (issuer_key, issuer_chain) = bundle(&online.join("device-issuer.pem"))?;
-        let certificate = issuer_chain.into_iter().next().ok_or(ServerError::NoFleet)?;
-        // The operators' or servers' issuer in its place would be an offline key on this machine.
-        let issuer = Issuer::load(IssuerKind::Device, anchor.clone(), issuer_key, certificate)
-            .proven(now)
-            .map_err(identity(&online.join("device-issuer.pem")))?;
-        let key = |name: &str| SigningKey::load(&online.join(format!("{name}.key.json")));
-        let keys = OnlineKeys {
-            release_timestamp: key("release.timestamp")?,
-            director_targets: key("director.targets")?,
-            director_snapshot: key("director.snapshot")?,
-            director_timestamp: key("director.timestamp")?,
-        };
+        let anchor = anchor(folder, &id)?;
         let token = folder.join("join.key");
-        let join_key = JoinKey::open(&token).map_err(identity(&token))?;
-        let release_root = read(public.join("release/1.root.json"))?;
-        let director_root = read(public.join("director/1.root.json"))?;
-        let mut director_roots = crate::keys::read(&public.join("director"))?;
-        director_roots.retain(|name, _| name.ends_with(".root.json"));
+        let join_key = JoinKey::open(&token).map_err(|source| ServerError::Identity {
+            path: token.display().to_string(),
+            source,
+        })?;
+        let release_root = read(&public.join("release/1.root.json"))?;
+        let director_root = read(&public.join("director/1.root.json"))?;
         let artifacts_folder = folder.join("artifacts");
         std::fs::create_dir_all(&artifacts_folder)
             .map_err(|error| ServerError::file(&artifacts_folder, &error))?;
         let artifacts = Artifacts::local(&artifacts_folder)?;
-        let store = Store::open(&folder.join("fleet.sqlite")).await?;
+        let store = Store::open(&folder.join(DATABASE)).await?;
         let mut state = load(&store).await?;
         state.artifacts = artifacts.all().await?;
-        crate::keys::hold(&anchor, &public, &online, &state.release)?;
+        let exchange = settings.key_exchange.into();
+        let own = Folder::new(folder);
+        let (held, tls) = Held::read(exchange, &anchor, &own, &state.release, now)?;
+        let held = Arc::new(held);
         let places = Arc::new(Semaphore::new(settings.connections_max));
         let fleet = Self {
             id,
             settings,
             anchor,
-            online: online.clone(),
-            server: RwLock::new(server),
-            issuer,
-            keys,
+            folder: folder.to_owned(),
+            held: RwLock::new(Arc::clone(&held)),
             join_key,
             artifacts,
             release_root,
             director_root,
-            director_roots,
             store,
             gone: AtomicBool::new(false),
             places,
             live: Live::default(),
             state: Mutex::new(state),
         };
-        fleet.first_metadata(&public, now).await?;
+        let mut state = fleet.state.lock().await;
+        fleet.adopt(&mut state, &held, now).await?;
+        drop(state);
         fleet.first_admin(now).await?;
         Ok((fleet, tls))
     }
 
     /// Whether its folder is where it was.
     pub(crate) fn is_here(&self) -> bool {
-        self.online.is_dir()
+        self.folder.join("online").is_dir()
     }
 
-    /// Reads `server.pem` once more and holds it to what it was held to at start; what is served does not change before that.
-    pub fn reload_server(&self, now: UnixSeconds) -> Result<FleetServer, ServerError> {
-        let (tls, server) =
-            server_certificate(self.settings.key_exchange.into(), &self.anchor, &self.online, now)?;
-        *self.server.write().unwrap_or_else(PoisonError::into_inner) = server;
+    /// What it is served and signed with now.
+    pub fn held(&self) -> Arc<Held> {
+        Arc::clone(&self.held.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads its folder once more and holds everything to what it is held to at start: keys, certificates and roots. Taken over as a
+    /// whole; a check that fails changes nothing.
+    pub async fn reload(&self, now: UnixSeconds) -> Result<FleetServer, ServerError> {
+        let mut state = self.state.lock().await;
+        crate::replacement::finish(&self.folder)?;
+        let exchange = self.settings.key_exchange.into();
+        let own = Folder::new(&self.folder);
+        let (held, tls) = Held::read(exchange, &self.anchor, &own, &state.release, now)?;
+        self.adopt(&mut state, &held, now).await?;
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
         Ok(tls)
     }
 
-    /// The certificates this server depends on, with their last second.
-    pub fn certificates(&self) -> Vec<(&'static str, UnixSeconds)> {
-        let (server, issuer) = *self.server.read().unwrap_or_else(PoisonError::into_inner);
-        let last =
-            |certificate| valid_between(certificate).map_or_else(|_| UnixSeconds::default(), |(_, to)| to);
-        vec![
-            ("certificate.server", server),
-            ("certificate.server-issuer", issuer),
-            ("certificate.device-issuer", last(self.issuer.certificate())),
-            ("certificate.ca", last(self.anchor.root())),
-        ]
-    }
-
-    /// Those of them that ought to be replaced now, with their last second.
-    pub fn expiring(&self, now: UnixSeconds) -> Vec<(&'static str, UnixSeconds)> {
-        let soon = |(name, to): &(&'static str, UnixSeconds)| {
-            let spare = if *name == "certificate.server" {
-                SERVER_SPARE
-            } else {
-                AUTHORITY_SPARE
-            };
-            now.after(spare) >= *to
-        };
-        self.certificates().into_iter().filter(soon).collect()
-    }
-
-    /// The first time: takes the ceremony's metadata over and signs the first timestamp. Later: the roots that were put there since.
-    /// A root that replaces a stolen online key comes with the new key, by hand and with the server down: uploaded to the old one,
-    /// the old key would have to sign for it.
-    async fn first_metadata(&self, public: &Path, now: UnixSeconds) -> Result<(), ServerError> {
-        let mut state = self.state.lock().await;
-        let folder = public.join("release");
-        let mut files = crate::keys::read(&folder)?;
-        if !state.release.is_empty() {
-            files.retain(|name, _| name.ends_with(".root.json") && !state.release.contains_key(name));
-            if files.is_empty() {
-                return Ok(());
-            }
-        }
-        let accepted = crate::release::accept(self, &state.release, files, now).map_err(|refused| {
-            let path = folder.display().to_string();
-            ServerError::File {
-                path,
-                what: refused.detail.unwrap_or_else(|| refused.code.to_string()),
-            }
-        })?;
-        let (action, subject) = if state.release.is_empty() {
-            (Action::FleetAdded, self.id.to_string())
+    /// Makes durable what comes with keys and roots. The first time: the ceremony's metadata and the first timestamp. Later: the release
+    /// roots that were put there since, with a timestamp by the new key, and what the audit says of keys that were replaced.
+    /// A root that replaces a stolen online key comes with the new key, on the server's own host: uploaded to the old one, the old key
+    /// would have to sign for it.
+    async fn adopt(&self, state: &mut State, held: &Held, now: UnixSeconds) -> Result<(), ServerError> {
+        let first = state.release.is_empty();
+        let release = self.folder.join("public/release");
+        let files = if first {
+            Folder::new(&self.folder).repository("release")?
         } else {
-            let names: Vec<&str> = accepted.keys().map(String::as_str).collect();
-            (Action::ReleasePublished, names.join(" "))
+            held.new_roots(&state.release)
         };
-        let puts = accepted
+        let mut accepted = Files::new();
+        let mut actions = Vec::new();
+        if !files.is_empty() {
+            let signing = self.signing(&held.keys);
+            accepted = accept(signing, &state.release, files, now).map_err(|refused| ServerError::File {
+                path: release.display().to_string(),
+                what: refused.detail.unwrap_or_else(|| refused.code.to_string()),
+            })?;
+            actions.push(if first {
+                (Action::FleetAdded, self.id.to_string())
+            } else {
+                let names: Vec<&str> = accepted.keys().map(String::as_str).collect();
+                (Action::ReleasePublished, names.join(" "))
+            });
+        }
+        let named = held.named();
+        let known = state.named.clone();
+        let before = |name: &str| known.as_ref().and_then(|known| known.get(name));
+        let changed = |(name, key): &(&&'static str, &Digest)| before(name) != Some(*key);
+        let replaced: Vec<&str> = named.iter().filter(changed).map(|(name, _)| *name).collect();
+        let mut puts: Vec<Put> = accepted
             .iter()
             .map(|(name, bytes)| Put::bytes("release", name, bytes.clone()))
             .collect();
-        self.commit(&mut state, now, "local", puts, &[(action, subject)])
-            .await?;
+        if !replaced.is_empty() {
+            puts.push(Put::json("held", "keys", &named)?);
+            if known.is_some() {
+                actions.push((Action::OnlineKeysReplaced, replaced.join(" ")));
+            }
+        }
+        if !puts.is_empty() {
+            self.commit(state, now, "local", puts, &actions).await?;
+        }
         state.release.extend(accepted);
+        state.named = Some(
+            named
+                .into_iter()
+                .map(|(name, key)| (name.to_owned(), key))
+                .collect(),
+        );
         Ok(())
+    }
+
+    /// What release metadata is walked from and stamped with.
+    pub(crate) fn signing<'a>(&'a self, keys: &'a OnlineKeys) -> Signing<'a> {
+        Signing {
+            first_root: &self.release_root,
+            timestamp: &keys.release_timestamp,
+        }
     }
 
     /// Makes a change durable together with what the audit says of it.
@@ -388,51 +364,24 @@ impl Fleet {
     }
 }
 
-fn bundle(path: &Path) -> Result<(KeyFile, Vec<CertificateDer<'static>>), ServerError> {
-    pem::load_bundle(path).map_err(|source| named(path, source))
-}
-
-/// An error with the file it is about.
-fn named(path: &Path, source: IdentityError) -> ServerError {
-    match source {
-        // These name the file themselves.
-        IdentityError::KeyMode { path, mode } => PublishError::KeyMode { path, mode }.into(),
-        IdentityError::File { path, source } => ServerError::File {
-            path,
-            what: source.to_string(),
-        },
-        source => ServerError::Identity {
-            path: path.display().to_string(),
-            source,
-        },
-    }
-}
-
-/// `server.pem`: what the fleet's names are served with, and the last second of leaf and issuer.
-fn server_certificate(
-    exchange: KeyExchange,
-    anchor: &FleetAnchor,
-    online: &Path,
-    now: UnixSeconds,
-) -> Result<(FleetServer, (UnixSeconds, UnixSeconds)), ServerError> {
-    let path = online.join("server.pem");
-    let (key, chain) = pem::load_held(&path).map_err(|source| named(&path, source))?;
-    let checked = || {
-        let tls = fleet_server_with(exchange, anchor, &chain, key.as_ref(), now)?;
-        let leaf = check(anchor, &chain, Purpose::Server, now)?.expires();
-        let issuer = chain.last().map(valid_between).transpose()?;
-        Ok((tls, (leaf, issuer.map_or(leaf, |(_, to)| to))))
-    };
-    checked().map_err(|source| ServerError::Identity {
-        path: path.display().to_string(),
+/// A fleet's one trust anchor, by its folder.
+pub(crate) fn anchor(folder: &Path, id: &FleetId) -> Result<FleetAnchor, ServerError> {
+    let ca = folder.join("public/ca.pem");
+    FleetAnchor::from_pem(id.clone(), &read(&ca)?).map_err(|source| ServerError::Identity {
+        path: ca.display().to_string(),
         source,
     })
+}
+
+fn read(path: &Path) -> Result<String, ServerError> {
+    std::fs::read_to_string(path).map_err(|error| ServerError::file(path, &error))
 }
 
 async fn load(store: &Store) -> Result<State, ServerError> {
     let by_device = |id: String, kind| DeviceId::parse(&id).map_err(|_| StoreError::Document { kind, id });
     let mut state = State {
         last_audit: store.last_audit().await?,
+        named: store.document("held", "keys").await?,
         ..State::default()
     };
     for (id, row) in store.all::<DeviceRow>("device").await? {

@@ -1,6 +1,7 @@
 //! The keys a server may hold, and the refusal of every other (promise 3).
 
 use crate::error::ServerError;
+use crate::held::Folder;
 use crate::release::Files;
 use redan_identity::FleetAnchor;
 use redan_publish::SigningKey;
@@ -8,7 +9,6 @@ use redan_trust::Claimed;
 use redan_trust::TufError;
 use redan_trust::metadata::{Key, Metadata, Root, Targets};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// Certificates a server has the keys of.
 const CERTIFIED: &[&str] = &["server.pem", "device-issuer.pem"];
@@ -21,16 +21,11 @@ const OFFLINE: &[&str] = &["root", "targets", "snapshot"];
 
 /// Holds the folder of online keys against the fleet's metadata: the ceremony's, and what was uploaded since. Each key is of the role
 /// it is for; none signs offline, whatever its file is called; and there is nothing else in the folder.
-pub(crate) fn hold(
-    anchor: &FleetAnchor,
-    public: &Path,
-    online: &Path,
-    uploaded: &Files,
-) -> Result<(), ServerError> {
-    let mut release = read(&public.join("release"))?;
+pub(crate) fn hold(anchor: &FleetAnchor, folder: &Folder, uploaded: &Files) -> Result<(), ServerError> {
+    let mut release = folder.repository("release")?;
     release.extend(uploaded.clone());
-    let director = read(&public.join("director"))?;
-    refuse_offline(online, &release, &director)?;
+    let director = folder.repository("director")?;
+    refuse_offline(folder, &release, &director)?;
     for (repository, files, roles) in [("release", &release, RELEASE), ("director", &director, DIRECTOR)] {
         let root = newest_root(files)?;
         let fleet = root.fleet.as_ref() == Some(anchor.fleet()) && root.ca_sha256 == Some(anchor.sha256());
@@ -38,7 +33,7 @@ pub(crate) fn hold(
             return Err(ServerError::OtherFleet { repository });
         }
         for role in roles {
-            let path = online.join(format!("{repository}.{role}.key.json"));
+            let path = folder.online(&format!("{repository}.{role}.key.json"));
             let public = SigningKey::load(&path)?.public().public;
             if !publics(&root.keys, &keyids(&root, role)).any(|named| named == public) {
                 return Err(ServerError::WrongKey {
@@ -52,7 +47,7 @@ pub(crate) fn hold(
 }
 
 /// Looks at every file of the folder, not only at those the server would use.
-fn refuse_offline(online: &Path, release: &Files, director: &Files) -> Result<(), ServerError> {
+fn refuse_offline(folder: &Folder, release: &Files, director: &Files) -> Result<(), ServerError> {
     let mut named = BTreeMap::new();
     for (_, root) in all::<Root>(release, "root")? {
         for role in OFFLINE {
@@ -67,15 +62,14 @@ fn refuse_offline(online: &Path, release: &Files, director: &Files) -> Result<()
     for (_, root) in all::<Root>(director, "root")? {
         note(&mut named, &root.keys, &keyids(&root, "root"), "director.root");
     }
-    for (_, targets) in all::<Targets>(release, "targets")? {
+    for targets in delegating(release)? {
         if let Some(delegations) = &targets.delegations {
             for role in &delegations.roles {
                 note(&mut named, &delegations.keys, &role.keyids, &role.name);
             }
         }
     }
-    for entry in std::fs::read_dir(online).map_err(|error| ServerError::file(online, &error))? {
-        let path = entry.map_err(|error| ServerError::file(online, &error))?.path();
+    for path in folder.all_online()? {
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
@@ -83,7 +77,9 @@ fn refuse_offline(online: &Path, release: &Files, director: &Files) -> Result<()
         let shown = path.display().to_string();
         let signs = name.strip_suffix(".key.json");
         let role = match signs {
-            Some(_) => named.get(&SigningKey::load(&path)?.public().public).cloned(),
+            Some(_) => named
+                .get(&one_way(&SigningKey::load(&path)?.public().public))
+                .cloned(),
             None if name.to_ascii_lowercase().ends_with(".pem") && !CERTIFIED.contains(&name) => {
                 Some("the fleet's certificates".to_owned())
             }
@@ -108,7 +104,12 @@ fn refuse_offline(online: &Path, release: &Files, director: &Files) -> Result<()
 }
 
 fn note(named: &mut BTreeMap<String, String>, keys: &BTreeMap<String, Key>, ids: &[String], name: &str) {
-    named.extend(publics(keys, ids).map(|public| (public.to_owned(), name.to_owned())));
+    named.extend(publics(keys, ids).map(|public| (one_way(public), name.to_owned())));
+}
+
+/// Hexadecimal has two ways to write a letter, and a key is one key.
+fn one_way(public: &str) -> String {
+    public.to_ascii_lowercase()
 }
 
 fn publics<'a>(keys: &'a BTreeMap<String, Key>, ids: &'a [String]) -> impl Iterator<Item = &'a str> {
@@ -134,6 +135,24 @@ fn newest_root(files: &Files) -> Result<Root, ServerError> {
     newest.map(|(_, root)| root).ok_or_else(missing)
 }
 
+/// Every version of every file that may delegate: targets, and the roles below it.
+fn delegating(files: &Files) -> Result<Vec<Targets>, ServerError> {
+    let mut found = Vec::new();
+    for (name, bytes) in files {
+        let parts = name.strip_suffix(".json").and_then(|name| name.split_once('.'));
+        let Some((version, role)) = parts else { continue };
+        if version.parse::<u64>().is_err() || ["root", "snapshot"].contains(&role) {
+            continue;
+        }
+        let claimed = Claimed::<Targets>::parse(bytes).map_err(|source| TufError::Malformed {
+            role: role.into(),
+            source,
+        })?;
+        found.push(claimed.into_peeked());
+    }
+    Ok(found)
+}
+
 /// Every version of a role's file: `<version>.<role>.json`.
 fn all<T: Metadata>(files: &Files, role: &str) -> Result<Vec<(u64, T)>, ServerError> {
     let mut found = Vec::new();
@@ -149,16 +168,4 @@ fn all<T: Metadata>(files: &Files, role: &str) -> Result<Vec<(u64, T)>, ServerEr
         found.push((version, claimed.into_peeked()));
     }
     Ok(found)
-}
-
-/// A folder of the ceremony's metadata.
-pub(crate) fn read(folder: &Path) -> Result<Files, ServerError> {
-    let mut files = Files::new();
-    for entry in std::fs::read_dir(folder).map_err(|error| ServerError::file(folder, &error))? {
-        let path = entry.map_err(|error| ServerError::file(folder, &error))?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let bytes = std::fs::read(&path).map_err(|error| ServerError::file(&path, &error))?;
-        files.insert(name.unwrap_or_default().to_owned(), bytes);
-    }
-    Ok(files)
 }

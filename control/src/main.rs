@@ -4,12 +4,14 @@
 use clap::{Parser, Subcommand};
 use redan_control::config::Config;
 use redan_control::error::ServerError;
+use redan_control::local::{Door, Outcome, Told, tell};
 use redan_control::register;
+use redan_control::replacement::{Replaced, replace};
 use redan_control::server::{Reloaded, Reloader, Server};
 use redan_protocol::FleetId;
 use sd_notify::NotifyState;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,7 +30,7 @@ enum Control {
     /// Fleets of this server; changed on its own host, never over the network.
     #[command(subcommand)]
     Fleet(FleetCommand),
-    /// Serve until SIGTERM or SIGINT. SIGHUP takes a new server.pem over without dropping a connection.
+    /// Serve until SIGTERM or SIGINT. SIGHUP takes new keys, certificates and roots over without dropping a connection.
     Serve {
         /// The configuration file.
         #[arg(long)]
@@ -57,6 +59,18 @@ enum FleetCommand {
         config: PathBuf,
         /// The fleet.
         fleet: FleetId,
+    },
+    /// Take new online keys, certificates and roots over, also while the server runs. A check that fails changes nothing.
+    Keys {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Folder of the new key files and certificates, under the names of those they replace; what it does not have stays.
+        #[arg(long)]
+        online: Option<PathBuf>,
+        /// The custodians' public/ folder, with the new roots of both repositories.
+        #[arg(long)]
+        public: PathBuf,
     },
 }
 
@@ -97,6 +111,11 @@ fn main() -> ExitCode {
                     "redan-control: fleet {fleet} is kept in {aside}; SIGHUP a running server"
                 ));
             }),
+        Control::Fleet(FleetCommand::Keys {
+            config,
+            online,
+            public,
+        }) => runtime.block_on(async { keys(&Config::load(&config)?, online.as_deref(), &public).await }),
         Control::Serve { config } => runtime.block_on(async { serve(Config::load(&config)?).await }),
     };
     match outcome {
@@ -117,6 +136,7 @@ async fn serve(config: Config) -> Result<(), ServerError> {
         what: error.to_string(),
     };
     let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let door = Door::open(&config.state)?;
     let server = Server::open(config).await?;
     let bound = listener.local_addr().map_err(refused)?;
     let (stop, stopped) = watch::channel(false);
@@ -125,8 +145,11 @@ async fn serve(config: Config) -> Result<(), ServerError> {
     let mut hangup = signal(SignalKind::hangup()).map_err(refused)?;
     let reloader = server.reloader();
     tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            reload(&reloader).await;
+        loop {
+            tokio::select! {
+                Some(()) = hangup.recv() => drop(reload(&reloader).await),
+                telling = door.told() => telling.answer(&reload(&reloader).await).await,
+            }
         }
     });
     let mut told = async || {
@@ -173,22 +196,53 @@ async fn beat() {
     }
 }
 
-/// Takes new server certificates over, and says for each fleet how that went.
-async fn reload(reloader: &Reloader) {
+/// Takes new keys, certificates and roots over, and says for each fleet how that went.
+async fn reload(reloader: &Reloader) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
     for (fleet, outcome) in reloader.reload().await {
-        match outcome {
-            Ok(Reloaded::Dropped) => say(&format!("redan-control: {fleet} is served no longer")),
-            Ok(Reloaded::Served) => say(&format!(
-                "redan-control: {fleet} is served with the server.pem that is there now"
-            )),
+        let refused = match outcome {
+            Ok(Reloaded::Dropped) => {
+                say(&format!("redan-control: {fleet} is served no longer"));
+                None
+            }
+            Ok(Reloaded::Served) => {
+                say(&format!(
+                    "redan-control: {fleet} goes on with the keys, certificates and roots that are there now"
+                ));
+                None
+            }
             Err(error) => {
                 complain(&error.to_string(), error.code().name(), error.remedy());
                 say(&format!(
-                    "redan-control: {fleet} is served with the server.pem it had"
+                    "redan-control: {fleet} goes on with the keys, certificates and roots it had"
                 ));
+                Some((error.code(), error.to_string()))
             }
+        };
+        outcomes.push(Outcome { fleet, refused });
+    }
+    outcomes
+}
+
+/// Replaces keys and roots, and tells the server if it runs.
+async fn keys(config: &Config, online: Option<&Path>, public: &Path) -> Result<(), ServerError> {
+    let Replaced { fleet, files } = replace(config, online, public).await?;
+    for file in files {
+        say(&format!("redan-control: {fleet}: took {file}"));
+    }
+    match tell(&config.state).await? {
+        Told::NotRunning => say(&format!(
+            "redan-control: {fleet} is not served now; the next start takes them over"
+        )),
+        Told::Answered(outcomes) => {
+            let own = outcomes.into_iter().find(|outcome| outcome.fleet == fleet);
+            if let Some((code, what)) = own.and_then(|own| own.refused) {
+                return Err(ServerError::NotTaken { code, what });
+            }
+            say(&format!("redan-control: {fleet} is served with them now"));
         }
     }
+    Ok(())
 }
 
 fn say(line: &str) {

@@ -1,15 +1,13 @@
 //! Prometheus text for operators: counts, and seconds to expiry. Over mutual TLS like everything else.
 
 use crate::error::Refused;
-use crate::fleet::{Fleet, State};
-use crate::release::Files;
+use crate::expiry::{self, Expiry};
+use crate::fleet::Fleet;
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, header};
 use axum::response::IntoResponse as _;
 use redan_control_core::State as RolloutState;
 use redan_protocol::UnixSeconds;
-use redan_trust::Claimed;
-use redan_trust::metadata::{Metadata, Root, Snapshot, Targets, Timestamp, file_name};
 use std::fmt::Write as _;
 
 /// Renders a fleet's metrics.
@@ -86,54 +84,20 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
         text,
         "# HELP {name} Seconds until a role or a certificate expires\n# TYPE {name} gauge"
     );
-    for (of, expires) in expiries(fleet, &state) {
-        let left = expires.get().saturating_sub(now.get());
+    let everything = expiry::all(fleet, &state);
+    for Expiry { of, at } in &everything {
+        let left = at.get().saturating_sub(now.get());
         let _ = writeln!(text, "{name}{{of=\"{of}\"}} {left}");
+    }
+    let name = "redan_expires_soon";
+    let _ = writeln!(
+        text,
+        "# HELP {name} Whether it ought to be replaced now\n# TYPE {name} gauge"
+    );
+    for expiry in &everything {
+        let due = u8::from(expiry.is_due(now));
+        let _ = writeln!(text, "{name}{{of=\"{}\"}} {due}", expiry.of);
     }
     let kind = HeaderValue::from_static("text/plain; version=0.0.4");
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
-}
-
-/// When everything that expires on the server's side does. A device's director files are made anew whenever it asks.
-fn expiries(fleet: &Fleet, state: &State) -> Vec<(String, UnixSeconds)> {
-    let files = &state.release;
-    let certificates = fleet.certificates().into_iter();
-    let mut found: Vec<_> = certificates.map(|(name, at)| (name.to_owned(), at)).collect();
-    let root = newest_root(files).or_else(|| expires::<Root>(fleet.release_root.as_bytes()));
-    found.extend(root.map(|at| ("release.root".to_owned(), at)));
-    let root = newest_root(&fleet.director_roots);
-    found.extend(root.map(|at| ("director.root".to_owned(), at)));
-    let Some(timestamp) = files.get("timestamp.json") else {
-        return found;
-    };
-    let Ok(timestamp) = Claimed::<Timestamp>::parse(timestamp) else {
-        return found;
-    };
-    found.push(("release.timestamp".to_owned(), timestamp.peek().expires()));
-    let version = timestamp.peek().snapshot().map(|entry| entry.version);
-    let snapshot = files
-        .get(&file_name("snapshot", version))
-        .and_then(|bytes| Claimed::<Snapshot>::parse(bytes).ok());
-    let Some(snapshot) = snapshot else { return found };
-    found.push(("release.snapshot".to_owned(), snapshot.peek().expires()));
-    for (file, entry) in &snapshot.peek().meta {
-        let role = file.trim_end_matches(".json");
-        let bytes = files.get(&file_name(role, Some(entry.version)));
-        let at = bytes.and_then(|bytes| expires::<Targets>(bytes));
-        found.extend(at.map(|at| (format!("release.{role}"), at)));
-    }
-    found
-}
-
-fn newest_root(files: &Files) -> Option<UnixSeconds> {
-    let roots = files.iter().filter_map(|(name, bytes)| {
-        let version = name.strip_suffix(".root.json")?.parse::<u64>().ok()?;
-        Some((version, bytes))
-    });
-    let (_, newest) = roots.max_by_key(|(version, _)| *version)?;
-    expires::<Root>(newest)
-}
-
-fn expires<T: Metadata>(bytes: &[u8]) -> Option<UnixSeconds> {
-    Some(Claimed::<T>::parse(bytes).ok()?.peek().expires())
 }

@@ -213,7 +213,10 @@ impl Operator<'_> {
             files.insert(name, bytes);
         }
         let mut state = self.fleet.state.lock().await;
-        let accepted = accept(self.fleet, &state.release, files, self.now)?;
+        let accepted = {
+            let held = self.fleet.held();
+            accept(self.fleet.signing(&held.keys), &state.release, files, self.now)?
+        };
         let mut merged = state.release.clone();
         merged.extend(accepted.clone());
         self.artifacts_are_here(&merged, &accepted).await?;

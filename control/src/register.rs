@@ -17,12 +17,7 @@ struct FleetFile {
 /// Copies the online keys and the public metadata of a ceremony, opens the fleet once to prove that everything fits, and only then
 /// gives it its place.
 pub async fn add(config: &Config, online: &Path, public: &Path) -> Result<FleetId, ServerError> {
-    let named = public.join("fleet.json");
-    let text = std::fs::read(&named).map_err(|error| ServerError::file(&named, &error))?;
-    let FleetFile { fleet } = serde_json::from_slice(&text).map_err(|error| ServerError::Config {
-        path: named.display().to_string(),
-        what: error.to_string(),
-    })?;
+    let fleet = named_fleet(public)?;
     let fleets = config.state.join("fleets");
     let place = fleets.join(fleet.as_str());
     if place.exists() {
@@ -59,6 +54,17 @@ pub fn remove(config: &Config, fleet: &FleetId) -> Result<PathBuf, ServerError> 
     let aside = removed.join(format!("{fleet}.{}", now().get()));
     std::fs::rename(&place, &aside).map_err(|error| ServerError::file(&place, &error))?;
     Ok(aside)
+}
+
+/// The fleet that a ceremony's public folder is of.
+pub(crate) fn named_fleet(public: &Path) -> Result<FleetId, ServerError> {
+    let named = public.join("fleet.json");
+    let text = std::fs::read(&named).map_err(|error| ServerError::file(&named, &error))?;
+    let FleetFile { fleet } = serde_json::from_slice(&text).map_err(|error| ServerError::Config {
+        path: named.display().to_string(),
+        what: error.to_string(),
+    })?;
+    Ok(fleet)
 }
 
 fn copy(from: &Path, to: &Path, private: bool) -> Result<(), ServerError> {

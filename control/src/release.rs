@@ -3,6 +3,7 @@
 use crate::error::Refused;
 use crate::fleet::{Fleet, State};
 use redan_protocol::{Code, Seconds, UnixSeconds};
+use redan_publish::SigningKey;
 use redan_publish::metadata::{sign, timestamp};
 use redan_trust::lookup::LookupStep;
 use redan_trust::metadata::{Metadata as _, Snapshot, Targets, file_name};
@@ -19,9 +20,18 @@ pub const FILES_MAX: usize = 64;
 /// Metadata by file name.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
+/// What an upload is walked from, and who signs the timestamp for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Signing<'a> {
+    /// The pinned root: `1.root.json`.
+    pub first_root: &'a str,
+    /// The timestamp's key.
+    pub timestamp: &'a SigningKey,
+}
+
 /// Verifies an upload as a device would, from the pinned root, with the timestamp this server would sign for it. Gives all files
 /// to store, the new timestamp among them; nothing was changed yet.
-pub fn accept(fleet: &Fleet, present: &Files, uploaded: Files, now: UnixSeconds) -> Result<Files, Refused> {
+pub fn accept(by: Signing<'_>, present: &Files, uploaded: Files, now: UnixSeconds) -> Result<Files, Refused> {
     for name in uploaded.keys() {
         let plain = name
             .bytes()
@@ -62,9 +72,9 @@ pub fn accept(fleet: &Fleet, present: &Files, uploaded: Files, now: UnixSeconds)
         let detail = "the upload has no newer snapshot; fetch the present metadata and sign again";
         return Err(Refused::because(Code::Conflict, detail));
     }
-    let bytes = next_timestamp(fleet, present, (version, &snapshot), now)?;
+    let bytes = next_timestamp(by, present, (version, &snapshot), now)?;
     files.insert("timestamp.json".into(), bytes.clone());
-    verify(fleet, present, &files, &uploaded, now)?;
+    verify(by, present, &files, &uploaded, now)?;
     let mut accepted = uploaded;
     accepted.insert("timestamp.json".into(), bytes);
     Ok(accepted)
@@ -80,18 +90,24 @@ pub fn renewed(fleet: &Fleet, state: &State, now: UnixSeconds) -> Option<Result<
     }
     let version = old.peek().snapshot()?.version;
     let snapshot = state.release.get(&file_name("snapshot", Some(version)))?;
-    Some(next_timestamp(fleet, &state.release, (version, snapshot), now))
+    let held = fleet.held();
+    Some(next_timestamp(
+        fleet.signing(&held.keys),
+        &state.release,
+        (version, snapshot),
+        now,
+    ))
 }
 
 fn next_timestamp(
-    fleet: &Fleet,
+    by: Signing<'_>,
     present: &Files,
     snapshot: (u64, &[u8]),
     now: UnixSeconds,
 ) -> Result<Vec<u8>, Refused> {
     let version = timestamp_version(present).saturating_add(1);
     let signed = timestamp(version, now.after(TIMESTAMP_LIFE), snapshot)?;
-    Ok(sign(&signed, &[&fleet.keys.release_timestamp])?)
+    Ok(sign(&signed, &[by.timestamp])?)
 }
 
 /// Version of the timestamp that is served; 0 before the first.
@@ -117,7 +133,7 @@ pub fn current_role(files: &Files, role: &str) -> Option<(u64, Targets)> {
 /// Walks the whole repository over the files at hand: roots, timestamp, snapshot, targets, and every delegated role that was
 /// uploaded, through the very lookups devices make.
 fn verify(
-    fleet: &Fleet,
+    by: Signing<'_>,
     present: &Files,
     files: &Files,
     uploaded: &Files,
@@ -130,7 +146,7 @@ fn verify(
         .and_then(|claimed| Some(claimed.peek().snapshot()?.version))
         .and_then(|version| present.get(&file_name("snapshot", Some(version))).cloned());
     let trusted = Trusted {
-        root: fleet.release_root.clone().into_bytes(),
+        root: by.first_root.as_bytes().to_vec(),
         timestamp: present.get("timestamp.json").cloned(),
         snapshot: old_snapshot,
         targets: BTreeMap::new(),

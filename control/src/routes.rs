@@ -213,7 +213,7 @@ async fn release_file(fleet: &Fleet, file: &str) -> Result<Response<Body>, Refus
 }
 
 async fn director_file(fleet: &Fleet, device: &DeviceId, file: &str) -> Result<Response<Body>, Refused> {
-    if let Some(root) = fleet.director_roots.get(file) {
+    if let Some(root) = fleet.held().director_roots.get(file) {
         return Ok(metadata(root.clone()));
     }
     let state = fleet.state.lock().await;

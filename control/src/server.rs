@@ -88,15 +88,10 @@ impl Server {
             if let Ok(id) = FleetId::parse(name) {
                 let settings = config.fleets.get(&id).cloned().unwrap_or_default();
                 let (fleet, tls) = Fleet::open_with(&path, id.clone(), settings, now()).await?;
-                for (certificate, expires) in fleet.expiring(now()) {
-                    let days = expires.get().saturating_sub(now().get()).checked_div(86_400);
-                    tracing::warn!(
-                        fleet = %id,
-                        certificate,
-                        days_left = days.unwrap_or_default(),
-                        "expires soon; replace it: docs/control.md, certificates"
-                    );
-                }
+                let mut state = fleet.state.lock().await;
+                state.warned = Some(now());
+                crate::expiry::warn(&fleet, &state, now());
+                drop(state);
                 names.put(&fleet.anchor, &tls);
                 fleets.insert(id, Arc::new(fleet));
             }
@@ -252,7 +247,7 @@ impl Server {
     }
 }
 
-/// Takes new server certificates over. Open connections keep theirs and go on; who comes later sees the new one.
+/// Takes new keys, certificates and roots over. Open connections keep their certificate and go on; who comes later sees the new one.
 #[derive(Debug)]
 pub struct Reloader {
     fleets: Arc<Served>,
@@ -269,14 +264,14 @@ pub enum Reloaded {
 }
 
 impl Reloader {
-    /// Reads every fleet's `server.pem` again. One that would have been refused at start is refused now, and what was served is served
-    /// on. A fleet whose folder was set aside is dropped, and its connections are closed.
+    /// Reads every fleet's folder again. What would have been refused at start is refused now, and the fleet goes on with what it had. A
+    /// fleet whose folder was set aside is dropped, and its connections are closed.
     pub async fn reload(&self) -> Vec<(FleetId, Result<Reloaded, ServerError>)> {
         let mut outcomes = Vec::new();
         for fleet in self.fleets.all() {
             let outcome = if fleet.is_here() {
-                let served = fleet.reload_server(now());
-                served.map(|tls| {
+                let taken = fleet.reload(now()).await;
+                taken.map(|tls| {
                     self.names.put(&fleet.anchor, &tls);
                     Reloaded::Served
                 })

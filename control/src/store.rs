@@ -10,6 +10,10 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use std::path::Path;
+use std::time::Duration;
+
+/// Longest wait for another process's lock, such as a backup's; then the request is refused and nobody waits behind it.
+const LOCKED_FOR: Duration = Duration::from_secs(2);
 
 /// A fleet's database.
 #[derive(Clone, Debug)]
@@ -54,6 +58,7 @@ impl Store {
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(LOCKED_FOR)
             .synchronous(SqliteSynchronous::Full);
         // One writer: the fleet's own lock orders writes anyway.
         let pool = SqlitePoolOptions::new()
@@ -116,6 +121,25 @@ impl Store {
                 Err(_) => Err(StoreError::Document { kind, id }),
             })
             .collect()
+    }
+
+    /// One document as JSON; `None`: there is none.
+    pub async fn document<T: DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        id: &str,
+    ) -> Result<Option<T>, StoreError> {
+        let row = sqlx::query("SELECT body FROM documents WHERE kind = ? AND id = ?")
+            .bind(kind)
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| {
+            let body: Vec<u8> = row.try_get("body")?;
+            let id = id.to_owned();
+            serde_json::from_slice(&body).map_err(|_| StoreError::Document { kind, id })
+        })
+        .transpose()
     }
 
     /// The audit log, from an index on.

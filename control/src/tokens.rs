@@ -200,7 +200,7 @@ pub async fn join(
         fresh(claim.token.clone(), spki, token.expires, now)
     };
     let id = SpiffeId::Device(fleet.id.clone(), claim.device.clone());
-    let chain = fleet.issuer.issue(&id, &request, now)?;
+    let chain = fleet.held().issuer.issue(&id, &request, now)?;
     let answer = encode_certs_only(&chain)?;
     let puts = vec![
         Put::json("device", claim.device.as_str(), &device)?,

@@ -54,6 +54,8 @@ pub enum Action {
     TokenMade,
     /// A join token was revoked.
     TokenRevoked,
+    /// The server's online keys were replaced, on its own host.
+    OnlineKeysReplaced,
 }
 
 /// One entry.

@@ -294,6 +294,10 @@ codes! {
     PreflightRefused = 208, "preflight-refused", "correct what is named, then start the rollout again";
     /// The rollout's state does not allow this.
     WrongState = 209, "wrong-state", "see the rollout's state";
+    /// A release counter that is not above all that were published.
+    CounterNotGrowing = 210, "counter-not-growing", "publish with a counter above the highest one so far";
+    /// The server's database does not take what was asked; nothing was changed.
+    StoreFailed = 211, "store-failed", "retry after the time the server names; if it lasts, check the disk of the server's state folder";
     /// The request says in a header who it is from; only the certificate does.
     IdentityClaimed = 216, "identity-claimed", "connect without a proxy that adds header fields about its clients";
     /// Whoever started a rollout cannot be the second person who agrees to it.

@@ -193,6 +193,38 @@ fn certificates_are_issued_by_the_issuer_for_it_and_by_no_other() {
 }
 
 #[test]
+fn the_next_device_issuer_is_made_with_the_fleets_root_and_with_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, text) = path(&folder, "fleet");
+    assert!(init(&text, "development", &[]).status.success());
+    let made = folder.path().join("device-issuer.pem");
+    let issue = |by: &str| {
+        let (public, by) = (out.join("public"), out.join(by));
+        let mut arguments = vec![
+            "issue",
+            "--device-issuer",
+            "--fleet-dir",
+            public.to_str().unwrap(),
+        ];
+        arguments.extend(["--issuer", by.to_str().unwrap(), "--out", made.to_str().unwrap()]);
+        ceremony(&arguments)
+    };
+    for by in ["offline/server-issuer.pem", "online/device-issuer.pem"] {
+        refused(&issue(by), 1, &["P-384"]);
+        assert!(!made.exists());
+    }
+    let said = issue("offline/fleet-ca.key.pem");
+    assert!(said.status.success());
+    assert!(String::from_utf8_lossy(&said.stdout).contains("the device issuer of plant.example"));
+    let (before, after) = (
+        std::fs::read(out.join("online/device-issuer.pem")),
+        std::fs::read(&made),
+    );
+    assert_ne!(before.unwrap(), after.unwrap());
+    refused(&issue("offline/fleet-ca.key.pem"), 2, &[EXISTS]);
+}
+
+#[test]
 fn the_tool_has_denied_itself_sockets_before_it_reads_a_key() {
     let folder = tempfile::tempdir().unwrap();
     let (out, text) = path(&folder, "fleet");

@@ -14,5 +14,6 @@ mod faults;
 mod found;
 mod recovery;
 mod room;
+mod sticks;
 mod transcript;
 mod walk;

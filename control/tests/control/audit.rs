@@ -86,7 +86,7 @@ async fn what_the_audit_cannot_hold_is_not_done() {
     let mut operator = site.operator().await;
     site.statement("ALTER TABLE audit RENAME TO lost").await;
     let answer = operator.post("/v1/devices/press-1/revoke", &json!({})).await;
-    assert_eq!(answer.refusal(), (500, Code::Internal));
+    assert_eq!(answer.refusal(), (503, Code::StoreFailed));
     assert_eq!(operator.get("/v1/devices/press-1").await.json()["revoked"], false);
     assert_eq!(
         device.get("/tuf/release/timestamp.json").await.status,

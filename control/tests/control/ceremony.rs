@@ -17,11 +17,16 @@ use std::path::Path;
 
 /// Requests a change, has the one holder of this development fleet sign it, and assembles it. Gives its file name.
 fn custodians(site: &Site, name: RepositoryName, change: &Change, holder: &str) -> String {
-    let public = site.founded().join("public");
+    decide(&site.founded(), name, change, holder)
+}
+
+/// The same in the folder a fleet was founded in.
+pub(crate) fn decide(founded: &Path, name: RepositoryName, change: &Change, holder: &str) -> String {
+    let public = founded.join("public");
     let present = Present::read(&public, name).unwrap();
     let request = change.request(&present, None, now()).unwrap();
     let checked = request.check(&present, now()).unwrap();
-    let key = SigningKey::load(&site.founded().join(format!("offline/{holder}-1.key.json"))).unwrap();
+    let key = SigningKey::load(&founded.join(format!("offline/{holder}-1.key.json"))).unwrap();
     let digest = checked.sha256.to_string();
     let signature = sign(&request, &checked, &key, &digest[..8]).unwrap();
     let carried = tempfile::tempdir().unwrap();
@@ -42,7 +47,7 @@ fn upload(site: &Site, names: &[&str]) -> Value {
     json!({"files": files})
 }
 
-fn enrolled(site: &Site, name: &str) -> Trusted {
+pub(crate) fn enrolled(site: &Site, name: &str) -> Trusted {
     Trusted {
         root: std::fs::read(site.founded().join("public").join(name).join("1.root.json")).unwrap(),
         ..Trusted::default()
@@ -50,7 +55,11 @@ fn enrolled(site: &Site, name: &str) -> Trusted {
 }
 
 /// One refresh as a device makes it, remembering what it stores.
-async fn refresh(device: &mut Caller, name: &str, trusted: &mut Trusted) -> Result<Repository, TufError> {
+pub(crate) async fn refresh(
+    device: &mut Caller,
+    name: &str,
+    trusted: &mut Trusted,
+) -> Result<Repository, TufError> {
     let mut refresh = Refresh::new(trusted.clone(), now())?;
     let mut answer = None;
     loop {

@@ -3,9 +3,8 @@
 use crate::program::{control, line, registered, registered_at, running, tell};
 use crate::raw::Raw;
 use crate::site::now;
-use redan_control::fleet::Fleet;
 use redan_identity::{CertificateDer, FleetAnchor, Issuer, IssuerKind, KeyFile, pem};
-use redan_protocol::{FleetId, Seconds, SpiffeId, UnixSeconds};
+use redan_protocol::{FleetId, SpiffeId, UnixSeconds};
 use rustix::process::Signal;
 use std::io::Read as _;
 use std::path::Path;
@@ -52,7 +51,8 @@ async fn a_new_server_certificate_is_taken_over_without_dropping_a_connection() 
     let server = folder.path().join("state/fleets/plant.example/online/server.pem");
     std::fs::write(&server, bundle).unwrap();
     tell(&child, Signal::HUP);
-    let now_there = "redan-control: plant.example is served with the server.pem that is there now\n";
+    let now_there =
+        "redan-control: plant.example goes on with the keys, certificates and roots that are there now\n";
     assert_eq!(line(&mut out), now_there);
     assert_eq!(Raw::at(address, &fleet(), &admin).await.server(), leaf);
     open.send("{}").await;
@@ -77,7 +77,7 @@ async fn a_server_certificate_that_would_not_start_is_not_taken_over() {
     for bad in [b"".to_vec(), b"rot".to_vec(), other_bundle, another_key, operator] {
         std::fs::write(&server, bad).unwrap();
         tell(&child, Signal::HUP);
-        let had = "redan-control: plant.example is served with the server.pem it had\n";
+        let had = "redan-control: plant.example goes on with the keys, certificates and roots it had\n";
         assert_eq!(line(&mut out), had);
         assert_eq!(Raw::at(address, &fleet(), &admin).await.server(), before);
     }
@@ -105,30 +105,11 @@ async fn what_ends_soon_is_said_at_start() {
         tell(&child, Signal::TERM);
         let mut said = String::new();
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert_eq!(said.contains("certificate.server\""), warned, "{said}");
+        for of in ["certificate.server\"", "release.snapshot\"", "release.plan\""] {
+            assert_eq!(said.contains(of), warned, "{of}: {said}");
+        }
+        assert!(!said.contains("release.root"), "{said}");
         assert_eq!(said.contains("expires soon; replace it"), warned, "{said}");
         child.wait().unwrap();
     }
-}
-
-#[tokio::test]
-async fn each_certificate_is_missed_while_there_is_time_to_replace_it() {
-    let (folder, _) = registered().await;
-    let kept = folder.path().join("state/fleets/plant.example");
-    let founded = now();
-    let (opened, _) = Fleet::open(&kept, fleet(), founded).await.unwrap();
-    let missed = |days: u64| -> Vec<&str> {
-        let later = founded.after(Seconds::new(days * DAY));
-        opened.expiring(later).into_iter().map(|(name, _)| name).collect()
-    };
-    let (server, issuers) = (
-        "certificate.server",
-        ["certificate.server-issuer", "certificate.device-issuer"],
-    );
-    assert!(missed(59).is_empty());
-    assert_eq!(missed(61), [server]);
-    assert_eq!(missed(182), [server]);
-    assert_eq!(missed(184), [server, issuers[0], issuers[1]]);
-    assert_eq!(missed(3467), [server, issuers[0], issuers[1]]);
-    assert_eq!(missed(3469), [server, issuers[0], issuers[1], "certificate.ca"]);
 }

@@ -138,7 +138,7 @@ async fn a_report_that_cannot_be_kept_is_not_taken() {
     let mut device = site.device("press-1").await;
     site.statement("ALTER TABLE documents RENAME TO lost").await;
     let answer = device.post("/v1/checkin", &body()).await;
-    assert_eq!(answer.refusal(), (500, Code::Internal));
+    assert_eq!(answer.refusal(), (503, Code::StoreFailed));
     let seen = site.operator().await.get("/v1/devices/press-1").await.json();
     assert_eq!(seen["last_seen"], json!(null));
     site.statement("ALTER TABLE lost RENAME TO documents").await;

@@ -20,7 +20,7 @@ pub(crate) fn control(arguments: &[&str]) -> Command {
 
 /// What, why and what to do, in three lines.
 #[track_caller]
-fn said(ran: &Output, exit: i32, what: &str, why: &str, try_this: &str) {
+pub(crate) fn said(ran: &Output, exit: i32, what: &str, why: &str, try_this: &str) {
     let text = String::from_utf8_lossy(&ran.stderr);
     assert_eq!(text, format!("error: {what}\nbecause: {why}\ntry: {try_this}\n"));
     assert_eq!(ran.status.code(), Some(exit));

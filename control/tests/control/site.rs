@@ -41,7 +41,11 @@ pub(crate) fn ceremony(name: &str, out: &Path) {
 
 /// The same at another time.
 pub(crate) fn ceremony_at(name: &str, out: &Path, now: UnixSeconds) {
-    let founding = Founding {
+    found(&founding(name, now), &Custody::Plain, out).unwrap();
+}
+
+fn founding(name: &str, now: UnixSeconds) -> Founding {
+    Founding {
         fleet: FleetId::parse(name).unwrap(),
         profile: Profile::Development,
         publishers: vec![PublisherName::parse("acme").unwrap()],
@@ -49,6 +53,15 @@ pub(crate) fn ceremony_at(name: &str, out: &Path, now: UnixSeconds) {
         holders: 1,
         threshold: 1,
         now,
+    }
+}
+
+/// The same with three holders of each role, of whom two must sign.
+pub(crate) fn ceremony_of_three(name: &str, out: &Path) {
+    let founding = Founding {
+        holders: 3,
+        threshold: 2,
+        ..founding(name, now())
     };
     found(&founding, &Custody::Plain, out).unwrap();
 }

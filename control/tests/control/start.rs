@@ -1,7 +1,7 @@
 //! Starting and stopping.
 
 use crate::raw::Raw;
-use crate::site::{Site, ceremony, config};
+use crate::site::{Site, ceremony, ceremony_of_three, config};
 use redan_control::error::ServerError;
 use redan_control::register;
 use redan_control::server::Server;
@@ -138,6 +138,47 @@ async fn a_server_does_not_start_with_an_offline_key_that_came_later() {
     );
     std::fs::remove_file(&stray).unwrap();
     assert!(start().await.is_none(), "positive control");
+}
+
+#[tokio::test]
+async fn no_holders_key_of_any_offline_role_is_held_whatever_its_threshold() {
+    let folder = tempfile::tempdir().unwrap();
+    let founded = folder.path().join("fleet");
+    ceremony_of_three("plant.example", &founded);
+    let config = config(folder.path());
+    let (online, public) = (founded.join("online"), founded.join("public"));
+    let held = online.join("kept.key.json");
+    let mut roles = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(founded.join("offline")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let Some((role, _)) = name
+            .strip_suffix(".key.json")
+            .and_then(|name| name.rsplit_once('-'))
+        else {
+            continue;
+        };
+        std::fs::copy(&path, &held).unwrap();
+        let error = register::add(&config, &online, &public).await.unwrap_err();
+        let wanted = role.trim_start_matches("release.");
+        let ServerError::OfflineKey { role: said, .. } = &error else {
+            panic!("{name}: {error}");
+        };
+        assert_eq!(said.trim_start_matches("release."), wanted, "{name}");
+        *roles.entry(wanted.to_owned()).or_insert(0) += 1;
+    }
+    let three = [
+        "component.acme.thermo",
+        "director.root",
+        "plan",
+        "policy",
+        "root",
+        "snapshot",
+        "targets",
+    ];
+    assert_eq!(roles, three.map(|role| (role.to_owned(), 3)).into());
+    std::fs::remove_file(held).unwrap();
+    register::add(&config, &online, &public).await.unwrap();
 }
 
 #[tokio::test]

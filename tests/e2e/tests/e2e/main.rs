@@ -11,4 +11,6 @@ mod path;
 mod recovery;
 mod renewal;
 mod service;
+mod several;
+mod stolen;
 mod storage;
