@@ -28,6 +28,7 @@ mod live;
 pub mod metrics;
 pub mod operator;
 pub mod operators;
+mod policy;
 pub mod register;
 pub mod release;
 mod routes;

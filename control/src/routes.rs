@@ -42,7 +42,7 @@ pub(crate) struct Caller {
     pub(crate) server: SocketAddr,
     pub(crate) opened: Instant,
     pub(crate) interval: Seconds,
-    pub(crate) grace: Seconds,
+    pub(crate) grace: Option<Seconds>,
 }
 
 /// Answers a request, whatever it is.
@@ -79,7 +79,8 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
                 // Asked per request: a revocation acts on connections that are open.
                 let spki = identity.spki();
                 caller.fleet.allows(&device, spki, caller.opened, now()).await?;
-                in_time(identity, &path, caller.grace, now())?;
+                let fleet = &caller.fleet;
+                fleet.in_time(identity, &path, caller.grace, now()).await?;
                 no_claims(caller, &identity.id().to_string(), request.headers(), false).await?;
                 let (op, parts) = found(Who::Device, &method, &path)?;
                 device_request(caller, (&device, spki), (op, &parts), request).await
