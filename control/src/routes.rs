@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Body as _;
 use redan_identity::Peer;
+use redan_identity::est::PKCS10;
 use redan_identity::join::Binding;
 use redan_protocol::join::{Claim, TokenId};
 use redan_protocol::wire::{CHECKIN_LEN_MAX, COMPONENT_LEN_MAX, CSR_LEN_MAX, EST_ENROLL};
@@ -320,6 +321,10 @@ async fn collect(request: Request<hyper::body::Incoming>, limit: ByteCount) -> R
 }
 
 async fn text(request: Request<hyper::body::Incoming>, limit: ByteCount) -> Result<String, Refused> {
+    // RFC 7030 §4.2.1.
+    if request.headers().get(header::CONTENT_TYPE) != Some(&HeaderValue::from_static(PKCS10)) {
+        return Err(Refused::plain(Code::WrongContentType));
+    }
     let body = collect(request, limit).await?;
     String::from_utf8(body.to_vec()).map_err(|_| Refused::plain(Code::CsrInvalid))
 }

@@ -15,6 +15,7 @@ mod certificates;
 mod checkin;
 mod crowd;
 mod enrolment;
+mod est;
 mod isolation;
 mod limits;
 mod lineage;
