@@ -24,6 +24,7 @@ pub(crate) const ANSWER_LEN_MAX: ByteCount = ByteCount::kib(64);
 /// Makes the device's key, once, and says what an operator must admit. Doing it twice gives the same answer. With `key`, it is made
 /// in that token and never leaves it.
 pub fn init(state: &Path, device: &DeviceId, key: Option<&str>) -> Result<AdmissionRequest, AgentError> {
+    crate::burial::look(state)?;
     let store = Store::create(state)?;
     let _lock = StateLock::take(state)?;
     store.seal_key()?;
@@ -41,6 +42,7 @@ pub fn init(state: &Path, device: &DeviceId, key: Option<&str>) -> Result<Admiss
 ///
 /// Everything is pinned from the voucher before the first byte is sent. Enrolling twice is harmless.
 pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<SpiffeId, AgentError> {
+    crate::burial::look(state)?;
     let failed = |source| AgentError::file("read", voucher, source);
     let length = std::fs::metadata(voucher).map_err(failed)?.len();
     if length > VOUCHER_LEN_MAX.get() {

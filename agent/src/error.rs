@@ -78,6 +78,17 @@ pub enum AgentError {
         /// The folder.
         state: PathBuf,
     },
+    /// The policy signers ended this device; what it kept is gone.
+    #[error(
+        "this device was {id} and was decommissioned by the fleet's policy signers: its keys, workloads, data and trust record in {} are gone",
+        state.display()
+    )]
+    Decommissioned {
+        /// The folder.
+        state: PathBuf,
+        /// Who it was.
+        id: redan_protocol::SpiffeId,
+    },
     /// No agent answers on the admin socket.
     #[error("no agent runs on {}", state.display())]
     NotRunning {
@@ -132,6 +143,7 @@ impl AgentError {
             Self::Identity(error) => error.code(),
             Self::Server { code, .. } | Self::Answer { code, .. } => *code,
             Self::NotRunning { .. } => Code::Unreachable,
+            Self::Decommissioned { .. } => Code::Decommissioned,
             Self::Channel { .. } | Self::System { .. } => Code::Internal,
         }
     }
@@ -155,6 +167,7 @@ impl AgentError {
             Self::NotRunning { .. } => "start it with `redan-device run`",
             Self::Listen { .. } => "free the address, or name another one in the ceiling's [listen]",
             Self::File { .. }
+            | Self::Decommissioned { .. }
             | Self::Voucher(_)
             | Self::Token(_)
             | Self::Server { .. }

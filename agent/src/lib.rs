@@ -17,6 +17,7 @@
 
 mod admin;
 mod broker;
+mod burial;
 mod checkin;
 mod clock;
 mod config;
@@ -50,6 +51,7 @@ mod trust;
 mod view;
 
 pub use admin::status;
+pub use burial::refuse_decommissioned;
 pub use config::Config;
 pub use enrol::{enrol, init};
 pub use error::AgentError;

@@ -17,7 +17,7 @@ use crate::renewal::Renewal;
 use crate::store::{Identity, Store};
 use crate::supervisor::Supervisor;
 use crate::trust::Trust;
-use crate::{AgentError, Config, admin};
+use crate::{AgentError, Config, admin, burial};
 use redan_agent_core::{Machine, Record};
 use redan_channel::AsyncChannel;
 use redan_protocol::wire::control_host;
@@ -92,12 +92,16 @@ pub fn run(
         let agent = assemble(config, &store, (renewal, next), around, key, ceiling, listeners)?;
         tokio::task::spawn_local(admin::serve(socket, events));
         ready(&id);
-        tokio::select! {
-            () = agent.run(receiver) => {}
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+        let ended = tokio::select! {
+            ended = agent.run(receiver) => ended,
+            _ = term.recv() => None,
+            _ = int.recv() => None,
+        };
+        match ended {
+            // No other task gets a turn from here on: nothing is written back.
+            Some(proof) => Err(burial::begin(&config.state, &proof)),
+            None => Ok(()),
         }
-        Ok(())
     })
 }
 
@@ -175,6 +179,7 @@ fn assemble(
         next: Instant::now(),
         wake: None,
         beat: Instant::now(),
+        ended: None,
     };
     let mut inputs = VecDeque::new();
     agent.perform(effects, &mut inputs);

@@ -8,10 +8,12 @@ use redan_agent_core::Offer;
 use redan_identity::client::Connection;
 use redan_policy::grant::World;
 use redan_protocol::wire::{CheckInReply, DOCUMENT_LEN_MAX};
-use redan_protocol::{ByteCount, Code, Digest, DirectionSequence, Seconds, SetId, UnixSeconds, Version64};
+use redan_protocol::{
+    ByteCount, Code, Digest, DirectionSequence, Seconds, SetId, SpiffeId, UnixSeconds, Version64,
+};
 use redan_trust::{
-    DeviceFacts, Document, Offered, POLICY_PATH, Plan, Refusal, Repository, TrustRecord, TrustState, decide,
-    directive, plan_path, verify_statement,
+    Decommissioned, DeviceFacts, Document, Offered, POLICY_PATH, Plan, Refusal, Repository, TrustRecord,
+    TrustState, decide, decommission_path, decommissioned, directive, plan_path, verify_statement,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +36,8 @@ pub(crate) enum Verdict {
     Refused(Code),
     /// The server moved on while we looked: ask again.
     Moved,
+    /// The policy signers ended this device.
+    Decommissioned(Decommissioned),
 }
 
 /// A plan, and what the trust record keeps of it.
@@ -113,6 +117,10 @@ impl Session {
             until: release.expires().min(director.expires()),
             ..refused(Code::Internal)
         };
+        if let Some(proof) = self.order(connection, &mut release).await {
+            decided.verdict = Verdict::Decommissioned(proof);
+            return Ok(decided);
+        }
         match self
             .judge(record, connection, reply, &mut release, &director, &mut decided)
             .await
@@ -127,6 +135,38 @@ impl Session {
             }
         }
         Ok(decided)
+    }
+
+    /// What a device that is refused as decommissioned does before it believes it: reads the release repository once more.
+    pub(crate) async fn last_order(
+        &self,
+        record: &TrustRecord,
+        connection: &mut Connection,
+    ) -> Option<Decided> {
+        let trusted = self.release.trusted(&record.release_root).ok()?;
+        let (files, now) = (&self.release, self.now);
+        let release = refresh(connection, files, Which::Release, trusted, now, &self.events).await;
+        let proof = self.order(connection, &mut release.ok()?).await?;
+        Some(Decided {
+            versions: (self.report.release, self.report.director),
+            sequence: None,
+            plan: None,
+            verdict: Verdict::Decommissioned(proof),
+        })
+    }
+
+    /// The order that ends this device, if the policy signers gave one. Anything that goes wrong on the way means none.
+    async fn order(&self, connection: &mut Connection, release: &mut Repository) -> Option<Decommissioned> {
+        if release.root().fleet.as_ref() != Some(self.id.fleet()) {
+            return None;
+        }
+        let SpiffeId::Device(_, device) = &self.id else {
+            return None;
+        };
+        let document = self
+            .document(connection, release, &decommission_path(device))
+            .await;
+        decommissioned(&document.ok()??, &self.id, &self.keys)
     }
 
     async fn judge(

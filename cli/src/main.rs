@@ -165,6 +165,13 @@ enum DeviceTask {
         /// Its id.
         id: DeviceId,
     },
+    /// End a device: have the policy signers order it to wipe itself, and revoke it.
+    Decommission {
+        /// Its id.
+        id: DeviceId,
+        #[command(flatten)]
+        keys: Keys,
+    },
     /// Revoke a device: none of its requests is answered from now on.
     Revoke {
         /// Its id.
@@ -388,6 +395,9 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
         }
         Task::Device(DeviceTask::List) => operate::get(access, "/v1/devices").await,
         Task::Device(DeviceTask::Show { id }) => operate::get(access, &format!("/v1/devices/{id}")).await,
+        Task::Device(DeviceTask::Decommission { id, keys }) => {
+            publish::decommission(access, &id, &keys).await
+        }
         Task::Device(DeviceTask::Revoke { id }) => {
             operate::post(access, &format!("/v1/devices/{id}/revoke")).await
         }

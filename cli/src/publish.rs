@@ -4,12 +4,13 @@ use crate::access::{Access, read_text};
 use crate::error::CliError;
 use crate::sign::{Keys, publish_target, upload};
 use redan_policy::{parse_ask, parse_fleet};
-use redan_protocol::{ComponentName, Digest, Permille, ReleaseCounter, Seconds, SetId};
+use redan_protocol::{ComponentName, DeviceId, Digest, Permille, ReleaseCounter, Seconds, SetId};
 use redan_publish::component::{Interfaces, check};
 use redan_publish::metadata::target;
 use redan_trust::custom::{ASK_LEN_MAX, ComponentRecord, ReleaseCustom};
+use redan_trust::decommission::{Decommission, DecommissionSchema};
 use redan_trust::release_set::{Member, ReleaseSet, Ring, SetSchema};
-use redan_trust::{POLICY_PATH, plan_path};
+use redan_trust::{POLICY_PATH, decommission_path, plan_path};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -102,6 +103,31 @@ pub async fn policy(access: &Access, file: &Path, keys: &Keys) -> Result<Value, 
     upload(&mut server, bytes).await?;
     publish_target(&mut server, "policy", POLICY_LIFE, POLICY_PATH, entry, &keys).await?;
     Ok(json!({"policy": POLICY_PATH, "serial": parsed.serial(), "sha256": digest}))
+}
+
+/// Signs the order that ends a device, and revokes it. In this order: a device that is refused first learns from the order why.
+pub async fn decommission(access: &Access, id: &DeviceId, keys: &Keys) -> Result<Value, CliError> {
+    let keys = keys.open()?;
+    let mut server = access.connect().await?;
+    let shown: Value = server.call("GET", &format!("/v1/devices/{id}"), "").await?;
+    let known = shown.get("keys").cloned().unwrap_or_default();
+    let order = Decommission {
+        schema: DecommissionSchema::V1,
+        fleet: server.fleet.clone(),
+        device: id.clone(),
+        keys: serde_json::from_value(known).map_err(|_| CliError::Answer("a device's keys"))?,
+    };
+    let bytes = serde_json::to_vec(&order).map_err(|_| CliError::Answer("a device's keys"))?;
+    let none: Option<&Value> = None;
+    let entry = target(&bytes, none)?;
+    let digest = Digest::of(&bytes);
+    upload(&mut server, bytes).await?;
+    let path = decommission_path(id);
+    publish_target(&mut server, "policy", POLICY_LIFE, &path, entry, &keys).await?;
+    let _: Value = server
+        .post(&format!("/v1/devices/{id}/revoke"), &json!({}))
+        .await?;
+    Ok(json!({"device": id, "order": path, "sha256": digest, "keys": order.keys, "revoked": true}))
 }
 
 /// `component@version`

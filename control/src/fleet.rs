@@ -76,6 +76,9 @@ pub struct DeviceRow {
     pub enrolled: Option<UnixSeconds>,
     /// Revoked.
     pub revoked: bool,
+    /// When it first fetched the order that decommissions it.
+    #[serde(default)]
+    pub ordered: Option<UnixSeconds>,
     /// When it last checked in.
     pub last_seen: Option<UnixSeconds>,
     /// What it said then.

@@ -54,7 +54,14 @@ impl Fleet {
     ) -> Result<(), Refused> {
         let mut state = self.state.lock().await;
         let revoked = || Refused::plain(Code::CertificateRevoked);
-        let row = state.devices.get(device).filter(|row| !row.revoked);
+        let row = state.devices.get(device);
+        if row.is_some_and(|row| row.revoked) {
+            // It is told when there is an order for it to read. It believes the policy signers, not this word.
+            return Err(match crate::policy::order(&state, device) {
+                Some(_) => Refused::plain(Code::Decommissioned),
+                None => revoked(),
+            });
+        }
         let mut row = row.ok_or_else(revoked)?.clone();
         match row.keys.iter().position(|key| *key == spki) {
             Some(0) => Ok(()),

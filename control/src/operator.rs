@@ -135,6 +135,7 @@ impl Operator<'_> {
             voucher_expires: expires,
             enrolled: None,
             revoked: false,
+            ordered: None,
             last_seen: None,
             report: None,
         };
@@ -191,11 +192,15 @@ impl Operator<'_> {
         let state = self.fleet.state.lock().await;
         let view = |(id, row): (&DeviceId, &DeviceRow)| device_view(id, row, &state, self.now);
         match only {
-            Some(id) => state
-                .devices
-                .get_key_value(id)
-                .map(view)
-                .ok_or_else(|| no_device(id)),
+            Some(id) => {
+                let found = state.devices.get_key_value(id);
+                let (id, row) = found.ok_or_else(|| no_device(id))?;
+                let mut shown = view((id, row));
+                // All keys it has had: who decommissions it names them.
+                let keys: BTreeSet<&Digest> = row.keys.iter().chain(&row.superseded).collect();
+                shown["keys"] = json!(keys);
+                Ok(shown)
+            }
             None => Ok(state.devices.iter().map(view).collect()),
         }
     }

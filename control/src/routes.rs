@@ -79,7 +79,12 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
             SpiffeId::Device(_, device) => {
                 // Asked per request: a revocation acts on connections that are open.
                 let spki = identity.spki();
-                caller.fleet.allows(&device, spki, caller.opened, now()).await?;
+                match caller.fleet.allows(&device, spki, caller.opened, now()).await {
+                    Err(refused) if refused.code == Code::Decommissioned => {
+                        return last_request(caller, &device, &path, request).await;
+                    }
+                    allowed => allowed?,
+                }
                 let fleet = &caller.fleet;
                 fleet.in_time(identity, &path, caller.grace, now()).await?;
                 no_claims(caller, &identity.id().to_string(), request.headers(), false).await?;
@@ -206,6 +211,30 @@ async fn device_request(
 
 fn digest(text: &str) -> Result<Digest, Refused> {
     Digest::parse(text).map_err(|_| Refused::plain(Code::NotFound))
+}
+
+/// A device that was decommissioned may read the order and what it is signed with, also with a certificate that has expired, and
+/// nothing else.
+async fn last_request(
+    caller: &Caller,
+    device: &DeviceId,
+    path: &str,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Body>, Refused> {
+    let fleet = &caller.fleet;
+    let refused = || Refused::plain(Code::Decommissioned);
+    if request.method() != Method::GET {
+        return Err(refused());
+    }
+    if let Some(file) = path.strip_prefix("/tuf/release/") {
+        return release_file(fleet, file).await;
+    }
+    let order = crate::policy::order(&*fleet.state.lock().await, device).ok_or_else(refused)?;
+    if path != format!("/artifacts/{order}") {
+        return Err(refused());
+    }
+    fleet.order_fetched(device, now()).await?;
+    fleet.artifacts.serve(order, request.headers()).await
 }
 
 async fn release_file(fleet: &Fleet, file: &str) -> Result<Response<Body>, Refused> {

@@ -20,6 +20,8 @@ pub enum Action {
     DeviceRenewed,
     /// A device was revoked.
     DeviceRevoked,
+    /// A device that was decommissioned fetched the order to.
+    DeviceDecommissioned,
     /// Signed metadata was accepted.
     ReleasePublished,
     /// An artifact was stored.

@@ -237,6 +237,8 @@ codes! {
     RenewalTooLate = 170, "renewal-too-late", "check that the device is where it belongs, revoke it, and enrol it again with a new key";
     /// A newer key of this device has spoken since: the key was copied, or the device restored from a copy.
     KeySuperseded = 171, "key-superseded", "find out which of the two is the device, revoke it, and enrol the right one again with a new key";
+    /// The fleet's policy signers decommissioned the device.
+    Decommissioned = 180, "decommissioned", "nothing: the device is part of the fleet no longer; to use the machine again, give it an empty state folder and enrol it anew";
     /// The name of a key in a token does not read.
     TokenUri = 190, "token-uri", "write pkcs11:token=LABEL;object=LABEL?module-path=/FILE&pin-source=file:/FILE";
     /// The module, or the token in it, is not there.

@@ -17,6 +17,7 @@ pub mod claimed;
 pub mod clock;
 pub mod custom;
 pub mod decide;
+pub mod decommission;
 mod delegation;
 mod envelope;
 pub mod error;
@@ -38,6 +39,7 @@ pub use clock::ProvenTime;
 pub use decide::{
     DeviceFacts, Directive, Document, Offered, POLICY_PATH, TrustState, decide, directive, plan_path,
 };
+pub use decommission::{Decommissioned, decommission_path, decommissioned};
 pub use error::TufError;
 pub use lookup::{Lookup, LookupStep, Target};
 pub use plan::{Plan, PlannedMember};

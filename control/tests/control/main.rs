@@ -14,6 +14,7 @@ mod ceremony;
 mod certificates;
 mod checkin;
 mod crowd;
+mod decommission;
 mod enrolment;
 mod est;
 mod isolation;

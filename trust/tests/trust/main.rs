@@ -10,6 +10,7 @@
 
 mod algorithms;
 mod decide;
+mod decommission;
 mod delegated;
 mod forged;
 mod lookup;

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod ceremony;
+mod decommission;
 mod disturbed;
 mod interrupted;
 mod join;
