@@ -62,6 +62,9 @@ pub enum CliError {
     /// Certificates.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The server's revocation list.
+    #[error("the server's revocation list is not good: {0}")]
+    Crl(#[from] redan_identity::crl::CrlFault),
     /// The operator's own certificate.
     #[error("{file}: {source}")]
     Operator {
@@ -104,6 +107,7 @@ impl CliError {
             Self::Policy(_) => Code::PolicyInvalid.name(),
             Self::Publish(error) => error.code().name(),
             Self::Identity(error) | Self::Operator { source: error, .. } => error.code().name(),
+            Self::Crl(fault) => fault.code().name(),
             Self::Key { .. } => Code::ThresholdNotMet.name(),
             Self::Audit(_) => "audit-tampered",
             Self::Denied(code) => code.name(),
@@ -128,6 +132,7 @@ impl CliError {
                 ..
             } => "have a custodian make a new one: redan-ceremony issue --operator NAME …",
             Self::Operator { source, .. } => source.remedy(),
+            Self::Crl(_) => "find out why the server makes such a list; nothing was published",
             Self::Key { .. } => "name the key files of the role's holders with --key",
             Self::Audit(_) => "keep a copy of the log and investigate the server",
             Self::Denied(code) => code.remedy(),

@@ -88,6 +88,9 @@ enum Task {
     /// Operators: who may do what.
     #[command(subcommand)]
     Operator(OperatorTask),
+    /// The revocation list, for whoever judges devices without the server.
+    #[command(subcommand)]
+    Crl(CrlTask),
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditTask),
@@ -228,6 +231,15 @@ enum RolloutTask {
     Abort {
         /// Its number.
         id: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum CrlTask {
+    /// Have the server make the next one, sign and publish it.
+    Publish {
+        #[command(flatten)]
+        keys: Keys,
     },
 }
 
@@ -404,6 +416,7 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
         Task::Rollout(task) => rollouts(task, access).await,
         Task::Token(task) => tokens(task, access).await,
         Task::Operator(task) => operators(task, access).await,
+        Task::Crl(CrlTask::Publish { keys }) => publish::crl(access, &keys).await,
         Task::Audit(AuditTask::List) => operate::get(access, "/v1/audit").await,
         Task::Audit(AuditTask::Verify { head }) => operate::verify_audit(access, head.as_deref()).await,
         Task::Status => operate::get(access, "/v1/fleet").await,

@@ -1,8 +1,12 @@
 //! Publishing: a component with its ask, a fleet policy, a release set. The straight path begins here.
 
-use crate::access::{Access, read_text};
+use crate::access::{Access, now, read_text};
 use crate::error::CliError;
 use crate::sign::{Keys, publish_target, upload};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use redan_identity::IssuerKind;
+use redan_identity::crl::Revocations;
 use redan_policy::{parse_ask, parse_fleet};
 use redan_protocol::{ComponentName, DeviceId, Digest, Permille, ReleaseCounter, Seconds, SetId};
 use redan_publish::component::{Interfaces, check};
@@ -128,6 +132,31 @@ pub async fn decommission(access: &Access, id: &DeviceId, keys: &Keys) -> Result
         .post(&format!("/v1/devices/{id}/revoke"), &json!({}))
         .await?;
     Ok(json!({"device": id, "order": path, "sha256": digest, "keys": order.keys, "revoked": true}))
+}
+
+/// Where the list of revoked devices is in the release repository.
+pub const CRL_PATH: &str = "policy/devices.crl";
+
+/// Has the server make the next revocation list, holds it against what a verifier holds it against, and publishes it.
+pub async fn crl(access: &Access, keys: &Keys) -> Result<Value, CliError> {
+    let keys = keys.open()?;
+    let anchor = access.anchor()?;
+    let mut server = access.connect().await?;
+    let made: Value = server.post("/v1/crl", &json!({})).await?;
+    let unread = || CliError::Answer("a revocation list");
+    let text = |field: &str| made.get(field).and_then(Value::as_str).ok_or_else(unread);
+    let list = STANDARD.decode(text("crl")?).map_err(|_| unread())?;
+    let issuer = redan_identity::pem::read_chain(text("issuer")?)?;
+    let issuer = issuer.first().ok_or_else(unread)?;
+    Revocations::default().offer(&anchor, IssuerKind::Device, issuer, &list, now())?;
+    let none: Option<&Value> = None;
+    let entry = target(&list, none)?;
+    let digest = Digest::of(&list);
+    upload(&mut server, list).await?;
+    publish_target(&mut server, "policy", POLICY_LIFE, CRL_PATH, entry, &keys).await?;
+    Ok(
+        json!({"crl": CRL_PATH, "number": made.get("number"), "revoked": made.get("revoked"), "sha256": digest}),
+    )
 }
 
 /// `component@version`

@@ -17,6 +17,7 @@ pub mod artifacts;
 pub mod checkin;
 pub mod claims;
 pub mod config;
+pub mod crl;
 pub mod director;
 pub mod error;
 pub mod est;

@@ -136,6 +136,11 @@ impl Operator<'_> {
             enrolled: None,
             revoked: false,
             ordered: None,
+            // Those of whoever had the name before stay listed until they expire.
+            leaves: state
+                .devices
+                .get(&request.device)
+                .map_or_else(Vec::new, |row| row.leaves.clone()),
             last_seen: None,
             report: None,
         };

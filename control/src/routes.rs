@@ -302,6 +302,7 @@ async fn operator_request(
         Op::Resume => json(&operator.steer(number()?, "resume").await?),
         Op::Abort => json(&operator.steer(number()?, "abort").await?),
         Op::Approve => json(&operator.approve(number()?).await?),
+        Op::Crl => json(&operator.crl().await?),
         Op::Audit => json(&operator.audit().await?),
         Op::Metrics => crate::metrics::render(operator.fleet, operator.now).await,
         Op::Operators => json(&operator.operators().await),

@@ -22,6 +22,8 @@ pub enum Action {
     DeviceRevoked,
     /// A device that was decommissioned fetched the order to.
     DeviceDecommissioned,
+    /// A revocation list was made.
+    CrlMade,
     /// Signed metadata was accepted.
     ReleasePublished,
     /// An artifact was stored.

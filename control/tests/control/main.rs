@@ -13,6 +13,7 @@ mod audit;
 mod ceremony;
 mod certificates;
 mod checkin;
+mod crl;
 mod crowd;
 mod decommission;
 mod enrolment;
