@@ -154,6 +154,10 @@ enum DeviceTask {
         /// The file `redan-device init` wrote.
         #[arg(long)]
         request: PathBuf,
+        /// Issue the certificate with the voucher, for a device without a path to the server; the request must hold one of the key
+        /// (`redan-device init --offline`).
+        #[arg(long)]
+        offline: bool,
         /// A label, name=value; may be given several times.
         #[arg(long = "label", value_parser = label)]
         labels: Vec<(String, String)>,
@@ -402,9 +406,12 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
             release::upload(access, &folder, &keys.open()?).await
         }
         Task::Release(ReleaseTask::Fetch { folder }) => release::fetch(access, &folder).await,
-        Task::Device(DeviceTask::Admit { request, labels, out }) => {
-            operate::admit(access, &request, &labels, &out).await
-        }
+        Task::Device(DeviceTask::Admit {
+            request,
+            offline,
+            labels,
+            out,
+        }) => operate::admit(access, &request, offline, &labels, &out).await,
         Task::Device(DeviceTask::List) => operate::get(access, "/v1/devices").await,
         Task::Device(DeviceTask::Show { id }) => operate::get(access, &format!("/v1/devices/{id}")).await,
         Task::Device(DeviceTask::Decommission { id, keys }) => {

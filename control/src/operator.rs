@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use redan_control_core::rollout::WAVES_MAX;
 use redan_control_core::{Input, NoApproval, Rollout, Rules};
+use redan_identity::est::decode_csr;
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::wire::{Voucher, VoucherSchema};
 use redan_protocol::{Code, DeviceId, Digest, OperatorName, Role, Seconds, SetId, SpiffeId, UnixSeconds};
@@ -45,6 +46,9 @@ pub struct Admit {
     spki: Digest,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    /// A request of the key, from a device that cannot enrol over the network: its certificate comes in the voucher.
+    #[serde(default)]
+    csr: Option<String>,
     /// Where devices reach the server, when that is not where this request did.
     #[serde(default)]
     server: Option<String>,
@@ -146,14 +150,31 @@ impl Operator<'_> {
         };
         // The same key once more: another voucher and other labels for the device that is there, which stays what it is.
         let known = state.devices.get(&request.device).filter(|row| !row.revoked);
-        let row = DeviceRow {
+        let mut row = DeviceRow {
             labels: request.labels,
             voucher_expires: expires,
             ..known.cloned().unwrap_or(fresh)
         };
-        let put = Put::json("device", request.device.as_str(), &row)?;
         let subject = format!("{} {}", request.device, request.spki);
-        self.commit(&mut state, vec![put], Action::DeviceAdmitted, subject)
+        let mut actions = vec![(Action::DeviceAdmitted, subject)];
+        let mut chain = None;
+        if let Some(csr) = &request.csr {
+            // What the connection proves at enrolment over the network, the request's own signature proves here.
+            let key = decode_csr(csr)?;
+            if Digest::of(&key) != request.spki {
+                return Err(Refused::plain(Code::CsrInvalid));
+            }
+            let id = SpiffeId::Device(self.fleet.id.clone(), request.device.clone());
+            let issued = self.fleet.issuer.issue(&id, &key, self.now)?;
+            row.enrolled.get_or_insert(self.now);
+            row.remember(&issued, self.now)?;
+            actions.push((Action::DeviceEnrolled, request.device.to_string()));
+            chain = Some(redan_identity::pem::write_chain(&issued));
+        }
+        let put = Put::json("device", request.device.as_str(), &row)?;
+        let actor = self.actor();
+        self.fleet
+            .commit(&mut state, self.now, &actor, vec![put], &actions)
             .await?;
         state.devices.insert(request.device.clone(), row);
         Ok(Voucher {
@@ -166,6 +187,7 @@ impl Operator<'_> {
             director_root: self.fleet.director_root.clone(),
             server: request.server.unwrap_or_else(|| server.to_owned()),
             expires,
+            chain,
         })
     }
 

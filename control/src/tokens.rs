@@ -235,7 +235,9 @@ fn fresh(token: TokenId, spki: Digest, expires: UnixSeconds, now: UnixSeconds) -
         voucher_expires: expires,
         token: Some(token),
         enrolled: Some(now),
+        leaves: Vec::new(),
         revoked: false,
+        ordered: None,
         last_seen: None,
         report: None,
     }

@@ -7,6 +7,7 @@ mod decommission;
 mod disturbed;
 mod interrupted;
 mod join;
+mod offline;
 mod path;
 mod renewal;
 mod service;
