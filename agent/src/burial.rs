@@ -11,7 +11,9 @@
 
 use crate::AgentError;
 use crate::disk::{Disk as _, RealDisk, replace};
+use crate::held::{Tokens, Vault, token_of};
 use crate::lock::StateLock;
+use redan_identity::Zeroizing;
 use redan_protocol::{ByteCount, Digest, SpiffeId};
 use redan_trust::Decommissioned;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,8 @@ const TOMBSTONE: &str = "decommissioned.json";
 const STAYS: [&str; 2] = [TOMBSTONE, "lock"];
 /// What goes first: the keys.
 const FIRST: &str = "identity";
+/// Largest file that holds a key or names one, bytes.
+const KEY_LEN_MAX: ByteCount = ByteCount::kib(64);
 /// Largest tombstone, bytes.
 const TOMBSTONE_LEN_MAX: ByteCount = ByteCount::kib(4);
 
@@ -59,7 +63,7 @@ pub(crate) fn begin(state: &Path, proof: &Decommissioned) -> AgentError {
     if let Err(source) = written {
         return AgentError::file("write", &path, source);
     }
-    if let Err(error) = wipe(state, &mut remove) {
+    if let Err(error) = wipe(state, &Tokens, &mut remove) {
         return error;
     }
     gone(state, tombstone)
@@ -80,7 +84,7 @@ pub fn refuse_decommissioned(state: &Path) -> Result<(), AgentError> {
         return Ok(());
     };
     let _lock = StateLock::take(state)?;
-    wipe(state, &mut remove)?;
+    wipe(state, &Tokens, &mut remove)?;
     Err(gone(state, tombstone))
 }
 
@@ -116,20 +120,41 @@ fn remove(path: &Path, folder: bool) -> io::Result<()> {
     }
 }
 
-fn wipe(state: &Path, remove: Remove<'_>) -> Result<(), AgentError> {
+/// Destroys the keys that are in a token. They go before their names do, or nobody would find them again.
+fn destroy(state: &Path, vault: &impl Vault) -> Result<(), AgentError> {
+    for name in ["identity/key.pem", "identity/next/key.pem", "identity/replaced"] {
+        let path = state.join(name);
+        let bytes = RealDisk.read(&path, KEY_LEN_MAX);
+        let bytes = bytes.map_err(|source| AgentError::file("read", &path, source))?;
+        let text = bytes
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .map(Zeroizing::new);
+        // A file that names no key names none to destroy.
+        let Some(uri) = text.and_then(|text| token_of(&text).ok().flatten()) else {
+            continue;
+        };
+        vault.destroy(&uri)?;
+    }
+    Ok(())
+}
+
+fn wipe(state: &Path, vault: &impl Vault, remove: Remove<'_>) -> Result<(), AgentError> {
+    // A token that is not there does not keep the rest alive; its keys' names stay, and the next start asks it again.
+    let destroyed = destroy(state, vault);
     let failed = |source| AgentError::file("wipe", state, source);
     let mut names = Vec::new();
     for entry in std::fs::read_dir(state).map_err(failed)? {
         names.push(entry.map_err(failed)?.file_name());
     }
     names.retain(|name| !STAYS.iter().any(|stays| name == stays));
+    names.retain(|name| destroyed.is_ok() || name != FIRST);
     names.sort_by_key(|name| name != FIRST);
     for name in names {
         let path = state.join(name);
         clear(&path, remove).map_err(|source| AgentError::file("wipe", &path, source))?;
         RealDisk.sync_folder(state).map_err(failed)?;
     }
-    Ok(())
+    destroyed
 }
 
 /// Removes a file, a link as what it is, or a folder with all in it.
@@ -147,6 +172,9 @@ fn clear(path: &Path, remove: Remove<'_>) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::store::Store;
+    use redan_identity::{IdentityError, KeyProvider, TokenUri};
+    use std::cell::RefCell;
+    use std::sync::Arc;
 
     /// A device's folder with a bit of everything, and a link that leads out of it.
     fn lived_in(outside: &Path) -> tempfile::TempDir {
@@ -206,7 +234,7 @@ mod tests {
                 }
                 remove(path, is_folder)
             };
-            let whole = wipe(folder.path(), &mut until).is_ok();
+            let whole = wipe(folder.path(), &Tokens, &mut until).is_ok();
             if cut >= 5 {
                 assert!(
                     !folder.path().join("identity/key.pem").exists(),
@@ -238,6 +266,57 @@ mod tests {
         look(folder.path()).unwrap();
         assert_eq!(left(folder.path()), before);
         refuse_decommissioned(&folder.path().join("nowhere")).unwrap();
+    }
+
+    /// A token: what was destroyed in it, and whether it is plugged in.
+    #[derive(Default)]
+    struct Token {
+        there: bool,
+        destroyed: RefCell<Vec<String>>,
+    }
+
+    impl Vault for Token {
+        fn open(&self, _: &TokenUri) -> Result<Arc<dyn KeyProvider>, IdentityError> {
+            Err(IdentityError::KeyMismatch)
+        }
+
+        fn make(&self, _: &TokenUri) -> Result<Arc<dyn KeyProvider>, IdentityError> {
+            Err(IdentityError::KeyMismatch)
+        }
+
+        fn destroy(&self, uri: &TokenUri) -> Result<(), IdentityError> {
+            if !self.there {
+                return Err(IdentityError::KeyMismatch);
+            }
+            self.destroyed.borrow_mut().push(uri.object().to_owned());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn keys_in_a_token_are_destroyed_before_their_names_go() {
+        let outside = tempfile::tempdir().unwrap();
+        let folder = lived_in(outside.path());
+        bury(folder.path());
+        for (file, object) in [
+            ("key.pem", "press"),
+            ("next/key.pem", "press~2"),
+            ("replaced", "press~1"),
+        ] {
+            let uri = format!("pkcs11:token=t;object={object}?module-path=/m.so&pin-source=file:/pin\n");
+            std::fs::write(folder.path().join("identity").join(file), uri).unwrap();
+        }
+        let mut token = Token::default();
+        let error = wipe(folder.path(), &token, &mut remove).unwrap_err();
+        assert!(
+            matches!(error, AgentError::Identity(IdentityError::KeyMismatch)),
+            "{error}"
+        );
+        assert_eq!(left(folder.path()), ["decommissioned.json", "identity", "lock"]);
+        token.there = true;
+        wipe(folder.path(), &token, &mut remove).unwrap();
+        assert_eq!(*token.destroyed.borrow(), ["press", "press~2", "press~1"]);
+        assert_eq!(left(folder.path()), ["decommissioned.json", "lock"]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::status::Status;
 use crate::store::random;
 use crate::trust::Trust;
 use redan_agent_core::{Input, Machine, Mono};
+use redan_identity::KeyProvider as _;
 use redan_policy::DeviceCeiling;
 use redan_protocol::ipc::{RUNNING_EVERY, SlotId, ToBroker, ToSupervisor};
 use redan_protocol::report::{Isolation, Phase};
