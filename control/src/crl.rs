@@ -26,8 +26,8 @@ const LEAVES_MAX: usize = 64;
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Leaf {
-    /// Its serial number, hexadecimal.
-    pub serial: String,
+    /// Its serial number, as in the certificate.
+    pub serial: Vec<u8>,
     /// For which key.
     pub spki: Digest,
     /// Its last second.
@@ -45,12 +45,8 @@ impl DeviceRow {
             return Err(Refused::plain(Code::Overloaded));
         }
         let leaf = chain.first().ok_or_else(|| Refused::plain(Code::Internal))?;
-        let serial = serial_of(leaf)?
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
         self.leaves.push(Leaf {
-            serial,
+            serial: serial_of(leaf)?,
             spki: presented_spki(leaf)?,
             until: valid_between(leaf)?.1,
             listed: None,
@@ -67,17 +63,10 @@ impl DeviceRow {
             .filter(|leaf| now <= leaf.until && (revoked || !keys.contains(&leaf.spki)));
         gone.map(|leaf| RevokedSerial {
             at: *leaf.listed.get_or_insert(now),
-            serial: bytes(&leaf.serial),
+            serial: leaf.serial.clone(),
         })
         .collect()
     }
-}
-
-fn bytes(hexadecimal: &str) -> Vec<u8> {
-    let digits = hexadecimal.as_bytes().chunks(2);
-    digits
-        .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
 }
 
 impl Operator<'_> {

@@ -225,7 +225,9 @@ impl Operator<'_> {
                 let mut shown = view((id, row));
                 // All keys it has had: who decommissions it names them.
                 let keys: BTreeSet<&Digest> = row.keys.iter().chain(&row.superseded).collect();
-                shown["keys"] = json!(keys);
+                if let Some(fields) = shown.as_object_mut() {
+                    fields.insert("keys".to_owned(), json!(keys));
+                }
                 Ok(shown)
             }
             None => Ok(state.devices.iter().map(view).collect()),

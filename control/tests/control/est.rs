@@ -265,7 +265,11 @@ async fn another_stack_enrols_and_renews_and_its_wishes_do_not_show_in_the_certi
     assert_ne!(renewed, &wanted[0], "it is for another key");
 }
 
+/// What is sent, with which type, how it is made, and what is answered.
+type Case = (&'static str, &'static str, Vec<u8>, (u16, Code));
+
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a table of requests")]
 async fn requests_of_another_stack_that_prove_nothing_get_nothing() {
     if !python() {
         return;
@@ -301,7 +305,7 @@ async fn requests_of_another_stack_that_prove_nothing_get_nothing() {
     let limit = usize::try_from(CSR_LEN_MAX.get()).unwrap();
     let csr = (400, Code::CsrInvalid);
     let kind = (415, Code::WrongContentType);
-    let cases: Vec<(&str, &str, Vec<u8>, (u16, Code))> = vec![
+    let cases: Vec<Case> = vec![
         ("no base64", PKCS10, b"*** not base64 ***".to_vec(), csr),
         (
             "base64 cut off",

@@ -32,8 +32,8 @@ fn left(state: &Path) -> Result<Vec<String>> {
 
 /// Holds that a state folder is that of a device that was ended, and that everybody who asks is told so.
 fn ended(stage: &Stage, id: &str) -> Result<()> {
-    let state = stage.device(id)?.state.clone();
-    assert_eq!(left(&state)?, ["decommissioned.json", "lock"]);
+    let kept = stage.device(id)?.state.clone();
+    assert_eq!(left(&kept)?, ["decommissioned.json", "lock"]);
     let config = stage.folder.join("devices").join(id).join("device.toml");
     let program = &stage.programs.device;
     let mut asked = [
@@ -42,9 +42,9 @@ fn ended(stage: &Stage, id: &str) -> Result<()> {
         Command::new(program),
     ];
     let [status, again, init] = &mut asked;
-    status.args(["status", "--state"]).arg(&state);
+    status.args(["status", "--state"]).arg(&kept);
     again.args(["run", "--config"]).arg(&config);
-    init.args(["init", "--id", id, "--state"]).arg(&state);
+    init.args(["init", "--id", id, "--state"]).arg(&kept);
     for command in &mut asked {
         let ran = run(command)?;
         assert_eq!(ran.code, Some(1), "{ran:?}");
@@ -56,7 +56,7 @@ fn ended(stage: &Stage, id: &str) -> Result<()> {
             ensure!(ran.stderr.contains(said), "{said:?} is not in {ran:?}");
         }
     }
-    assert_eq!(left(&state)?, ["decommissioned.json", "lock"]);
+    assert_eq!(left(&kept)?, ["decommissioned.json", "lock"]);
     Ok(())
 }
 
