@@ -149,6 +149,7 @@ impl Session {
         let proof = self.order(connection, &mut release.ok()?).await?;
         Some(Decided {
             versions: (self.report.release, self.report.director),
+            until: self.now,
             sequence: None,
             plan: None,
             verdict: Verdict::Decommissioned(proof),

@@ -138,7 +138,15 @@ fn openssl_verifies_our_list() {
         assert!(said.contains(wanted), "{wanted} is not in {said}");
     }
     let serial = serial_of(&scene.revoked[0]).unwrap();
-    let serial: String = serial.iter().map(|byte| format!("{byte:02X}")).collect();
+    let serial: String = serial
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| {
+            char::from_digit(u32::from(digit), 16)
+                .unwrap()
+                .to_ascii_uppercase()
+        })
+        .collect();
     assert!(
         said.replace(':', "").contains(&serial),
         "{serial} is not in {said}"
@@ -253,17 +261,19 @@ fn a_list_with_any_bit_changed_cut_short_or_with_more_after_it_is_not_taken() {
     assert_eq!(scene.offer(&next), Ok(()), "positive control");
 }
 
+/// What makes of a list one that is wrong in one line.
+type Bend = fn(&mut CertificateRevocationListParams);
+
 #[test]
 fn a_list_that_breaks_a_line_is_refused() {
     let mut scene = Scene::new();
-    type Bend = fn(&mut CertificateRevocationListParams);
     let cases: [(&str, Bend); 5] = [
         ("its lifetime", |params| {
             let life = i64::try_from(CRL_LIFE_MAX.get() + 1).unwrap();
             params.next_update = params.this_update + time::Duration::seconds(life);
         }),
         ("its number", |params| {
-            params.crl_number = SerialNumber::from([0x7f; 12].to_vec())
+            params.crl_number = SerialNumber::from([0x7f; 12].to_vec());
         }),
         ("its extensions", |params| {
             params.issuing_distribution_point = Some(CrlIssuingDistributionPoint {
@@ -277,7 +287,7 @@ fn a_list_that_breaks_a_line_is_refused() {
             params.revoked_certs = vec![entry(Some(RevocationReason::RemoveFromCrl))];
         }),
         ("an entry twice", |params| {
-            params.revoked_certs = vec![entry(None), entry(None)]
+            params.revoked_certs = vec![entry(None), entry(None)];
         }),
     ];
     for (line, bend) in cases {
