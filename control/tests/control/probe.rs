@@ -55,7 +55,7 @@ pub(crate) fn probe(route: &Route) -> Probe {
             ("", "{}", (400, Some(Code::BadRequest)))
         }
         Op::SetRole => ("nobody", "{}", (400, Some(Code::BadRequest))),
-        Op::Crl => ("", "{}", (200, None)),
+        Op::Crl => ("", "{}", FOUND),
         Op::Revoke | Op::RemoveOperator | Op::RevokeToken => ("nobody", "", NOTHING),
         Op::Rollout | Op::Pause | Op::Resume | Op::Abort | Op::Approve => ("7", "", NOTHING),
     };
