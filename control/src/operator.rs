@@ -92,13 +92,22 @@ impl Operator<'_> {
         action: Action,
         subject: String,
     ) -> Result<(), Refused> {
+        self.commit_all(state, puts, &[(action, subject)]).await
+    }
+
+    async fn commit_all(
+        &self,
+        state: &mut State,
+        puts: Vec<Put>,
+        actions: &[(Action, String)],
+    ) -> Result<(), Refused> {
         // Once more, now that nobody else writes: who was removed while the request was under way changes nothing.
         if state.role(self.name, self.expires) < Some(self.needs) {
             return Err(Refused::plain(Code::NotAuthorised));
         }
         Ok(self
             .fleet
-            .commit(state, self.now, &self.actor(), puts, &[(action, subject)])
+            .commit(state, self.now, &self.actor(), puts, actions)
             .await?)
     }
 
@@ -172,10 +181,7 @@ impl Operator<'_> {
             chain = Some(redan_identity::pem::write_chain(&issued));
         }
         let put = Put::json("device", request.device.as_str(), &row)?;
-        let actor = self.actor();
-        self.fleet
-            .commit(&mut state, self.now, &actor, vec![put], &actions)
-            .await?;
+        self.commit_all(&mut state, vec![put], &actions).await?;
         state.devices.insert(request.device.clone(), row);
         Ok(Voucher {
             schema: VoucherSchema::V1,

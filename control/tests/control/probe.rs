@@ -45,7 +45,8 @@ pub(crate) fn probe(route: &Route) -> Probe {
         | Op::Metrics
         | Op::Operators
         | Op::Tokens => ("", "", FOUND),
-        Op::Enroll | Op::Reenroll => ("", "x", (400, Some(Code::CsrInvalid))),
+        // Sent as JSON.
+        Op::Enroll | Op::Reenroll => ("", "x", (415, Some(Code::WrongContentType))),
         Op::ReleaseFile => ("timestamp.json", "", FOUND),
         Op::DirectorFile => ("1.root.json", "", FOUND),
         Op::Artifact => (ZEROS, "", (404, Some(Code::ArtifactMissing))),
