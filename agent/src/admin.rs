@@ -23,6 +23,7 @@ const ANSWER_LEN_MAX: u64 = 1024 * 1024;
 
 /// Asks the running agent of this state folder, over its admin socket, how it is.
 pub fn status(state: &Path) -> Result<Status, AgentError> {
+    crate::burial::look(state)?;
     let path = state.join("admin.sock");
     let not_running = |_| AgentError::NotRunning {
         state: state.to_owned(),

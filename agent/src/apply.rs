@@ -59,7 +59,8 @@ impl Agent {
                 direction: sequence,
                 refusal: Some(*code),
             },
-            Verdict::Undirected | Verdict::Moved => refused(Code::Internal),
+            // Said by a server only; orders of the policy signers are looked for in its metadata.
+            Verdict::Undirected | Verdict::Moved | Verdict::Decommissioned(_) => refused(Code::Internal),
         };
         // A stick that is refused ends nothing that is under way; its plan counts as seen from now on.
         if applied.refusal.is_none() {

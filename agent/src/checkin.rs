@@ -12,7 +12,7 @@ use bytes::Bytes;
 use redan_policy::DeviceCeiling;
 use redan_protocol::report::Report;
 use redan_protocol::wire::{CHECKIN, CheckIn, CheckInReply, Nonce, Statement};
-use redan_protocol::{ByteCount, Code, Seconds, SpiffeId, UnixSeconds, Version64};
+use redan_protocol::{ByteCount, Code, Digest, Seconds, SpiffeId, UnixSeconds, Version64};
 use redan_trust::TrustRecord;
 use tokio::sync::mpsc;
 
@@ -23,6 +23,8 @@ const REPLY_LEN_MAX: ByteCount = ByteCount::kib(16);
 pub(crate) struct Session {
     pub(crate) link: Link,
     pub(crate) id: SpiffeId,
+    /// Keys the device has had: the one it was admitted with, and the present one.
+    pub(crate) keys: Vec<Digest>,
     pub(crate) nonce: Nonce,
     pub(crate) report: Report,
     /// `None`: the state is lost; nothing is adopted.
@@ -105,7 +107,19 @@ impl Session {
             .await
             .map_err(|error| error.code())?;
         if response.status != 200 {
-            return Err(Unreached::Refused(refused(&response).code()));
+            let code = refused(&response).code();
+            // The server says so; whether it is so, the policy signers say.
+            if code == Code::Decommissioned
+                && let Some(record) = &self.record
+                && let Some(verdict) = self.last_order(record, &mut connection).await
+            {
+                return Ok(Reached {
+                    interval: Seconds::default(),
+                    time: None,
+                    verdict: Some(verdict),
+                });
+            }
+            return Err(Unreached::Refused(code));
         }
         let reply: CheckInReply =
             serde_json::from_slice(&response.body).map_err(|_| Code::MetadataInvalid)?;

@@ -12,7 +12,7 @@ use crate::patience;
 use crate::store::{Identity, Store, parse_voucher};
 use bytes::Bytes;
 use redan_identity::client::Response;
-use redan_identity::{FleetAnchor, IdentityError, KeyProvider as _, TokenUri, est, pem, tls};
+use redan_identity::{CertificateDer, FleetAnchor, IdentityError, KeyProvider, TokenUri, est, pem, tls};
 use redan_protocol::wire::{AdmissionRequest, EST_ENROLL, Problem, VOUCHER_LEN_MAX, Voucher, enrol_host};
 use redan_protocol::{ByteCount, Code, DeviceId, SpiffeId, UnixSeconds};
 use redan_trust::{Refresh, TrustRecord, Trusted};
@@ -21,9 +21,15 @@ use std::path::Path;
 /// Largest answer to an enrolment, bytes: a leaf and its issuer in PKCS#7, base64.
 pub(crate) const ANSWER_LEN_MAX: ByteCount = ByteCount::kib(64);
 
-/// Makes the device's key, once, and says what an operator must admit. Doing it twice gives the same answer. With `key`, it is made
-/// in that token and never leaves it.
-pub fn init(state: &Path, device: &DeviceId, key: Option<&str>) -> Result<AdmissionRequest, AgentError> {
+/// Makes the device's key, once, and says what an operator must admit. Doing it twice gives the same key. With `key`, it is made in
+/// that token and never leaves it. `offline`: with a certificate request, for a device that cannot enrol over the network.
+pub fn init(
+    state: &Path,
+    device: &DeviceId,
+    key: Option<&str>,
+    offline: bool,
+) -> Result<AdmissionRequest, AgentError> {
+    crate::burial::look(state)?;
     let store = Store::create(state)?;
     let _lock = StateLock::take(state)?;
     store.seal_key()?;
@@ -34,6 +40,7 @@ pub fn init(state: &Path, device: &DeviceId, key: Option<&str>) -> Result<Admiss
     Ok(AdmissionRequest {
         device: device.clone(),
         spki: key.spki_sha256(),
+        csr: offline.then(|| est::csr(&key)).transpose()?,
     })
 }
 
@@ -41,6 +48,33 @@ pub fn init(state: &Path, device: &DeviceId, key: Option<&str>) -> Result<Admiss
 ///
 /// Everything is pinned from the voucher before the first byte is sent. Enrolling twice is harmless.
 pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<SpiffeId, AgentError> {
+    with_chain(state, voucher, |voucher, anchor, key| {
+        let link = Link::new(
+            server.unwrap_or(&voucher.server).to_owned(),
+            enrol_host(&voucher.fleet),
+            tls::enrolment_client(anchor, key, UnixSeconds::default())?,
+        );
+        let chain = ask(&link, est::csr(key)?)?;
+        Ok(est::decode_certs_only(&chain)?)
+    })
+}
+
+/// The same without a path to the server: the certificate comes in the voucher. It is held to what one from the server is held to.
+pub fn enrol_offline(state: &Path, voucher: &Path) -> Result<SpiffeId, AgentError> {
+    with_chain(state, voucher, |voucher, _, _| {
+        let none =
+            AgentError::Voucher("it holds no certificate; have it made with `redan device admit --offline`");
+        Ok(pem::read_chain(voucher.chain.as_ref().ok_or(none)?)?)
+    })
+}
+
+/// Enrols with the certificate that `get` gets for this voucher and key.
+fn with_chain(
+    state: &Path,
+    voucher: &Path,
+    get: impl FnOnce(&Voucher, &FleetAnchor, &dyn KeyProvider) -> Result<Vec<CertificateDer<'static>>, AgentError>,
+) -> Result<SpiffeId, AgentError> {
+    crate::burial::look(state)?;
     let failed = |source| AgentError::file("read", voucher, source);
     let length = std::fs::metadata(voucher).map_err(failed)?.len();
     if length > VOUCHER_LEN_MAX.get() {
@@ -82,13 +116,8 @@ pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<Spiff
     if now >= voucher.expires {
         return Err(AgentError::Voucher("it has expired"));
     }
-    let link = Link::new(
-        server.unwrap_or(&voucher.server).to_owned(),
-        enrol_host(&voucher.fleet),
-        tls::enrolment_client(&anchor, &key, UnixSeconds::default())?,
-    );
-    let chain = ask(&link, est::csr(&key)?)?;
-    adopt(&store, voucher, &text, key, &chain)
+    let chain = get(&voucher, &anchor, &key)?;
+    adopt(&store, voucher, &text, key, chain)
 }
 
 /// Keeps what the server answered, if it is what the voucher pins. The voucher comes last: with it the device is enrolled.
@@ -97,9 +126,8 @@ pub(crate) fn adopt(
     voucher: Voucher,
     text: &str,
     key: DeviceKey,
-    answer: &str,
+    chain: Vec<CertificateDer<'static>>,
 ) -> Result<SpiffeId, AgentError> {
-    let chain = est::decode_certs_only(answer)?;
     let identity = Identity::prove(voucher, key, chain)?;
     record(store, &identity)?;
     store.keep("identity/chain.pem", pem::write_chain(&identity.chain).as_bytes())?;

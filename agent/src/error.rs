@@ -93,6 +93,17 @@ pub enum AgentError {
     /// The device was enrolled, and its trust record is gone.
     #[error("the device was enrolled before, and its trust record is gone")]
     Lost,
+    /// The policy signers ended this device; what it kept is gone.
+    #[error(
+        "this device was {id} and was decommissioned by the fleet's policy signers: its keys, workloads, data and trust record in {} are gone",
+        state.display()
+    )]
+    Decommissioned {
+        /// The folder.
+        state: PathBuf,
+        /// Who it was.
+        id: redan_protocol::SpiffeId,
+    },
     /// No agent answers on the admin socket.
     #[error("no agent runs on {}", state.display())]
     NotRunning {
@@ -151,6 +162,7 @@ impl AgentError {
             Self::NotLost => Code::RecoveryNotNeeded,
             Self::Unasked => Code::RecoveryUnasked,
             Self::Lost => Code::StateLost,
+            Self::Decommissioned { .. } => Code::Decommissioned,
             Self::Channel { .. } | Self::System { .. } => Code::Internal,
         }
     }
@@ -175,6 +187,7 @@ impl AgentError {
             Self::Bundle(code) => bundle_remedy(*code),
             Self::Listen { .. } => "free the address, or name another one in the ceiling's [listen]",
             Self::File { .. }
+            | Self::Decommissioned { .. }
             | Self::Voucher(_)
             | Self::Token(_)
             | Self::Server { .. }

@@ -64,6 +64,7 @@ pub fn join(
         director_root: token.director_root.clone(),
         server: token.server.clone(),
         expires: token.expires,
+        chain: None,
     };
     check_root(&voucher, &voucher.release_root).map_err(of_token)?;
     check_root(&voucher, &voucher.director_root).map_err(of_token)?;
@@ -75,7 +76,8 @@ pub fn join(
     );
     let chain = reactor()?.block_on(ask(&link, &token, &voucher.device, est::csr(&key)?))?;
     let text = serde_json::to_string(&voucher).map_err(|_| AgentError::Token("it does not write back"))?;
-    adopt(&store, voucher, &text, key, &chain).map_err(of_token)
+    let chain = est::decode_certs_only(&chain)?;
+    adopt(&store, voucher, &text, key, chain).map_err(of_token)
 }
 
 fn read(path: &Path) -> Result<JoinToken, AgentError> {

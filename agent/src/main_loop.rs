@@ -14,6 +14,7 @@ use crate::status::{Applied, Status};
 use crate::store::random;
 use crate::trust::Trust;
 use redan_agent_core::{Input, Machine, Mono, SetRecord};
+use redan_identity::KeyProvider as _;
 use redan_policy::DeviceCeiling;
 use redan_protocol::ipc::{RUNNING_EVERY, SlotId, ToBroker, ToSupervisor};
 use redan_protocol::report::{Isolation, Phase};
@@ -21,7 +22,7 @@ use redan_protocol::wire::Nonce;
 use redan_protocol::{
     Code, ComponentName, DirectionSequence, PublisherName, Seconds, SetId, SpiffeId, Version64,
 };
-use redan_trust::RoleVersions;
+use redan_trust::{Decommissioned, RoleVersions};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -103,13 +104,18 @@ pub(crate) struct Agent {
     pub(crate) last: Instant,
     pub(crate) next: Instant,
     pub(crate) wake: Option<Mono>,
+    /// The policy signers ended this device.
+    pub(crate) ended: Option<Decommissioned>,
     pub(crate) beat: Instant,
 }
 
 impl Agent {
-    /// Until the supervisor is gone. What ends the agent otherwise drops this future.
-    pub(crate) async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) {
+    /// Until the supervisor is gone, or until this device is decommissioned. What ends the agent otherwise drops this future.
+    pub(crate) async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) -> Option<Decommissioned> {
         loop {
+            if self.ended.is_some() {
+                return self.ended;
+            }
             self.beat_if_due();
             // First, for a key that may have been superseded must not speak again.
             self.renew_if_due();
@@ -126,7 +132,7 @@ impl Agent {
                 .min();
             tokio::select! {
                 event = events.recv() => match event {
-                    None | Some(Event::SupervisorGone) => return,
+                    None | Some(Event::SupervisorGone) => return None,
                     Some(event) => self.take(event),
                 },
                 () = sleep(until) => {}
@@ -242,6 +248,10 @@ impl Agent {
         let session = Session {
             link: self.link.clone(),
             id: self.id.clone(),
+            keys: vec![
+                self.renewal.identity.voucher.spki,
+                self.renewal.identity.key.spki_sha256(),
+            ],
             nonce: Nonce(nonce),
             now: self.proven.now(),
             proven: self.proven.clone(),
@@ -356,6 +366,7 @@ impl Agent {
                     self.soon();
                 }
             }
+            Verdict::Decommissioned(proof) => self.ended = Some(proof),
             Verdict::Undirected => {
                 self.settled = Some(settled);
                 self.feed(Input::Undirected);

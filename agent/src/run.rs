@@ -17,7 +17,7 @@ use crate::renewal::Renewal;
 use crate::store::{Identity, Store};
 use crate::supervisor::Supervisor;
 use crate::trust::Trust;
-use crate::{AgentError, Config, admin, recover};
+use crate::{AgentError, Config, admin, burial, recover};
 use redan_agent_core::{Machine, Record};
 use redan_channel::AsyncChannel;
 use redan_protocol::wire::control_host;
@@ -94,12 +94,16 @@ pub fn run(
         tokio::task::spawn_local(admin::serve(socket, events.clone()));
         tokio::task::spawn_local(admin::take_bundles(bundles, events));
         ready(&id);
-        tokio::select! {
-            () = agent.run(receiver) => {}
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+        let ended = tokio::select! {
+            ended = agent.run(receiver) => ended,
+            _ = term.recv() => None,
+            _ = int.recv() => None,
+        };
+        match ended {
+            // No other task gets a turn from here on: nothing is written back.
+            Some(proof) => Err(burial::begin(&config.state, &proof)),
+            None => Ok(()),
         }
-        Ok(())
     })
 }
 
@@ -186,6 +190,7 @@ fn assemble(
         next: Instant::now(),
         wake: None,
         beat: Instant::now(),
+        ended: None,
     };
     let mut inputs = VecDeque::new();
     agent.perform(effects, &mut inputs);

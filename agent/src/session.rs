@@ -6,10 +6,13 @@ use redan_agent_core::Offer;
 use redan_identity::client::Connection;
 use redan_policy::grant::World;
 use redan_protocol::wire::{CheckInReply, DOCUMENT_LEN_MAX};
-use redan_protocol::{ByteCount, Code, Digest, DirectionSequence, Seconds, SetId, UnixSeconds, Version64};
+use redan_protocol::{
+    ByteCount, Code, Digest, DirectionSequence, Seconds, SetId, SpiffeId, UnixSeconds, Version64,
+};
 use redan_trust::{
-    DeviceFacts, Directing, Document, Offered, POLICY_PATH, Plan, Refusal, Repository, TrustRecord,
-    TrustState, decide, directive, plan_path, verify_statement,
+    Decommissioned, DeviceFacts, Directing, Document, Offered, POLICY_PATH, Plan, Refusal, Repository,
+    TrustRecord, TrustState, decide, decommission_path, decommissioned, directive, plan_path,
+    verify_statement,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +35,8 @@ pub(crate) enum Verdict {
     Refused(Code),
     /// The server moved on while we looked: ask again.
     Moved,
+    /// The policy signers ended this device.
+    Decommissioned(Decommissioned),
 }
 
 /// A plan, and what the trust record keeps of it.
@@ -112,6 +117,10 @@ impl Session {
             until: release.expires().min(director.expires()),
             ..refused(Code::Internal)
         };
+        if let Some(proof) = self.order(&mut source, &mut release).await {
+            decided.verdict = Verdict::Decommissioned(proof);
+            return Ok(decided);
+        }
         match self
             .judge(record, &mut source, reply, &mut release, &director, &mut decided)
             .await
@@ -126,6 +135,38 @@ impl Session {
             }
         }
         Ok(decided)
+    }
+
+    /// What a device that is refused as decommissioned does before it believes it: reads the release repository once more.
+    pub(crate) async fn last_order(
+        &self,
+        record: &TrustRecord,
+        connection: &mut Connection,
+    ) -> Option<Decided> {
+        let mut source = Source::Server(connection);
+        let trusted = self.release.trusted(Which::Release, record).ok()?;
+        let (files, now) = (&self.release, self.now);
+        let release = refresh(&mut source, files, Which::Release, trusted, now, &self.events).await;
+        let proof = self.order(&mut source, &mut release.ok()?).await?;
+        Some(Decided {
+            versions: (self.report.release, self.report.director),
+            until: self.now,
+            sequence: None,
+            plan: None,
+            verdict: Verdict::Decommissioned(proof),
+        })
+    }
+
+    /// The order that ends this device, if the policy signers gave one. Anything that goes wrong on the way means none.
+    async fn order(&self, source: &mut Source<'_>, release: &mut Repository) -> Option<Decommissioned> {
+        if release.root().fleet.as_ref() != Some(self.id.fleet()) {
+            return None;
+        }
+        let SpiffeId::Device(_, device) = &self.id else {
+            return None;
+        };
+        let document = document(source, &self.release, release, &decommission_path(device)).await;
+        decommissioned(&document.ok()??, &self.id, &self.keys)
     }
 
     async fn judge(

@@ -67,16 +67,23 @@ fn missing(option: &'static str) -> CliError {
 }
 
 impl Access {
+    /// The fleet's one trust anchor, from its folder.
+    pub fn anchor(&self) -> Result<FleetAnchor, CliError> {
+        let folder = self.fleet_dir.as_ref().ok_or_else(|| missing("--fleet-dir"))?;
+        let described: Value = serde_json::from_str(&read_text(&folder.join("fleet.json"))?)
+            .map_err(|_| CliError::Answer("the fleet's description"))?;
+        let fleet = described.get("fleet").and_then(Value::as_str).unwrap_or_default();
+        let fleet = FleetId::parse(fleet).map_err(|_| CliError::Answer("the fleet's description"))?;
+        Ok(FleetAnchor::from_pem(fleet, &read_text(&folder.join("ca.pem"))?)?)
+    }
+
     /// Connects.
     pub async fn connect(&self) -> Result<Server, CliError> {
         let folder = self.fleet_dir.as_ref().ok_or_else(|| missing("--fleet-dir"))?;
         let operator = self.operator.as_ref().ok_or_else(|| missing("--operator"))?;
         let address = self.server.clone().ok_or_else(|| missing("--server"))?;
-        let described: Value = serde_json::from_str(&read_text(&folder.join("fleet.json"))?)
-            .map_err(|_| CliError::Answer("the fleet's description"))?;
-        let fleet = described.get("fleet").and_then(Value::as_str).unwrap_or_default();
-        let fleet = FleetId::parse(fleet).map_err(|_| CliError::Answer("the fleet's description"))?;
-        let anchor = FleetAnchor::from_pem(fleet.clone(), &read_text(&folder.join("ca.pem"))?)?;
+        let anchor = self.anchor()?;
+        let fleet = anchor.fleet().clone();
         let (key, chain) = pem::read_held(&redan_identity::Zeroizing::new(read_text(operator)?))?;
         hold_own(&anchor, &chain, operator, now())?;
         let config = redan_identity::tls::device_client(&anchor, chain, key.as_ref(), now())?;

@@ -62,6 +62,9 @@ pub enum CliError {
     /// Certificates.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The server's revocation list.
+    #[error("the server's revocation list is not good: {0}")]
+    Crl(#[from] redan_identity::crl::CrlFault),
     /// The operator's own certificate.
     #[error("{file}: {source}")]
     Operator {
@@ -154,6 +157,7 @@ impl CliError {
             Self::Draft { .. } => Code::MetadataInvalid.name(),
             Self::Confirm => Code::NotAuthorised.name(),
             Self::Counter { .. } => Code::CounterNotGrowing.name(),
+            Self::Crl(fault) => fault.code().name(),
             Self::Audit(_) => "audit-tampered",
             Self::Denied(code) => code.name(),
         }
@@ -191,6 +195,7 @@ impl CliError {
                 "run redan draft inspect, compare its payload_sha256 with the other signers', and give that"
             }
             Self::Counter { .. } => Code::CounterNotGrowing.remedy(),
+            Self::Crl(_) => "find out why the server makes such a list; nothing was published",
             Self::Audit(_) => "keep a copy of the log and investigate the server",
             Self::Denied(code) => code.remedy(),
         }

@@ -108,6 +108,9 @@ enum Task {
     /// Operators: who may do what.
     #[command(subcommand)]
     Operator(OperatorTask),
+    /// The revocation list, for whoever judges devices without the server.
+    #[command(subcommand)]
+    Crl(CrlTask),
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditTask),
@@ -221,6 +224,10 @@ enum DeviceTask {
         /// The file `redan-device init` wrote.
         #[arg(long)]
         request: PathBuf,
+        /// Issue the certificate with the voucher, for a device without a path to the server; the request must hold one of the key
+        /// (`redan-device init --offline`).
+        #[arg(long)]
+        offline: bool,
         /// A label, name=value; may be given several times.
         #[arg(long = "label", value_parser = label)]
         labels: Vec<(String, String)>,
@@ -234,6 +241,13 @@ enum DeviceTask {
     Show {
         /// Its id.
         id: DeviceId,
+    },
+    /// End a device: have the policy signers order it to wipe itself, and revoke it.
+    Decommission {
+        /// Its id.
+        id: DeviceId,
+        #[command(flatten)]
+        keys: Keys,
     },
     /// Revoke a device: none of its requests is answered from now on.
     Revoke {
@@ -291,6 +305,15 @@ enum RolloutTask {
     Abort {
         /// Its number.
         id: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum CrlTask {
+    /// Have the server make the next one, sign and publish it.
+    Publish {
+        #[command(flatten)]
+        keys: Keys,
     },
 }
 
@@ -486,17 +509,24 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
             release::upload(access, &folder, &keys.open()?).await
         }
         Task::Release(ReleaseTask::Fetch { folder }) => release::fetch(access, &folder).await,
-        Task::Device(DeviceTask::Admit { request, labels, out }) => {
-            operate::admit(access, &request, &labels, &out).await
-        }
+        Task::Device(DeviceTask::Admit {
+            request,
+            offline,
+            labels,
+            out,
+        }) => operate::admit(access, &request, offline, &labels, &out).await,
         Task::Device(DeviceTask::List) => operate::get(access, "/v1/devices").await,
         Task::Device(DeviceTask::Show { id }) => operate::get(access, &format!("/v1/devices/{id}")).await,
+        Task::Device(DeviceTask::Decommission { id, keys }) => {
+            publish::decommission(access, &id, &keys).await
+        }
         Task::Device(DeviceTask::Revoke { id }) => {
             operate::post(access, &format!("/v1/devices/{id}/revoke")).await
         }
         Task::Rollout(task) => rollouts(task, access).await,
         Task::Token(task) => tokens(task, access).await,
         Task::Operator(task) => operators(task, access).await,
+        Task::Crl(CrlTask::Publish { keys }) => publish::crl(access, &keys).await,
         Task::Audit(AuditTask::List) => operate::get(access, "/v1/audit").await,
         Task::Audit(AuditTask::Verify { head }) => operate::verify_audit(access, head.as_deref()).await,
         Task::Status => operate::get(access, "/v1/fleet").await,

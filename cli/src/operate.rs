@@ -36,6 +36,7 @@ impl std::str::FromStr for WaveArgument {
 pub async fn admit(
     access: &Access,
     request: &Path,
+    offline: bool,
     labels: &[(String, String)],
     out: &Path,
 ) -> Result<Value, CliError> {
@@ -44,12 +45,19 @@ pub async fn admit(
             what: format!("{} is not an admission request", request.display()),
             remedy: "use the file that `redan-device init` wrote",
         })?;
+    if offline && request.csr.is_none() {
+        return Err(CliError::Usage {
+            what: "the admission request holds no certificate request".to_owned(),
+            remedy: "make it with `redan-device init --offline`",
+        });
+    }
+    let csr = request.csr.filter(|_| offline);
     let mut server = access.connect().await?;
     let labels: serde_json::Map<String, Value> = labels
         .iter()
         .map(|(name, value)| (name.clone(), value.clone().into()))
         .collect();
-    let body = json!({"device": request.device, "spki": request.spki, "labels": labels});
+    let body = json!({"device": request.device, "spki": request.spki, "labels": labels, "csr": csr});
     let voucher = server.post("/v1/devices/admit", &body).await?;
     std::fs::write(out, voucher.to_string()).map_err(|error| CliError::file(out, &error))?;
     Ok(json!({"device": request.device, "voucher": out.display().to_string()}))

@@ -1,15 +1,20 @@
 //! Publishing: a component with its ask, a fleet policy, a release set. The straight path begins here.
 
-use crate::access::{Access, read_text};
+use crate::access::{Access, now, read_text};
 use crate::error::CliError;
-use crate::sign::{Signing, publish_target, upload};
+use crate::sign::{Keys, Signing, publish_target, upload};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use redan_identity::IssuerKind;
+use redan_identity::crl::Revocations;
 use redan_policy::{parse_ask, parse_fleet};
-use redan_protocol::{ComponentName, Digest, Permille, ReleaseCounter, Seconds, SetId};
+use redan_protocol::{ComponentName, DeviceId, Digest, Permille, ReleaseCounter, Seconds, SetId};
 use redan_publish::component::{Interfaces, check};
 use redan_publish::metadata::target;
 use redan_trust::custom::{ASK_LEN_MAX, ComponentRecord, ReleaseCustom};
+use redan_trust::decommission::{Decommission, DecommissionSchema};
 use redan_trust::release_set::{Member, ReleaseSet, Ring, SetSchema};
-use redan_trust::{POLICY_PATH, plan_path};
+use redan_trust::{POLICY_PATH, decommission_path, plan_path};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -106,6 +111,56 @@ pub async fn policy(access: &Access, file: &Path, signing: &Signing) -> Result<V
     let mut said = json!({"policy": POLICY_PATH, "serial": parsed.serial(), "sha256": digest});
     signing.say(&mut said, published);
     Ok(said)
+}
+
+/// Signs the order that ends a device, and revokes it. In this order: a device that is refused first learns from the order why.
+pub async fn decommission(access: &Access, id: &DeviceId, keys: &Keys) -> Result<Value, CliError> {
+    let keys = keys.open()?;
+    let mut server = access.connect().await?;
+    let shown: Value = server.call("GET", &format!("/v1/devices/{id}"), "").await?;
+    let known = shown.get("keys").cloned().unwrap_or_default();
+    let order = Decommission {
+        schema: DecommissionSchema::V1,
+        fleet: server.fleet.clone(),
+        device: id.clone(),
+        keys: serde_json::from_value(known).map_err(|_| CliError::Answer("a device's keys"))?,
+    };
+    let bytes = serde_json::to_vec(&order).map_err(|_| CliError::Answer("a device's keys"))?;
+    let none: Option<&Value> = None;
+    let entry = target(&bytes, none)?;
+    let digest = Digest::of(&bytes);
+    upload(&mut server, bytes).await?;
+    let path = decommission_path(id);
+    publish_target(&mut server, "policy", POLICY_LIFE, (&path, entry), &keys, None).await?;
+    let _: Value = server
+        .post(&format!("/v1/devices/{id}/revoke"), &json!({}))
+        .await?;
+    Ok(json!({"device": id, "order": path, "sha256": digest, "keys": order.keys, "revoked": true}))
+}
+
+/// Where the list of revoked devices is in the release repository.
+pub const CRL_PATH: &str = "policy/devices.crl";
+
+/// Has the server make the next revocation list, holds it against what a verifier holds it against, and publishes it.
+pub async fn crl(access: &Access, keys: &Keys) -> Result<Value, CliError> {
+    let keys = keys.open()?;
+    let anchor = access.anchor()?;
+    let mut server = access.connect().await?;
+    let made: Value = server.post("/v1/crl", &json!({})).await?;
+    let unread = || CliError::Answer("a revocation list");
+    let text = |field: &str| made.get(field).and_then(Value::as_str).ok_or_else(unread);
+    let list = STANDARD.decode(text("crl")?).map_err(|_| unread())?;
+    let issuer = redan_identity::pem::read_chain(text("issuer")?)?;
+    let issuer = issuer.first().ok_or_else(unread)?;
+    Revocations::default().offer(&anchor, IssuerKind::Device, issuer, &list, now())?;
+    let none: Option<&Value> = None;
+    let entry = target(&list, none)?;
+    let digest = Digest::of(&list);
+    upload(&mut server, list).await?;
+    publish_target(&mut server, "policy", POLICY_LIFE, (CRL_PATH, entry), &keys, None).await?;
+    Ok(
+        json!({"crl": CRL_PATH, "number": made.get("number"), "revoked": made.get("revoked"), "sha256": digest}),
+    )
 }
 
 /// `component@version`

@@ -19,9 +19,10 @@ pub struct Config {
     /// How long devices wait between check-ins.
     #[serde(default = "interval")]
     pub checkin_interval_seconds: Seconds,
-    /// How long after it expired a device's newest certificate still gets it a new one.
-    #[serde(default = "grace")]
-    pub renewal_grace_seconds: Seconds,
+    /// How long after it expired a device's newest certificate still gets it a new one, where that is shorter than what the fleet's
+    /// signed policy says.
+    #[serde(default)]
+    pub renewal_grace_seconds: Option<Seconds>,
     /// Most connections at once. Tripped by `a_connection_over_the_limit_is_closed_and_the_others_go_on`.
     #[serde(default = "connections")]
     pub connections_max: usize,
@@ -89,11 +90,6 @@ fn interval() -> Seconds {
     Seconds::new(60)
 }
 
-/// Half a year: a machine that stood in a shed over the winter comes back by itself (20-identity).
-fn grace() -> Seconds {
-    Seconds::new(180 * 86_400)
-}
-
 /// Below the connections: a flood of handshakes takes no place from those who have shaken hands.
 fn handshakes() -> usize {
     2_000
@@ -124,16 +120,5 @@ impl Config {
                 .map_or(1, |before| before.matches('\n').count().saturating_add(1));
             fault(format!("line {line}: {}", error.message()))
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_device_may_be_away_for_half_a_year() {
-        let config: Config = toml::from_str("state = 's'\nlisten = '127.0.0.1:0'").unwrap();
-        assert_eq!(config.renewal_grace_seconds, Seconds::new(15_552_000));
     }
 }

@@ -49,6 +49,7 @@ impl Refused {
             | Code::CertificateExpired
             | Code::RenewalTooLate
             | Code::KeySuperseded
+            | Code::Decommissioned
             | Code::NotAdmitted
             | Code::OwnRollout
             | Code::OwnAccount

@@ -45,6 +45,7 @@ pub async fn enroll(fleet: &Fleet, spki: Digest, body: &str, now: UnixSeconds) -
     let chain = fleet.held().issuer.issue(&id, &request, now)?;
     let mut row = row;
     row.enrolled.get_or_insert(now);
+    row.remember(&chain, now)?;
     let put = Put::json("device", device.as_str(), &row)?;
     fleet
         .commit(
@@ -98,6 +99,7 @@ pub async fn reenroll(
     let id = SpiffeId::Device(fleet.id.clone(), device.clone());
     let chain = fleet.held().issuer.issue(&id, &request, now)?;
     let answer = encode_certs_only(&chain)?;
+    row.remember(&chain, now)?;
     // A next key that was never used counts no longer: the device lost it. Whoever speaks with it is not the device.
     let unused: Vec<Digest> = row.keys.drain(1..).filter(|key| *key != next).collect();
     row.supersede(unused);

@@ -3,6 +3,7 @@
 
 use crate::artifacts::Artifacts;
 use crate::config::FleetSettings;
+use crate::crl::Leaf;
 use crate::error::{ServerError, StoreError};
 use crate::held::{Folder, Held, OnlineKeys};
 use crate::lineage::CloneAlarm;
@@ -58,8 +59,14 @@ pub struct DeviceRow {
     pub voucher_expires: UnixSeconds,
     /// When it enrolled.
     pub enrolled: Option<UnixSeconds>,
+    /// Leaves it was given that have not expired.
+    #[serde(default)]
+    pub leaves: Vec<Leaf>,
     /// Revoked.
     pub revoked: bool,
+    /// When it first fetched the order that decommissions it.
+    #[serde(default)]
+    pub ordered: Option<UnixSeconds>,
     /// When it last checked in.
     pub last_seen: Option<UnixSeconds>,
     /// What it said then.
@@ -137,6 +144,8 @@ pub struct State {
     pub artifacts: BTreeMap<Digest, u64>,
     /// Release metadata by file name, as signed.
     pub release: BTreeMap<String, Vec<u8>>,
+    /// Number of the newest revocation list; 0: none was made.
+    pub crl_number: u64,
     /// When a device's newest key spoke for the first time, in this run of the server.
     pub superseded_at: BTreeMap<DeviceId, Instant>,
     /// Who claimed an identity, and when the audit log was told, in this run of the server.
@@ -406,6 +415,8 @@ async fn load(store: &Store) -> Result<State, ServerError> {
         .map(|(_, rollout)| rollout)
         .collect();
     state.rollouts.sort_by_key(|rollout| rollout.id);
+    let numbers = store.all::<u64>("crl").await?;
+    state.crl_number = numbers.first().map_or(0, |(_, number)| *number);
     state.release = store.all_bytes("release").await?.into_iter().collect();
     Ok(state)
 }

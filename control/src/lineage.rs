@@ -5,6 +5,7 @@ use crate::error::Refused;
 use crate::fleet::{DeviceRow, Fleet, State};
 use crate::store::Put;
 use redan_identity::VerifiedIdentity;
+use redan_policy::parse::RENEWAL_GRACE;
 use redan_protocol::audit::Action;
 use redan_protocol::wire::EST_REENROLL;
 use redan_protocol::{Code, DeviceId, Digest, Seconds, UnixSeconds};
@@ -53,7 +54,14 @@ impl Fleet {
     ) -> Result<(), Refused> {
         let mut state = self.state.lock().await;
         let revoked = || Refused::plain(Code::CertificateRevoked);
-        let row = state.devices.get(device).filter(|row| !row.revoked);
+        let row = state.devices.get(device);
+        if row.is_some_and(|row| row.revoked) {
+            // It is told when there is an order for it to read. It believes the policy signers, not this word.
+            return Err(match crate::policy::order(&state, device) {
+                Some(_) => Refused::plain(Code::Decommissioned),
+                None => revoked(),
+            });
+        }
         let mut row = row.ok_or_else(revoked)?.clone();
         match row.keys.iter().position(|key| *key == spki) {
             Some(0) => Ok(()),
@@ -78,6 +86,27 @@ impl Fleet {
             }
             None => Err(revoked()),
         }
+    }
+
+    /// [`in_time`] for a device, with the grace that the fleet's policy signers grant. `shorter`: what this server is set to, which may
+    /// take from it and adds nothing.
+    pub(crate) async fn in_time(
+        &self,
+        identity: &VerifiedIdentity,
+        path: &str,
+        shorter: Option<Seconds>,
+        now: UnixSeconds,
+    ) -> Result<(), Refused> {
+        let grace = if now > identity.expires() && path == EST_REENROLL {
+            let signed = self
+                .policy()
+                .await?
+                .map_or(RENEWAL_GRACE, |policy| policy.renewal_grace());
+            shorter.map_or(signed, |shorter| shorter.min(signed))
+        } else {
+            Seconds::default()
+        };
+        in_time(identity, path, grace, now)
     }
 
     async fn raise(

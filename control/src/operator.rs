@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use redan_control_core::rollout::WAVES_MAX;
 use redan_control_core::{Input, NoApproval, Rollout, Rules};
+use redan_identity::est::decode_csr;
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::wire::{Voucher, VoucherSchema};
 use redan_protocol::{Code, DeviceId, Digest, OperatorName, Role, Seconds, SetId, SpiffeId, UnixSeconds};
@@ -45,6 +46,9 @@ pub struct Admit {
     spki: Digest,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    /// A request of the key, from a device that cannot enrol over the network: its certificate comes in the voucher.
+    #[serde(default)]
+    csr: Option<String>,
     /// Where devices reach the server, when that is not where this request did.
     #[serde(default)]
     server: Option<String>,
@@ -88,13 +92,22 @@ impl Operator<'_> {
         action: Action,
         subject: String,
     ) -> Result<(), Refused> {
+        self.commit_all(state, puts, &[(action, subject)]).await
+    }
+
+    async fn commit_all(
+        &self,
+        state: &mut State,
+        puts: Vec<Put>,
+        actions: &[(Action, String)],
+    ) -> Result<(), Refused> {
         // Once more, now that nobody else writes: who was removed while the request was under way changes nothing.
         if state.role(self.name, self.expires) < Some(self.needs) {
             return Err(Refused::plain(Code::NotAuthorised));
         }
         Ok(self
             .fleet
-            .commit(state, self.now, &self.actor(), puts, &[(action, subject)])
+            .commit(state, self.now, &self.actor(), puts, actions)
             .await?)
     }
 
@@ -135,20 +148,40 @@ impl Operator<'_> {
             voucher_expires: expires,
             enrolled: None,
             revoked: false,
+            ordered: None,
+            // Those of whoever had the name before stay listed until they expire.
+            leaves: state
+                .devices
+                .get(&request.device)
+                .map_or_else(Vec::new, |row| row.leaves.clone()),
             last_seen: None,
             report: None,
         };
         // The same key once more: another voucher and other labels for the device that is there, which stays what it is.
         let known = state.devices.get(&request.device).filter(|row| !row.revoked);
-        let row = DeviceRow {
+        let mut row = DeviceRow {
             labels: request.labels,
             voucher_expires: expires,
             ..known.cloned().unwrap_or(fresh)
         };
-        let put = Put::json("device", request.device.as_str(), &row)?;
         let subject = format!("{} {}", request.device, request.spki);
-        self.commit(&mut state, vec![put], Action::DeviceAdmitted, subject)
-            .await?;
+        let mut actions = vec![(Action::DeviceAdmitted, subject)];
+        let mut chain = None;
+        if let Some(csr) = &request.csr {
+            // What the connection proves at enrolment over the network, the request's own signature proves here.
+            let key = decode_csr(csr)?;
+            if Digest::of(&key) != request.spki {
+                return Err(Refused::plain(Code::CsrInvalid));
+            }
+            let id = SpiffeId::Device(self.fleet.id.clone(), request.device.clone());
+            let issued = self.fleet.held().issuer.issue(&id, &key, self.now)?;
+            row.enrolled.get_or_insert(self.now);
+            row.remember(&issued, self.now)?;
+            actions.push((Action::DeviceEnrolled, request.device.to_string()));
+            chain = Some(redan_identity::pem::write_chain(&issued));
+        }
+        let put = Put::json("device", request.device.as_str(), &row)?;
+        self.commit_all(&mut state, vec![put], &actions).await?;
         state.devices.insert(request.device.clone(), row);
         Ok(Voucher {
             schema: VoucherSchema::V1,
@@ -160,6 +193,7 @@ impl Operator<'_> {
             director_root: self.fleet.director_root.clone(),
             server: request.server.unwrap_or_else(|| server.to_owned()),
             expires,
+            chain,
         })
     }
 
@@ -191,11 +225,17 @@ impl Operator<'_> {
         let state = self.fleet.state.lock().await;
         let view = |(id, row): (&DeviceId, &DeviceRow)| device_view(id, row, &state, self.now);
         match only {
-            Some(id) => state
-                .devices
-                .get_key_value(id)
-                .map(view)
-                .ok_or_else(|| no_device(id)),
+            Some(id) => {
+                let found = state.devices.get_key_value(id);
+                let (id, row) = found.ok_or_else(|| no_device(id))?;
+                let mut shown = view((id, row));
+                // All keys it has had: who decommissions it names them.
+                let keys: BTreeSet<&Digest> = row.keys.iter().chain(&row.superseded).collect();
+                if let Some(fields) = shown.as_object_mut() {
+                    fields.insert("keys".to_owned(), json!(keys));
+                }
+                Ok(shown)
+            }
             None => Ok(state.devices.iter().map(view).collect()),
         }
     }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Body as _;
 use redan_identity::Peer;
+use redan_identity::est::PKCS10;
 use redan_identity::join::Binding;
 use redan_protocol::join::{Claim, TokenId};
 use redan_protocol::wire::{CHECKIN_LEN_MAX, COMPONENT_LEN_MAX, CSR_LEN_MAX, EST_ENROLL};
@@ -42,7 +43,7 @@ pub(crate) struct Caller {
     pub(crate) server: SocketAddr,
     pub(crate) opened: Instant,
     pub(crate) interval: Seconds,
-    pub(crate) grace: Seconds,
+    pub(crate) grace: Option<Seconds>,
 }
 
 /// Answers a request, whatever it is.
@@ -78,8 +79,14 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
             SpiffeId::Device(_, device) => {
                 // Asked per request: a revocation acts on connections that are open.
                 let spki = identity.spki();
-                caller.fleet.allows(&device, spki, caller.opened, now()).await?;
-                in_time(identity, &path, caller.grace, now())?;
+                match caller.fleet.allows(&device, spki, caller.opened, now()).await {
+                    Err(refused) if refused.code == Code::Decommissioned => {
+                        return last_request(caller, &device, &path, request).await;
+                    }
+                    allowed => allowed?,
+                }
+                let fleet = &caller.fleet;
+                fleet.in_time(identity, &path, caller.grace, now()).await?;
                 no_claims(caller, &identity.id().to_string(), request.headers(), false).await?;
                 let (op, parts) = found(Who::Device, &method, &path)?;
                 device_request(caller, (&device, spki), (op, &parts), request).await
@@ -206,6 +213,30 @@ fn digest(text: &str) -> Result<Digest, Refused> {
     Digest::parse(text).map_err(|_| Refused::plain(Code::NotFound))
 }
 
+/// A device that was decommissioned may read the order and what it is signed with, also with a certificate that has expired, and
+/// nothing else.
+async fn last_request(
+    caller: &Caller,
+    device: &DeviceId,
+    path: &str,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Body>, Refused> {
+    let fleet = &caller.fleet;
+    let refused = || Refused::plain(Code::Decommissioned);
+    if request.method() != Method::GET {
+        return Err(refused());
+    }
+    if let Some(file) = path.strip_prefix("/tuf/release/") {
+        return release_file(fleet, file).await;
+    }
+    let order = crate::policy::order(&*fleet.state.lock().await, device).ok_or_else(refused)?;
+    if path != format!("/artifacts/{order}") {
+        return Err(refused());
+    }
+    fleet.order_fetched(device, now()).await?;
+    fleet.artifacts.serve(order, request.headers()).await
+}
+
 async fn release_file(fleet: &Fleet, file: &str) -> Result<Response<Body>, Refused> {
     let state = fleet.state.lock().await;
     let bytes = state.release.get(file).cloned();
@@ -271,6 +302,7 @@ async fn operator_request(
         Op::Resume => json(&operator.steer(number()?, "resume").await?),
         Op::Abort => json(&operator.steer(number()?, "abort").await?),
         Op::Approve => json(&operator.approve(number()?).await?),
+        Op::Crl => json(&operator.crl().await?),
         Op::Audit => json(&operator.audit().await?),
         Op::Metrics => crate::metrics::render(operator.fleet, operator.now).await,
         Op::Operators => json(&operator.operators().await),
@@ -319,6 +351,10 @@ async fn collect(request: Request<hyper::body::Incoming>, limit: ByteCount) -> R
 }
 
 async fn text(request: Request<hyper::body::Incoming>, limit: ByteCount) -> Result<String, Refused> {
+    // RFC 7030 §4.2.1.
+    if request.headers().get(header::CONTENT_TYPE) != Some(&HeaderValue::from_static(PKCS10)) {
+        return Err(Refused::plain(Code::WrongContentType));
+    }
     let body = collect(request, limit).await?;
     String::from_utf8(body.to_vec()).map_err(|_| Refused::plain(Code::CsrInvalid))
 }

@@ -60,6 +60,7 @@ pub enum Op {
     Tokens,
     MakeToken,
     RevokeToken,
+    Crl,
 }
 
 /// One route.
@@ -129,6 +130,7 @@ pub static ROUTES: &[Route] = &[
         "/v1/tokens/{token}/revoke",
         Op::RevokeToken,
     ),
+    route(OPERATOR, Method::POST, "/v1/crl", Op::Crl),
     route(OPERATOR, Method::POST, "/v1/release", Op::Publish),
     route(OPERATOR, Method::PUT, "/v1/artifacts/{sha256}", Op::PutArtifact),
     route(OPERATOR, Method::POST, "/v1/rollouts", Op::Start),

@@ -183,7 +183,7 @@ pub async fn join(
     let again = before.filter(|row| {
         row.token.as_ref() == Some(&claim.token) && row.keys.first() == Some(&spki) && !row.revoked
     });
-    let device = if let Some(row) = again {
+    let mut device = if let Some(row) = again {
         match token.usable(now) {
             Ok(()) | Err(Code::TokenUsedUp) => row,
             Err(code) => return Err(Refused::plain(code)),
@@ -202,6 +202,7 @@ pub async fn join(
     let id = SpiffeId::Device(fleet.id.clone(), claim.device.clone());
     let chain = fleet.held().issuer.issue(&id, &request, now)?;
     let answer = encode_certs_only(&chain)?;
+    device.remember(&chain, now)?;
     let puts = vec![
         Put::json("device", claim.device.as_str(), &device)?,
         Put::json("token", claim.token.to_string(), &token)?,
@@ -235,7 +236,9 @@ fn fresh(token: TokenId, spki: Digest, expires: UnixSeconds, now: UnixSeconds) -
         voucher_expires: expires,
         token: Some(token),
         enrolled: Some(now),
+        leaves: Vec::new(),
         revoked: false,
+        ordered: None,
         last_seen: None,
         report: None,
     }

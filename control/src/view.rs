@@ -1,6 +1,7 @@
 //! What operators see of devices and rollouts.
 
 use crate::fleet::{DeviceRow, State};
+use crate::policy::order;
 use redan_control_core::{Rollout, desired};
 use redan_protocol::{Code, DeviceId, UnixSeconds};
 use serde_json::{Value, json};
@@ -29,6 +30,8 @@ pub(crate) fn device_view(id: &DeviceId, row: &DeviceRow, state: &State, now: Un
         "spki": row.keys.first(),
         "enrolled": row.enrolled,
         "revoked": row.revoked,
+        "decommissioned": order(state, id).is_some(),
+        "order_fetched": row.ordered,
         "clone_alarm": row.clone_alarm.as_ref().map(|alarm| json!({
             "spki": alarm.spki,
             "count": alarm.count,

@@ -73,6 +73,7 @@ impl Fault {
             Self::Agent(
                 AgentError::Voucher(_)
                 | AgentError::Token(_)
+                | AgentError::Decommissioned { .. }
                 | AgentError::Identity(_)
                 | AgentError::Server { .. }
                 | AgentError::Answer { .. }

@@ -11,10 +11,11 @@ mod supervisor;
 
 use clap::{Parser, Subcommand};
 use fault::Fault;
+use redan_protocol::wire::AdmissionRequest;
 use redan_protocol::{DeviceId, PublisherName};
 use serde::Serialize;
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Run signed Wasm components on this device.
@@ -38,6 +39,15 @@ enum Device {
         /// pkcs11: URI of the key: it is made in that token, and never leaves it. Without it, the key is a file in the state folder.
         #[arg(long)]
         key: Option<String>,
+        /// With a certificate request, for a device that cannot reach the server: `redan device admit --offline`.
+        #[arg(long)]
+        offline: bool,
+        /// Write the request here instead of printing it.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Write name and key hash here as a QR code (SVG).
+        #[arg(long)]
+        qr: Option<PathBuf>,
     },
     /// Get a certificate with the voucher an operator wrote, or with a join token for many devices.
     Enrol {
@@ -54,8 +64,11 @@ enum Device {
         #[arg(long, requires = "token")]
         id: Option<DeviceId>,
         /// Where the control server listens, host:port [default: as the voucher says].
-        #[arg(long)]
+        #[arg(long, conflicts_with = "offline")]
         server: Option<String>,
+        /// Take the certificate from the voucher, without asking the server.
+        #[arg(long)]
+        offline: bool,
     },
     /// Bring a device back that lost its trust record.
     Recover {
@@ -127,20 +140,27 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .init();
     let outcome = match Arguments::parse().command {
-        Device::Init { state, id, key } => redan_agent::init(&state, &id, key.as_deref())
+        Device::Init {
+            state,
+            id,
+            key,
+            offline,
+            out,
+            qr,
+        } => redan_agent::init(&state, &id, key.as_deref(), offline)
             .map_err(Fault::from)
-            .map(|request| {
-                say(&compact(&request));
-                0
-            }),
+            .and_then(|request| hand_over(request, out.as_deref(), qr.as_deref()))
+            .map(|()| 0),
         Device::Enrol {
             state,
             voucher,
             token,
             id,
             server,
+            offline,
         } => match (voucher, token) {
             (_, Some(token)) => redan_agent::join(&state, &token, id.as_ref(), server.as_deref()),
+            (voucher, None) if offline => redan_agent::enrol_offline(&state, &voucher.unwrap_or_default()),
             (voucher, None) => redan_agent::enrol(&state, &voucher.unwrap_or_default(), server.as_deref()),
         }
         .map_err(Fault::from)
@@ -203,6 +223,28 @@ fn main() -> ExitCode {
             ExitCode::from(fault.exit())
         }
     }
+}
+
+/// The request to the operator: printed or as a file, and as a QR code at a terminal or as a file. The code holds what a person
+/// compares, name and key hash; a certificate request would make it unreadable.
+fn hand_over(request: AdmissionRequest, out: Option<&Path>, qr: Option<&Path>) -> Result<(), Fault> {
+    let whole = compact(&request);
+    let short = compact(&AdmissionRequest { csr: None, ..request });
+    let write = |path: &Path, text: &str| {
+        std::fs::write(path, text).map_err(Fault::system("writing the admission request"))
+    };
+    match out {
+        Some(path) => write(path, &format!("{whole}\n"))?,
+        None => say(&whole),
+    }
+    match qr {
+        Some(path) => write(path, &redan_agent::qr::svg(&short).unwrap_or_default())?,
+        None if std::io::stdout().is_terminal() => {
+            say(&redan_agent::qr::terminal(&short).unwrap_or_default())
+        }
+        None => {}
+    }
+    Ok(())
 }
 
 fn compact(value: &impl Serialize) -> String {

@@ -60,6 +60,8 @@ pub(crate) fn run(config: &Path) -> Result<u8, Fault> {
     reserve()?;
     let config = std::path::absolute(config).map_err(Fault::system("reading the working directory"))?;
     let loaded = redan_agent::Config::load(&config)?;
+    // What a power cut left of a device that was decommissioned goes now.
+    redan_agent::refuse_decommissioned(&loaded.state)?;
     let (agent, far_agent) = pair()?;
     let (broker, far_broker) = pair()?;
     let (events, inbox) = channel();
@@ -82,6 +84,8 @@ pub(crate) fn run(config: &Path) -> Result<u8, Fault> {
     listen(Arc::clone(&supervisor.agent), events);
     let outcome = supervisor.serve(&inbox);
     supervisor.stop(&inbox);
+    // Nobody writes into the state folder any more: what executors kept there while the agent ended goes too.
+    redan_agent::refuse_decommissioned(&supervisor.state)?;
     outcome
 }
 

@@ -260,7 +260,7 @@ fn usage(purpose: Purpose) -> ExtendedKeyUsagePurpose {
     }
 }
 
-fn date(time: UnixSeconds) -> Result<OffsetDateTime, IdentityError> {
+pub(crate) fn date(time: UnixSeconds) -> Result<OffsetDateTime, IdentityError> {
     let seconds = i64::try_from(time.get()).unwrap_or(i64::MAX);
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| IdentityError::Crypto {
         doing: "reading the time",

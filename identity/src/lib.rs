@@ -17,6 +17,7 @@
 pub mod anchor;
 pub mod ca;
 pub mod client;
+pub mod crl;
 pub mod error;
 pub mod est;
 pub mod join;

@@ -3,12 +3,16 @@
 use crate::place::{Source, line_of};
 use crate::schema::{Document, Kind};
 use crate::wellformed;
-use redan_protocol::{ComponentName, Digest, ReleaseCounter, UnixSeconds};
+use redan_protocol::{ComponentName, Digest, ReleaseCounter, Seconds, UnixSeconds};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// Largest document read, bytes. `redan_protocol::wire::DOCUMENT_LEN_MAX` on the wire.
 pub const DOCUMENT_LEN_MAX: usize = 64 * 1024;
+
+/// Half a year: a machine that stood in a shed over the winter comes back by itself (20-identity). What a fleet gets that publishes
+/// no policy, or one that does not say.
+pub const RENEWAL_GRACE: Seconds = Seconds::new(180 * 86_400);
 
 /// Why a document was not taken.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -148,6 +152,14 @@ impl FleetPolicy {
     /// Proven time never passes this.
     pub fn maximum_time(&self) -> Option<UnixSeconds> {
         self.document.time.maximum
+    }
+
+    /// How long after it expired a device's newest certificate still gets it a new one: [`RENEWAL_GRACE`] where the policy is silent.
+    pub fn renewal_grace(&self) -> Seconds {
+        self.document
+            .identity
+            .renewal_grace
+            .map_or(RENEWAL_GRACE, |span| Seconds::new(span.0.get() / 1000))
     }
 }
 
@@ -356,6 +368,38 @@ mod tests {
             example: "version = \"1.0.0\"",
         };
         assert_eq!(parse_ask("a", &text).unwrap_err(), wanted);
+    }
+
+    const FLEET: &str = "schema = \"redan.policy/1\"\nkind = \"fleet\"\nserial = 1\n[identity]\n";
+
+    #[test]
+    fn the_grace_is_the_fleets_and_half_a_year_where_it_says_nothing() {
+        let read = |body: &str| parse_fleet("f", &format!("{FLEET}{body}"));
+        assert_eq!(read("").unwrap().renewal_grace(), RENEWAL_GRACE);
+        assert_eq!(RENEWAL_GRACE, Seconds::new(15_552_000));
+        let grace = |text: &str| read(&format!("renewal_grace = {text}\n"));
+        assert_eq!(
+            grace("\"30d\"").unwrap().renewal_grace(),
+            Seconds::new(30 * 86_400)
+        );
+        assert_eq!(grace("\"0s\"").unwrap().renewal_grace(), Seconds::new(0));
+        let key = |file: &str, what| PolicyError::Key {
+            file: file.into(),
+            line: 5,
+            key: "identity.renewal_grace".into(),
+            what,
+        };
+        let wanted = key("f", "must be whole seconds, such as \"180d\"");
+        assert_eq!(grace("\"1500ms\"").unwrap_err(), wanted);
+        for unread in ["180", "\"1.5d\"", "\"half a year\"", "\"\""] {
+            assert!(
+                matches!(grace(unread), Err(PolicyError::Syntax { line: 5, .. })),
+                "{unread}"
+            );
+        }
+        let ceiling = FLEET.replace("\"fleet\"\nserial = 1", "\"device\"\nhardware = \"gateway\"");
+        let error = parse_device("d", &format!("{ceiling}renewal_grace = \"1d\"\n")).unwrap_err();
+        assert_eq!(error, key("d", "belongs to a fleet policy"));
     }
 
     #[test]

@@ -98,6 +98,9 @@ pub struct Document {
     /// Fleet: bounds of time.
     #[serde(default)]
     pub time: TimeSection,
+    /// Fleet: the life of devices' certificates.
+    #[serde(default)]
+    pub identity: IdentitySection,
     /// Device: where workloads listen.
     #[serde(default)]
     pub listen: BTreeMap<ComponentName, SocketAddr>,

@@ -77,6 +77,12 @@ fn kinds(d: &Document) -> Result<(), Flaw> {
         (fleet || d.revoke.digests.is_empty(), "revoke", "digests", FLEET),
         (fleet || d.floors.is_empty(), "floors", "", FLEET),
         (fleet || d.time.maximum.is_none(), "time", "maximum", FLEET),
+        (
+            fleet || d.identity.renewal_grace.is_none(),
+            "identity",
+            "renewal_grace",
+            FLEET,
+        ),
         (device || d.listen.is_empty(), "listen", "", DEVICE),
     ] {
         hold(good, section, 0, key, what)?;
@@ -329,6 +335,15 @@ fn names(d: &Document) -> Result<(), Flaw> {
 fn amounts(d: &Document) -> Result<(), Flaw> {
     const LONGER: &str = "must be longer than nothing";
     let some = |span: Option<crate::units::Span>| span.is_none_or(|span| span.0.get() > 0);
+    // The server counts in seconds; a shorter time would silently be none.
+    let whole = d.identity.renewal_grace;
+    hold(
+        whole.is_none_or(|span| span.0.get().checked_rem(1000) == Some(0)),
+        "identity",
+        0,
+        "renewal_grace",
+        "must be whole seconds, such as \"180d\"",
+    )?;
     hold(some(d.health.interval), "health", 0, "interval", LONGER)?;
     hold(some(d.health.timeout), "health", 0, "timeout", LONGER)?;
     hold(

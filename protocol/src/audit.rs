@@ -20,6 +20,10 @@ pub enum Action {
     DeviceRenewed,
     /// A device was revoked.
     DeviceRevoked,
+    /// A device that was decommissioned fetched the order to.
+    DeviceDecommissioned,
+    /// A revocation list was made.
+    CrlMade,
     /// Signed metadata was accepted.
     ReleasePublished,
     /// An artifact was stored.

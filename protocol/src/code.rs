@@ -243,6 +243,16 @@ codes! {
     RenewalTooLate = 170, "renewal-too-late", "check that the device is where it belongs, revoke it, and enrol it again with a new key";
     /// A newer key of this device has spoken since: the key was copied, or the device restored from a copy.
     KeySuperseded = 171, "key-superseded", "find out which of the two is the device, revoke it, and enrol the right one again with a new key";
+    /// The fleet's policy signers decommissioned the device.
+    Decommissioned = 180, "decommissioned", "nothing: the device is part of the fleet no longer; to use the machine again, give it an empty state folder and enrol it anew";
+    /// A revocation list that is too large, malformed, or another issuer's.
+    RevocationListInvalid = 181, "revocation-list-invalid", "publish the revocation list again: `redan crl publish`; the last good one is gone by meanwhile";
+    /// A revocation list whose time has passed.
+    RevocationListExpired = 182, "revocation-list-expired", "publish a new revocation list: `redan crl publish`; the last good one is gone by meanwhile";
+    /// A revocation list that is older than one known before.
+    RevocationListRollback = 183, "revocation-list-rollback", "find out who offers an old revocation list; the newer one is gone by meanwhile";
+    /// No revocation list of the certificate's issuer is known.
+    RevocationListMissing = 184, "revocation-list-missing", "publish a revocation list: `redan crl publish`";
     /// The name of a key in a token does not read.
     TokenUri = 190, "token-uri", "write pkcs11:token=LABEL;object=LABEL?module-path=/FILE&pin-source=file:/FILE";
     /// The module, or the token in it, is not there.

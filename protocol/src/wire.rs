@@ -123,6 +123,9 @@ pub struct AdmissionRequest {
     pub device: DeviceId,
     /// SHA-256 of the DER-encoded `SubjectPublicKeyInfo`.
     pub spki: Digest,
+    /// A certificate request of the key (PKCS#10, base64), from a device that cannot reach the server to prove it has the key.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub csr: Option<String>,
 }
 
 /// What a device without a valid trust record asks the holders of the release root for (decision 0006). Carried by hand.
@@ -191,6 +194,9 @@ pub struct Voucher {
     pub server: String,
     /// No enrolment after this time.
     pub expires: UnixSeconds,
+    /// The certificate and its issuer's, PEM, for a device that enrols without a path to the server.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chain: Option<String>,
 }
 
 /// The one schema of a [`Voucher`].

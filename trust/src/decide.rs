@@ -407,7 +407,7 @@ fn documents(
 }
 
 /// The bytes of a document, if they are those its role signed.
-fn signed_bytes<'a>(document: Option<&'a Document>, path: &str, role: &str) -> Option<&'a [u8]> {
+pub(crate) fn signed_bytes<'a>(document: Option<&'a Document>, path: &str, role: &str) -> Option<&'a [u8]> {
     let document = document?;
     let named = document.target.path == path && document.target.roles == ["targets", role];
     let same = document.target.sha256() == Some(Digest::of(&document.bytes))

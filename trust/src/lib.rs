@@ -17,6 +17,7 @@ pub mod claimed;
 pub mod clock;
 pub mod custom;
 pub mod decide;
+pub mod decommission;
 mod delegation;
 mod envelope;
 pub mod error;
@@ -41,6 +42,7 @@ pub use decide::{
     DeviceFacts, Directing, Directive, Document, Offered, POLICY_PATH, TrustState, carried_direction, decide,
     direction_path, directive, plan_path,
 };
+pub use decommission::{Decommissioned, decommission_path, decommissioned};
 pub use error::TufError;
 pub use lookup::{Lookup, LookupStep, Target};
 pub use plan::{Plan, PlannedMember};

@@ -151,7 +151,7 @@ async fn an_expired_device_is_refused_alike_on_every_route_but_the_renewal() {
     for (method, path) in requests() {
         let said = whole(&mut caller, &method, &path).await;
         if path.ends_with("simplereenroll") {
-            assert_eq!(said.0, 400, "it may ask; what it asks is no request");
+            assert_eq!(said.0, 415, "it may ask; what it asks is no request");
             continue;
         }
         assert_eq!(said.0, 403);

@@ -1,5 +1,6 @@
 //! Certificates that have expired, and keys that were superseded: who may still do what.
 
+use crate::release::publish_policy;
 use crate::renewal::{STAMP, renew};
 use crate::site::{Site, config, now};
 use rcgen::{
@@ -13,6 +14,7 @@ use redan_protocol::{Code, Seconds};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
+const POLICY: &str = "policy/fleet.toml";
 const REENROLL: &str = "/.well-known/est/simplereenroll";
 /// How long ago the certificates of these tests expired, seconds.
 const AGO: u64 = 60;
@@ -114,7 +116,7 @@ async fn a_certificate_that_expired_longer_ago_than_the_grace_does_not_renew_nor
     let enrolled = site.enrolled("press-1").await;
     let bundle = expired(&site, &enrolled, "device", "press-1");
     let grace = |seconds| Config {
-        renewal_grace_seconds: Seconds::new(seconds),
+        renewal_grace_seconds: Some(Seconds::new(seconds)),
         ..config(site.folder.path())
     };
     let (short, long) = (grace(AGO - 30), grace(AGO + 3600));
@@ -136,6 +138,37 @@ async fn a_certificate_that_expired_longer_ago_than_the_grace_does_not_renew_nor
     );
     assert_eq!(answer.await.unwrap().refusal(), (403, Code::VoucherInvalid));
     let site = site.restart_with(long).await;
+    renew(&site, &mut site.connect(&bundle).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn the_grace_is_the_signed_policys_and_the_server_may_only_shorten_it() {
+    let site = Site::open().await;
+    let bundle = expired(&site, &site.enrolled("press-1").await, "device", "press-1");
+    let policy = |serial: u64, grace: u64| {
+        format!(
+            "schema = \"redan.policy/1\"\nkind = \"fleet\"\nserial = {serial}\n[identity]\nrenewal_grace = \"{grace}s\"\n"
+        )
+    };
+    publish_policy(&site, 2, &[(POLICY, policy(1, AGO - 30).as_bytes())]).await;
+    assert_eq!(refused(&site, &bundle).await, (403, Code::RenewalTooLate));
+    // The server's own setting adds nothing to it.
+    let with = |seconds| Config {
+        renewal_grace_seconds: Some(Seconds::new(seconds)),
+        ..config(site.folder.path())
+    };
+    let (longer, shorter) = (with(AGO + 3600), with(AGO - 30));
+    let site = site.restart_with(longer).await;
+    assert_eq!(refused(&site, &bundle).await, (403, Code::RenewalTooLate));
+    // It takes from it.
+    publish_policy(&site, 3, &[(POLICY, policy(2, AGO + 3600).as_bytes())]).await;
+    let site = site.restart_with(shorter).await;
+    assert_eq!(refused(&site, &bundle).await, (403, Code::RenewalTooLate));
+    // A policy that does not read is no policy that says nothing.
+    let site = site.restart().await;
+    publish_policy(&site, 4, &[(POLICY, b"renewal_grace = \"180d\"")]).await;
+    assert_eq!(refused(&site, &bundle).await, (400, Code::PolicyInvalid));
+    publish_policy(&site, 5, &[(POLICY, policy(3, AGO + 3600).as_bytes())]).await;
     renew(&site, &mut site.connect(&bundle).await.unwrap()).await;
 }
 

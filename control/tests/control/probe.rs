@@ -45,7 +45,8 @@ pub(crate) fn probe(route: &Route) -> Probe {
         | Op::Metrics
         | Op::Operators
         | Op::Tokens => ("", "", FOUND),
-        Op::Enroll | Op::Reenroll => ("", "x", (400, Some(Code::CsrInvalid))),
+        // Sent as JSON.
+        Op::Enroll | Op::Reenroll => ("", "x", (415, Some(Code::WrongContentType))),
         Op::ReleaseFile => ("timestamp.json", "", FOUND),
         Op::DirectorFile => ("1.root.json", "", FOUND),
         Op::Artifact => (ZEROS, "", (404, Some(Code::ArtifactMissing))),
@@ -55,6 +56,7 @@ pub(crate) fn probe(route: &Route) -> Probe {
             ("", "{}", (400, Some(Code::BadRequest)))
         }
         Op::SetRole => ("nobody", "{}", (400, Some(Code::BadRequest))),
+        Op::Crl => ("", "{}", FOUND),
         Op::Revoke | Op::RemoveOperator | Op::RevokeToken => ("nobody", "", NOTHING),
         Op::Rollout | Op::Pause | Op::Resume | Op::Abort | Op::Approve => ("7", "", NOTHING),
     };

@@ -34,15 +34,48 @@ const DOCUMENT: &[u8] = b"schema = \"redan.policy/1\"";
 
 /// The next policy role and the next snapshot that lists it.
 fn next(site: &Site, policy: &SigningKey, snapshot: &SigningKey) -> Vec<(&'static str, Vec<u8>)> {
-    let none: Option<&Value> = None;
-    let entries = BTreeMap::from([("policy/fleet.toml".to_owned(), target(DOCUMENT, none).unwrap())]);
-    let role = sign(&targets(2, next_year(), &entries, &[]).unwrap(), &[policy]).unwrap();
-    let mut signed = present(site, "1.snapshot.json")["signed"].take();
-    signed["version"] = json!(2);
-    let digest = redan_protocol::Digest::of(&role);
-    signed["meta"]["policy.json"] = json!({"version": 2, "length": role.len(), "hashes": {"sha256": digest}});
-    let snapped = sign(&signed, &[snapshot]).unwrap();
+    let [role, snapped] = of_policy(site, 2, &[("policy/fleet.toml", DOCUMENT)], policy, snapshot);
     vec![("2.policy.json", role), ("2.snapshot.json", snapped)]
+}
+
+/// A version of the policy role with these targets, and the snapshot of the same version that lists it.
+fn of_policy(
+    site: &Site,
+    version: u64,
+    entries: &[(&str, &[u8])],
+    policy: &SigningKey,
+    snapshot: &SigningKey,
+) -> [Vec<u8>; 2] {
+    let none: Option<&Value> = None;
+    let entry = |(path, bytes): &(&str, &[u8])| ((*path).to_owned(), target(bytes, none).unwrap());
+    let entries: BTreeMap<_, _> = entries.iter().map(entry).collect();
+    let role = sign(&targets(version, next_year(), &entries, &[]).unwrap(), &[policy]).unwrap();
+    let mut signed = present(site, "1.snapshot.json")["signed"].take();
+    signed["version"] = json!(version);
+    let digest = redan_protocol::Digest::of(&role);
+    signed["meta"]["policy.json"] =
+        json!({"version": version, "length": role.len(), "hashes": {"sha256": digest}});
+    let snapped = sign(&signed, &[snapshot]).unwrap();
+    [role, snapped]
+}
+
+/// Publishes targets of the policy role as its signers do, from version 2 on.
+pub(crate) async fn publish_policy(site: &Site, version: u64, entries: &[(&str, &[u8])]) {
+    for (_, bytes) in entries {
+        store(site, bytes).await;
+    }
+    let keys = ["release.policy-1", "release.snapshot-1"].map(|purpose| offline(site, purpose));
+    let [role, snapped] = of_policy(site, version, entries, &keys[0], &keys[1]);
+    let names = [
+        format!("{version}.policy.json"),
+        format!("{version}.snapshot.json"),
+    ];
+    let files = [(names[0].as_str(), role), (names[1].as_str(), snapped)];
+    site.operator()
+        .await
+        .post("/v1/release", &upload(&files))
+        .await
+        .json();
 }
 
 pub(crate) async fn store(site: &Site, bytes: &[u8]) {

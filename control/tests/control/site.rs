@@ -175,7 +175,7 @@ pub(crate) fn config(folder: &Path) -> Config {
         state: folder.join("state"),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         checkin_interval_seconds: Seconds::new(3),
-        renewal_grace_seconds: Seconds::new(180 * 86_400),
+        renewal_grace_seconds: None,
         connections_max: 64,
         handshakes_max: 2000,
         handshakes_per_address_max: 200,

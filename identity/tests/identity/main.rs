@@ -11,6 +11,7 @@
 mod authority;
 mod bodies;
 mod client;
+mod crl;
 mod forge;
 mod handshake;
 mod hostile;

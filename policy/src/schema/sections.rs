@@ -332,3 +332,11 @@ pub struct TimeSection {
     /// Proven time never passes this, seconds since 1970.
     pub maximum: Option<UnixSeconds>,
 }
+
+/// `[identity]`
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentitySection {
+    /// How long after it expired a device's newest certificate still gets it a new one.
+    pub renewal_grace: Option<Span>,
+}

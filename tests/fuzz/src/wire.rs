@@ -26,10 +26,12 @@ pub(crate) const VOUCHER: Target = Target {
             director_root: "{}".into(),
             server: "control.plant.example:8443".into(),
             expires: UnixSeconds::new(1_800_000_000),
+            chain: Some("-----BEGIN CERTIFICATE-----".into()),
         };
         let request = AdmissionRequest {
             device,
             spki: Digest::of(b"key"),
+            csr: Some("MIIB".into()),
         };
         vec![
             serde_json::to_vec(&voucher).unwrap(),

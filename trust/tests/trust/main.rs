@@ -11,6 +11,7 @@
 mod algorithms;
 mod carried;
 mod decide;
+mod decommission;
 mod delegated;
 mod forged;
 mod lookup;

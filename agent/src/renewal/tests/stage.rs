@@ -94,6 +94,7 @@ impl Stage {
             director_root: String::new(),
             server: stage.address.clone(),
             expires: now(),
+            chain: None,
         };
         let voucher = serde_json::to_vec(&voucher).unwrap();
         store.keep("identity/voucher.json", &voucher).unwrap();

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// What a device says when it enrols with a token.
-fn enrol(stage: &Stage, state: &Path, token: &Path, more: &[&str]) -> Result<Output> {
+fn enrol(stage: &Stage, home: &Path, token: &Path, more: &[&str]) -> Result<Output> {
     let mut enrol = Command::new(&Programs::find()?.device);
     enrol
         .arg("enrol")
         .arg("--state")
-        .arg(state)
+        .arg(home)
         .arg("--token")
         .arg(token);
     enrol.args(["--server", &stage.server()?.to_string()]).args(more);
@@ -49,29 +49,29 @@ fn one_token_enrols_many_devices_each_once_and_keeps_no_secret_on_them() -> Resu
     stage.run_ceremony()?;
     stage.start_control()?;
     let file = token(&stage, folder.path(), "2")?;
-    let state = |name: &str| folder.path().join("joined").join(name);
+    let home = |name: &str| folder.path().join("joined").join(name);
     std::fs::create_dir_all(folder.path().join("joined"))?;
 
-    let first = enrol(&stage, &state("a"), &file, &["--id", "press-7"])?;
+    let first = enrol(&stage, &home("a"), &file, &["--id", "press-7"])?;
     assert_eq!(
         said(&first),
         "redan-device: enrolled as spiffe://demo.redan.test/device/press-7\n"
     );
     // Twice is harmless, also when the answer was lost before anything of it was kept.
-    let again = enrol(&stage, &state("a"), &file, &["--id", "press-7"])?;
+    let again = enrol(&stage, &home("a"), &file, &["--id", "press-7"])?;
     assert_eq!(said(&again), said(&first));
-    std::fs::remove_file(state("a").join("identity/voucher.json"))?;
-    std::fs::remove_file(state("a").join("identity/chain.pem"))?;
-    let lost = enrol(&stage, &state("a"), &file, &["--id", "press-7"])?;
+    std::fs::remove_file(home("a").join("identity/voucher.json"))?;
+    std::fs::remove_file(home("a").join("identity/chain.pem"))?;
+    let lost = enrol(&stage, &home("a"), &file, &["--id", "press-7"])?;
     assert_eq!(said(&lost), said(&first));
     // Without a name: one image, many devices.
-    let second = enrol(&stage, &state("b"), &file, &[])?;
+    let second = enrol(&stage, &home("b"), &file, &[])?;
     ensure!(
         said(&second).starts_with("redan-device: enrolled as spiffe://demo.redan.test/device/press-"),
         "{}",
         said(&second)
     );
-    let third = enrol(&stage, &state("c"), &file, &[])?;
+    let third = enrol(&stage, &home("c"), &file, &[])?;
     ensure!(third.status.code() == Some(1), "{}", said(&third));
     ensure!(
         said(&third).contains("because: token-used-up\n"),
@@ -91,7 +91,7 @@ fn one_token_enrols_many_devices_each_once_and_keeps_no_secret_on_them() -> Resu
         .as_str()
         .context("a token has a secret")?
         .to_owned();
-    let voucher = std::fs::read_to_string(state("a").join("identity/voucher.json"))?;
+    let voucher = std::fs::read_to_string(home("a").join("identity/voucher.json"))?;
     ensure!(!voucher.contains(&secret), "the secret stays in the token's file");
     Ok(())
 }

@@ -4,9 +4,11 @@
 mod bad_input;
 mod carried;
 mod ceremony;
+mod decommission;
 mod disturbed;
 mod interrupted;
 mod join;
+mod offline;
 mod path;
 mod recovery;
 mod renewal;
