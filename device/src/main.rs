@@ -240,7 +240,7 @@ fn hand_over(request: AdmissionRequest, out: Option<&Path>, qr: Option<&Path>) -
     match qr {
         Some(path) => write(path, &redan_agent::qr::svg(&short).unwrap_or_default())?,
         None if std::io::stdout().is_terminal() => {
-            say(&redan_agent::qr::terminal(&short).unwrap_or_default())
+            say(&redan_agent::qr::terminal(&short).unwrap_or_default());
         }
         None => {}
     }
