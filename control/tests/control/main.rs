@@ -18,7 +18,6 @@ mod crowd;
 mod database;
 mod decommission;
 mod enrolment;
-mod enrolment;
 mod est;
 mod expiry;
 mod isolation;
