@@ -169,6 +169,7 @@ async fn no_holders_key_of_any_offline_role_is_held_whatever_its_threshold() {
     }
     let three = [
         "component.acme.thermo",
+        "direction",
         "director.root",
         "plan",
         "policy",
