@@ -339,12 +339,6 @@ impl Agent {
         }
     }
 
-    /// Whether a direction that was carried here is on its way, and newer than what the server says.
-    fn outranked(&self, decided: &Decided) -> bool {
-        let followed = self.machine.candidate().map(SetRecord::sequence);
-        followed == Some(self.carried) && decided.sequence.unwrap_or_default() < self.carried
-    }
-
     pub(crate) fn decided(&mut self, decided: Decided) {
         let moved = self.versions != decided.versions;
         self.versions = decided.versions;
@@ -353,7 +347,8 @@ impl Agent {
             versions: decided.versions,
             until: decided.until,
         };
-        if self.outranked(&decided) {
+        let under_way = self.machine.candidate().map(SetRecord::sequence);
+        if outranked(under_way, self.carried, &decided) {
             return;
         }
         if let Some(trust) = &mut self.trust {
@@ -409,6 +404,13 @@ impl Agent {
     }
 }
 
+/// Whether a direction that was carried here is under way, and newer than what the server says. What it says is then left aside until that
+/// one is done, but for the end of the device: it is no direction, and no sequence outranks it.
+fn outranked(under_way: Option<DirectionSequence>, carried: DirectionSequence, said: &Decided) -> bool {
+    let ends = matches!(said.verdict, Verdict::Decommissioned(_));
+    !ends && under_way == Some(carried) && said.sequence.unwrap_or_default() < carried
+}
+
 async fn sleep(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
@@ -425,5 +427,59 @@ fn slot_of(input: &Input) -> Option<SlotId> {
         | Input::Probed { slot, .. }
         | Input::Signals { slot, .. } => Some(*slot),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redan_protocol::UnixSeconds;
+
+    /// The server's word on a direction, or on none.
+    fn said(sequence: Option<u64>, verdict: Verdict) -> Decided {
+        Decided {
+            versions: (Version64::new(1), Version64::new(1)),
+            until: UnixSeconds::new(1),
+            sequence: sequence.map(DirectionSequence::new),
+            plan: None,
+            verdict,
+        }
+    }
+
+    #[test]
+    fn a_carried_direction_under_way_outranks_every_older_word_of_the_server_and_no_other_does() {
+        let at = DirectionSequence::new;
+        let of_server = |sequence| said(Some(sequence), Verdict::Refused(Code::DirectionReplayed));
+        for (under_way, carried, server, outranks) in [
+            (Some(7), 7, 6, true),
+            (Some(7), 7, 1, true),
+            // The same or a newer one is followed.
+            (Some(7), 7, 7, false),
+            (Some(7), 7, 8, false),
+            // What is under way came from the server, or nothing is.
+            (Some(8), 7, 6, false),
+            (Some(6), 7, 6, false),
+            (None, 7, 6, false),
+            // Nothing was ever carried here.
+            (Some(3), 0, 2, false),
+            (None, 0, 2, false),
+        ] {
+            let seen = outranked(under_way.map(at), at(carried), &of_server(server));
+            assert_eq!(seen, outranks, "{under_way:?} {carried} {server}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_directs_nothing_does_not_stop_what_was_carried_here() {
+        let at = DirectionSequence::new;
+        for verdict in [
+            Verdict::Undirected,
+            Verdict::Moved,
+            Verdict::Refused(Code::Unreachable),
+        ] {
+            let nothing = said(None, verdict);
+            assert!(outranked(Some(at(7)), at(7), &nothing));
+            assert!(!outranked(None, at(7), &nothing));
+        }
     }
 }

@@ -207,11 +207,14 @@ pub(crate) enum Template {
         #[command(flatten)]
         making: Making,
     },
-    /// A component's own role, after the founding.
+    /// A component's own role, after the founding; or, for a fleet founded before there was one, the role direction.
     Delegate {
         /// publisher/workload
-        #[arg(long)]
-        component: ComponentName,
+        #[arg(long, required_unless_present = "role", conflicts_with = "role")]
+        component: Option<ComponentName>,
+        /// The role direction, which directs devices without a network.
+        #[arg(long, value_enum)]
+        role: Option<LaterRole>,
         /// A signer's public key file; may be given several times.
         #[arg(long = "key", required = true)]
         keys: Vec<PathBuf>,
@@ -247,6 +250,13 @@ pub(crate) enum Template {
         #[command(flatten)]
         making: Making,
     },
+}
+
+/// A role of the release repository that a fleet may be older than.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum LaterRole {
+    /// Directs devices without a network.
+    Direction,
 }
 
 /// Where the fleet's public folder and the transcript are.

@@ -1,12 +1,11 @@
 //! The templates of requests: each takes the newest signed file and changes what its name says, nothing else.
 
-use crate::delegate;
 use crate::error::CeremonyError;
 use crate::present::Present;
 use crate::request::Request;
-use redan_protocol::{ComponentName, Seconds, UnixSeconds};
+use redan_protocol::{Seconds, UnixSeconds};
 use redan_publish::metadata::{date, snapshot};
-use redan_publish::{PublicKey, Signers};
+use redan_publish::{Delegation, PublicKey};
 use redan_trust::metadata::file_name;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,12 +49,10 @@ pub enum Change {
         /// The role.
         role: String,
     },
-    /// A component's own role.
+    /// A role of its own for a component, or for directions.
     Delegate {
-        /// The component.
-        component: ComponentName,
-        /// Its signers.
-        signers: Signers,
+        /// To whom, for what.
+        delegation: Delegation,
     },
     /// A snapshot of the newest targets files.
     Snapshot,
@@ -178,11 +175,11 @@ impl Change {
                 }
                 Ok(())
             }
-            Self::Delegate { component, signers } => {
-                let delegation = delegate::component(component, signers.clone());
+            Self::Delegate { delegation } => {
+                let signers = &delegation.signers;
                 if ids(payload, &delegation.name).is_ok() {
                     return Err(CeremonyError::Delegated {
-                        role: delegation.name,
+                        role: delegation.name.clone(),
                     });
                 }
                 for key in &signers.keys {

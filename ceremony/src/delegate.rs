@@ -12,6 +12,11 @@ pub fn component(name: &ComponentName, signers: Signers) -> Delegation {
     }
 }
 
+/// The role that directs devices without a network (decision 0007), also of fleets founded before there was one.
+pub fn direction(signers: Signers) -> Delegation {
+    documents("direction", "directions/*/*", signers)
+}
+
 /// The role of plans or policies.
 pub fn documents(role: &str, path: &str, signers: Signers) -> Delegation {
     Delegation {

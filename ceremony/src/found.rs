@@ -288,7 +288,7 @@ fn release(
     let mut delegations = vec![
         crate::delegate::documents("plan", "plans/*", keys.plan.signers()),
         crate::delegate::documents("policy", "policy/*", keys.policy.signers()),
-        crate::delegate::documents("direction", "directions/*/*", keys.direction.signers()),
+        crate::delegate::direction(keys.direction.signers()),
     ];
     let component = |(name, role): &(ComponentName, Role)| crate::delegate::component(name, role.signers());
     delegations.extend(keys.components.iter().map(component));

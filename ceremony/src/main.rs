@@ -9,6 +9,7 @@ use redan_ceremony::CeremonyError;
 use redan_ceremony::assemble::assemble;
 use redan_ceremony::change::Change;
 use redan_ceremony::custody::{self, Custody, Opening};
+use redan_ceremony::delegate;
 use redan_ceremony::difference::inspect;
 use redan_ceremony::found::{Founding, Tokens, found_with};
 use redan_ceremony::issue::{Issuing, Whose, issue};
@@ -243,13 +244,19 @@ fn request(template: Template) -> Result<String, CeremonyError> {
         Template::Rotate { role, making } => (Change::Rotate { role }, making),
         Template::Delegate {
             component,
+            role: _,
             keys,
             threshold,
             making,
         } => {
             let keys = public(&keys)?;
             let signers = Signers { keys, threshold };
-            (Change::Delegate { component, signers }, making)
+            // Without a component it is the one other role there is.
+            let delegation = match component {
+                Some(component) => delegate::component(&component, signers),
+                None => delegate::direction(signers),
+            };
+            (Change::Delegate { delegation }, making)
         }
         Template::Snapshot { making } => (Change::Snapshot, making),
         Template::Recover {

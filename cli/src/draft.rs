@@ -86,13 +86,18 @@ impl Draft {
         std::fs::File::open(path)
             .and_then(|file| file.take(DRAFT_LEN_MAX.saturating_add(1)).read_to_end(&mut bytes))
             .map_err(|error| CliError::file(path, &error))?;
+        Self::parse(&bytes).ok_or_else(|| CliError::Draft {
+            path: path.display().to_string(),
+            what: "it is not a draft of this version".to_owned(),
+        })
+    }
+
+    /// Reads its bytes. Nothing of it is believed yet; but a payload that nobody can sign (a fraction reads and writes as another number)
+    /// is none.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let short = u64::try_from(bytes.len()).is_ok_and(|length| length <= DRAFT_LEN_MAX);
-        let read: Option<Self> = serde_json::from_slice(&bytes).ok();
-        read.filter(|draft| short && draft.schema == SCHEMA)
-            .ok_or_else(|| CliError::Draft {
-                path: path.display().to_string(),
-                what: "it is not a draft of this version".to_owned(),
-            })
+        let read: Self = serde_json::from_slice(bytes).ok().filter(|_| short)?;
+        (read.schema == SCHEMA && canonical(&read.payload).is_ok()).then_some(read)
     }
 
     /// Writes it to a new file.
@@ -403,12 +408,21 @@ mod tests {
         let good = json!({"schema": SCHEMA, "fleet": "plant.example", "role": "plan", "payload": {}, "signatures": []});
         let other = good.to_string().replace("draft/1", "draft/2");
         let more = good.to_string().replacen('{', "{\"why\":1,", 1);
+        let fraction = good
+            .to_string()
+            .replace("\"payload\":{}", "\"payload\":{\"version\":1.5}");
         let mut long = good.to_string().into_bytes();
         long.resize(usize::try_from(DRAFT_LEN_MAX).unwrap(), b' ');
         std::fs::write(&path, &long).unwrap();
         assert!(Draft::read(&path).is_ok(), "at the limit");
         long.push(b' ');
-        for bytes in [b"{}".as_slice(), other.as_bytes(), more.as_bytes(), &long] {
+        for bytes in [
+            b"{}".as_slice(),
+            other.as_bytes(),
+            more.as_bytes(),
+            fraction.as_bytes(),
+            &long,
+        ] {
             assert!(refused(bytes).contains("it is not a draft of this version"));
         }
         std::fs::remove_file(&path).unwrap();

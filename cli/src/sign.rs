@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 pub(crate) const SNAPSHOT_LIFE: Seconds = Seconds::new(90 * 86_400);
 
 /// How often a publication is made again because somebody else was first. Each time at least one of those who race is done; a CI that
-/// publishes thirty components at once still gets through. Tripped by nobody who is not locked out on purpose.
+/// publishes thirty components at once still gets through; whoever never does is kept out on purpose.
 const REBASES_MAX: u32 = 64;
 
 /// The key files of who signs, and the files with their passphrases.
@@ -252,14 +252,22 @@ pub(crate) async fn rebased(
     keys: &[SigningKey],
     mut make: impl FnMut(&Base) -> Result<Vec<u8>, CliError>,
 ) -> Result<(), CliError> {
-    let mut raced = None;
-    for _ in 0..REBASES_MAX {
+    unless_raced(async || {
         let base = Base::fetch(server, role).await?;
         let signed = make(&base)?;
         let body = base.upload(&signed, keys)?;
-        match server.post("/v1/release", &body).await {
+        server.post("/v1/release", &body).await.map(drop)
+    })
+    .await
+}
+
+/// Attempts it again while somebody else is first each time, at most [`REBASES_MAX`] times in all.
+async fn unless_raced(mut attempt: impl AsyncFnMut() -> Result<(), CliError>) -> Result<(), CliError> {
+    let mut raced = None;
+    for _ in 0..REBASES_MAX {
+        match attempt().await {
             Err(CliError::Server(problem)) if problem.code == Code::Conflict => raced = Some(problem),
-            other => return other.map(drop),
+            other => return other,
         }
     }
     Err(raced.map_or(CliError::Answer("a conflict"), CliError::Server))
@@ -302,4 +310,52 @@ pub async fn upload(server: &mut Server, bytes: Vec<u8>) -> Result<(), CliError>
         .call("PUT", &format!("/v1/artifacts/{digest}"), bytes)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redan_protocol::wire::Problem;
+
+    fn problem(code: Code) -> CliError {
+        CliError::Server(Problem {
+            kind: code.name().to_owned(),
+            title: code.name().to_owned(),
+            status: 409,
+            code,
+            detail: None,
+            remedy: String::new(),
+        })
+    }
+
+    /// How often it is attempted when somebody else is first so many times, and how it ends.
+    fn raced(times: u32, then: impl Fn() -> Result<(), CliError>) -> (u32, Result<(), String>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut attempts = 0;
+        let ended = runtime.block_on(unless_raced(async || {
+            attempts += 1;
+            if attempts <= times {
+                Err(problem(Code::Conflict))
+            } else {
+                then()
+            }
+        }));
+        (attempts, ended.map_err(|error| error.to_string()))
+    }
+
+    #[test]
+    fn a_publication_that_others_are_always_first_with_is_given_up_at_the_limit() {
+        let conflict = Err(problem(Code::Conflict).to_string());
+        assert_eq!(raced(REBASES_MAX - 1, || Ok(())), (REBASES_MAX, Ok(())));
+        assert_eq!(raced(REBASES_MAX, || Ok(())), (REBASES_MAX, conflict.clone()));
+        assert_eq!(raced(u32::MAX, || Ok(())), (REBASES_MAX, conflict));
+    }
+
+    #[test]
+    fn a_refusal_that_is_no_race_is_not_tried_again() {
+        let refused = || Err(problem(Code::ThresholdNotMet));
+        let said = Err(problem(Code::ThresholdNotMet).to_string());
+        assert_eq!(raced(0, refused), (1, said.clone()));
+        assert_eq!(raced(2, refused), (3, said));
+    }
 }

@@ -216,6 +216,7 @@ impl Fleet {
     ) -> Result<(Self, FleetServer), ServerError> {
         // A replacement that was decided before the power went.
         crate::replacement::finish(folder)?;
+        crate::keys::sweep(&folder.join("online"))?;
         let public = folder.join("public");
         let anchor = anchor(folder, &id)?;
         let token = folder.join("join.key");

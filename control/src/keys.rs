@@ -1,7 +1,7 @@
 //! The keys a server may hold, and the refusal of every other (promise 3).
 
 use crate::error::ServerError;
-use crate::held::Folder;
+use crate::held::{Folder, listed};
 use crate::release::Files;
 use redan_identity::FleetAnchor;
 use redan_publish::SigningKey;
@@ -9,6 +9,7 @@ use redan_trust::Claimed;
 use redan_trust::TufError;
 use redan_trust::metadata::{Key, Metadata, Root, Targets};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Certificates a server has the keys of.
 const CERTIFIED: &[&str] = &["server.pem", "device-issuer.pem"];
@@ -88,16 +89,39 @@ fn refuse_offline(folder: &Folder, release: &Files, director: &Files) -> Result<
         if let Some(role) = role {
             return Err(ServerError::OfflineKey { path: shown, role });
         }
-        let needed = CERTIFIED.contains(&name)
-            || signs
-                .and_then(|signs| signs.split_once('.'))
-                .is_some_and(|of| match of {
-                    ("release", role) => RELEASE.contains(&role),
-                    ("director", role) => DIRECTOR.contains(&role),
-                    _ => false,
-                });
-        if !needed {
+        if !needed(name) {
             return Err(ServerError::StrayKey { path: shown });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a server has a use for a file of this name among its online keys.
+fn needed(name: &str) -> bool {
+    let of_role = |of: (&str, &str)| match of {
+        ("release", role) => RELEASE.contains(&role),
+        ("director", role) => DIRECTOR.contains(&role),
+        _ => false,
+    };
+    let signs = name.strip_suffix(".key.json");
+    CERTIFIED.contains(&name) || signs.and_then(|signs| signs.split_once('.')).is_some_and(of_role)
+}
+
+/// Removes what a power cut left of writing one of these files ([`write_private`] renames `<name>.new` to `<name>`), and only that: a file
+/// proper beside the whole one it never replaced. It is part of a private key, or one that was never in use, and would be refused as a
+/// stray. At a start alone: later, somebody may just be writing it.
+///
+/// [`write_private`]: redan_identity::key::write_private
+pub(crate) fn sweep(online: &Path) -> Result<(), ServerError> {
+    let is_file = |path: &Path| path.symlink_metadata().is_ok_and(|about| about.is_file());
+    for left in listed(online)? {
+        let Some(whole) = left.strip_suffix(".new").filter(|whole| needed(whole)) else {
+            continue;
+        };
+        let path = online.join(&left);
+        if is_file(&path) && is_file(&online.join(whole)) {
+            std::fs::remove_file(&path).map_err(|error| ServerError::file(&path, &error))?;
+            tracing::warn!(path = %path.display(), "removed what an interrupted write left");
         }
     }
     Ok(())

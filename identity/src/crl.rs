@@ -219,7 +219,8 @@ fn read(
     }
     // Written in its one way, else one list could have two hashes. The parser below is lenient about what encloses the signed part.
     let strict = x509_cert::crl::CertificateList::from_der(bytes).map_err(|_| CrlFault::Malformed)?;
-    let same = strict.to_der().is_ok_and(|der| der == bytes);
+    // Bits that are not used may have any value, and their number may be any; a signature has none.
+    let same = strict.to_der().is_ok_and(|der| der == bytes) && strict.signature.unused_bits() == 0;
     let Ok(([], list)) = CertificateRevocationList::from_der(bytes) else {
         return Err(CrlFault::Malformed);
     };

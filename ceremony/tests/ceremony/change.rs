@@ -11,11 +11,11 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-fn key(room: &Room, purpose: &str) -> SigningKey {
+pub(crate) fn key(room: &Room, purpose: &str) -> SigningKey {
     SigningKey::load(Path::new(&room.private(purpose))).unwrap()
 }
 
-fn enrolled(room: &Room) -> Device {
+pub(crate) fn enrolled(room: &Room) -> Device {
     Device::enrolled(room.release("1.root.json").unwrap())
 }
 

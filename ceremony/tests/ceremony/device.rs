@@ -48,7 +48,15 @@ impl Device {
     }
 
     pub(crate) fn refresh(&mut self, files: &Files) -> Result<Repository, TufError> {
-        let mut refresh = Refresh::new(self.trusted.clone(), now())?;
+        self.walk(Refresh::new(self.trusted.clone(), now())?, files)
+    }
+
+    /// The same from a folder that was carried to it (decision 0007).
+    pub(crate) fn refresh_from_stick(&mut self, files: &Files) -> Result<Repository, TufError> {
+        self.walk(Refresh::carried(self.trusted.clone(), now())?, files)
+    }
+
+    fn walk(&mut self, mut refresh: Refresh, files: &Files) -> Result<Repository, TufError> {
         let mut answer = None;
         loop {
             match refresh.step(answer.take())? {

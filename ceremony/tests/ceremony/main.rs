@@ -10,6 +10,7 @@
 mod change;
 mod custody;
 mod device;
+mod direction;
 mod faults;
 mod found;
 mod recovery;

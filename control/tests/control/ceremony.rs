@@ -104,12 +104,12 @@ async fn a_new_root_and_a_delegation_are_taken_while_running_and_adopted_by_devi
     let rotate = Change::Rotate { role: "root".into() };
     let root = custodians(&site, Release, &rotate, "release.root");
     let pump = SigningKey::generate("component.acme.pump-1").unwrap();
+    let signers = Signers {
+        keys: vec![pump.public()],
+        threshold: 1,
+    };
     let delegate = Change::Delegate {
-        component: ComponentName::parse("acme/pump").unwrap(),
-        signers: Signers {
-            keys: vec![pump.public()],
-            threshold: 1,
-        },
+        delegation: redan_ceremony::delegate::component(&ComponentName::parse("acme/pump").unwrap(), signers),
     };
     let targets = custodians(&site, Release, &delegate, "release.targets");
     let snapshot = custodians(&site, Release, &Change::Snapshot, "release.snapshot");

@@ -3,12 +3,15 @@
 use crate::ceremony::decide;
 use crate::program::{control, line, registered, running, said, tell};
 use crate::raw::Raw;
-use crate::site::{ceremony, config};
+use crate::site::{Door, ceremony, config};
 use redan_ceremony::change::Change;
 use redan_ceremony::present::RepositoryName;
 use redan_control::server::Server;
-use redan_identity::{FleetAnchor, FleetCa, IssuerKind, pem};
-use redan_protocol::FleetId;
+use redan_identity::ca::Issuer;
+use redan_identity::{FleetAnchor, FleetCa, IssuerKind, KeyFile, pem};
+use redan_protocol::report::Report;
+use redan_protocol::wire::{CheckIn, Nonce};
+use redan_protocol::{Code, DeviceId, FleetId, SpiffeId};
 use redan_publish::{PublicKey, SigningKey};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -56,6 +59,10 @@ fn new_issuer(folder: &Path) {
     let issuer = ca.issuer(IssuerKind::Device, crate::site::now()).unwrap();
     let text = pem::write_bundle(issuer.key(), &[issuer.certificate().clone()]);
     redan_identity::key::write_private(&folder.join("new/device-issuer.pem"), text.as_bytes()).unwrap();
+}
+
+fn ca_of(founded: &Path) -> String {
+    std::fs::read_to_string(founded.join("public/ca.pem")).unwrap()
 }
 
 fn keys_of(folder: &Path, public: &Path) -> Command {
@@ -173,6 +180,60 @@ async fn every_online_key_is_replaced_while_the_server_runs() {
     // And a start finds nothing left to do.
     let (mut child, _, address) = running(&file);
     assert_eq!(replaced(address, folder).await, [ALL]);
+    tell(&child, Signal::TERM);
+    child.wait().unwrap();
+}
+
+/// How a device's key and certificate are answered when it checks in.
+async fn checks_in(door: &Door, bundle: &Path) -> Result<(), (u16, Code)> {
+    let body = serde_json::to_vec(&CheckIn {
+        nonce: Nonce([7; 16]),
+        report: Report::default(),
+    });
+    let mut caller = door.connect(bundle).await.unwrap();
+    let answer = caller.ask("POST", "/v1/checkin", body.unwrap()).await;
+    match answer.status {
+        200 => Ok(()),
+        _ => Err(answer.refusal()),
+    }
+}
+
+#[tokio::test]
+async fn a_stolen_device_issuer_certifies_nobody_after_its_replacement_and_the_new_one_enrols() {
+    let (folder, file) = registered().await;
+    let folder = folder.path();
+    let founded = folder.join("fleet");
+    let (mut child, _out, address) = running(&file);
+    let door = Door::new(folder, &founded, fleet(), address);
+    let before = door.enrolled("press-1").await;
+    let stolen = std::fs::read_to_string(founded.join("online/device-issuer.pem")).unwrap();
+    let (key, chain) = pem::read_bundle(&stolen).unwrap();
+    let anchor = || FleetAnchor::from_pem(fleet(), &ca_of(&founded)).unwrap();
+    let thief = Issuer::load(IssuerKind::Device, anchor(), key, chain[0].clone());
+
+    revoke_everything(folder);
+    new_issuer(folder);
+    let ran = replace(folder);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let after = door.enrolled("press-2").await;
+    let issued_by = |bundle: &Path| pem::load_bundle(bundle).unwrap().1[1].clone();
+    assert_eq!(issued_by(&before), chain[0], "the stolen one issued this");
+    let (_, new) = pem::load_bundle(&folder.join("new/device-issuer.pem")).unwrap();
+    assert_ne!(new, chain);
+    assert_eq!(issued_by(&after), new[0]);
+
+    for id in ["press-1", "press-2", "ghost-1"] {
+        let own = KeyFile::generate().unwrap();
+        let id = SpiffeId::Device(fleet(), DeviceId::parse(id).unwrap());
+        let forged = thief.issue_for(&id, &own, crate::site::now()).unwrap();
+        let forged = door.keep("forged", &own, &forged);
+        let refused = checks_in(&door, &forged).await;
+        assert_eq!(refused, Err((403, Code::CertificateRevoked)), "{id}");
+    }
+    // Admitted keys are answered, whichever issuer certified them.
+    for honest in [&before, &after] {
+        assert_eq!(checks_in(&door, honest).await, Ok(()));
+    }
     tell(&child, Signal::TERM);
     child.wait().unwrap();
 }

@@ -293,7 +293,7 @@ impl Site {
 }
 
 impl Door {
-    fn new(folder: &Path, founded: &Path, fleet: FleetId, address: SocketAddr) -> Self {
+    pub(crate) fn new(folder: &Path, founded: &Path, fleet: FleetId, address: SocketAddr) -> Self {
         let ca = std::fs::read_to_string(founded.join("public/ca.pem")).unwrap();
         Self {
             anchor: FleetAnchor::from_pem(fleet.clone(), &ca).unwrap(),

@@ -141,6 +141,53 @@ async fn a_server_does_not_start_with_an_offline_key_that_came_later() {
 }
 
 #[tokio::test]
+async fn a_start_removes_what_a_power_cut_left_of_writing_a_key_and_nothing_else() {
+    let site = Site::open().await;
+    let online = site.kept().join("online");
+    let config = config(site.folder.path());
+    let start = async || Server::open(config.clone()).await.err();
+    // Torn, or whole and not yet renamed.
+    for name in ["server.pem", "device-issuer.pem", "release.timestamp.key.json"] {
+        let whole = std::fs::read(online.join(name)).unwrap();
+        for left in [&whole[..whole.len() / 2], &whole[..], b""] {
+            let path = online.join(format!("{name}.new"));
+            std::fs::write(&path, left).unwrap();
+            assert!(start().await.is_none(), "{name}");
+            assert!(!path.exists(), "{name}");
+            assert_eq!(std::fs::read(online.join(name)).unwrap(), whole);
+        }
+    }
+    // What no write of these files leaves is a stray as ever, and stays for whoever put it there.
+    for name in [
+        "notes.txt.new",
+        "server.pem.new.new",
+        "operator-issuer.pem.new",
+        "server.pem.old",
+    ] {
+        let stray = online.join(name);
+        std::fs::write(&stray, "a key").unwrap();
+        let error = start().await.unwrap();
+        let path = stray.display().to_string();
+        assert!(
+            matches!(&error, ServerError::StrayKey { path: named } if *named == path),
+            "{error}"
+        );
+        std::fs::remove_file(&stray).unwrap();
+    }
+    let link = online.join("server.pem.new");
+    std::os::unix::fs::symlink(online.join("server.pem"), &link).unwrap();
+    let error = start().await.unwrap();
+    assert!(matches!(&error, ServerError::StrayKey { .. }), "{error}");
+    std::fs::remove_file(&link).unwrap();
+    // Without the whole one it may be all there is of a key.
+    let (whole, left) = (online.join("server.pem"), online.join("server.pem.new"));
+    std::fs::rename(&whole, &left).unwrap();
+    assert!(start().await.is_some());
+    std::fs::rename(&left, &whole).unwrap();
+    assert!(start().await.is_none(), "positive control");
+}
+
+#[tokio::test]
 async fn no_holders_key_of_any_offline_role_is_held_whatever_its_threshold() {
     let folder = tempfile::tempdir().unwrap();
     let founded = folder.path().join("fleet");
@@ -169,6 +216,7 @@ async fn no_holders_key_of_any_offline_role_is_held_whatever_its_threshold() {
     }
     let three = [
         "component.acme.thermo",
+        "direction",
         "director.root",
         "plan",
         "policy",

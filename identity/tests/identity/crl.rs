@@ -298,3 +298,22 @@ fn a_list_that_breaks_a_line_is_refused() {
     let list = bent(&scene.fleet, |params| params.revoked_certs = vec![entry(None)]);
     assert_eq!(scene.offer(&list), Ok(()), "positive control");
 }
+
+#[test]
+fn a_signature_of_a_list_has_no_unused_bits() {
+    let mut scene = Scene::new();
+    // One whose last bit may be said to be unused.
+    let list = loop {
+        let list = bent(&scene.fleet, |params| params.revoked_certs = vec![entry(None)]);
+        if list.last().unwrap() & 1 == 0 {
+            break list;
+        }
+    };
+    let begins = |at: &usize| list[*at..][..3] == [3, u8::try_from(list.len() - at - 2).unwrap_or(0), 0];
+    let at = (0..list.len() - 3).rev().find(begins).unwrap();
+    let mut other = list.clone();
+    other[at + 2] = 1;
+    assert_eq!(scene.offer(&other), Err(CrlFault::Malformed));
+    scene.holds();
+    assert_eq!(scene.offer(&list), Ok(()), "positive control");
+}

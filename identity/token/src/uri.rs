@@ -149,7 +149,10 @@ impl std::fmt::Display for Uri {
         let path = |path: &Path| encoded(path.as_os_str().as_encoded_bytes());
         write!(f, "?module-path={}", path(&self.module))?;
         if let Some(pin) = &self.pin {
-            write!(f, "&pin-source=file:{}", path(pin))?;
+            // A path that begins with // would lose both without an empty authority before it (RFC 8089 §2).
+            let pin = path(pin);
+            let authority = if pin.starts_with("//") { "//" } else { "" };
+            write!(f, "&pin-source=file:{authority}{pin}")?;
         }
         Ok(())
     }

@@ -2,10 +2,12 @@
 
 use crate::Target;
 use redan_benches::fleet::NOW;
+use redan_identity::crl::{CrlFault, Revocations, RevokedSerial, serial_of};
 use redan_identity::profile::{Purpose, check, presented_spki};
-use redan_identity::{FleetAnchor, FleetCa, Issuer, IssuerKind, KeyFile, est, pem};
-use redan_protocol::{Digest, FleetId, SpiffeId};
+use redan_identity::{FleetAnchor, FleetCa, Issuer, IssuerKind, KeyFile, TokenUri, est, pem};
+use redan_protocol::{Digest, FleetId, Seconds, SpiffeId};
 use rustls_pki_types::CertificateDer;
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 /// A fleet and one of its devices, made once.
@@ -140,4 +142,91 @@ fn bundle(input: &[u8]) -> bool {
         assert_eq!(pem::read_chain(&pem::write_chain(&chain)).unwrap(), chain);
         true
     })
+}
+
+/// The issuer's lists: one of nobody, and the newer one that takes the device's certificate back.
+fn lists() -> &'static [Vec<u8>; 2] {
+    static LISTS: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    LISTS.get_or_init(|| {
+        let leaf = fleet().chain.first().unwrap();
+        let revoked = RevokedSerial {
+            serial: serial_of(leaf).unwrap(),
+            at: NOW,
+        };
+        let list = |number, revoked| {
+            let life = Seconds::new(86_400);
+            fleet().issuer.crl(number, &revoked, NOW, life).unwrap()
+        };
+        [list(1, BTreeSet::new()), list(2, BTreeSet::from([revoked]))]
+    })
+}
+
+pub(crate) const CRL: Target = Target {
+    name: "crl",
+    seeds: || lists().to_vec(),
+    run: revocation_list,
+    mutations: 6_000,
+};
+
+/// Only what the issuer signed is taken, to the byte; whatever else is offered, who was revoked stays revoked.
+fn revocation_list(input: &[u8]) -> bool {
+    let (fleet, [_, newest]) = (fleet(), lists());
+    let offer = |known: &mut Revocations, list: &[u8]| {
+        known.offer(
+            &fleet.anchor,
+            IssuerKind::Device,
+            fleet.issuer.certificate(),
+            list,
+            NOW,
+        )
+    };
+    let check = |known: &Revocations| known.check(&fleet.anchor, &fleet.chain, Purpose::Client, NOW);
+    let mut known = Revocations::default();
+    offer(&mut known, newest).unwrap();
+    drop(offer(&mut known, input));
+    assert_eq!(check(&known).unwrap_err(), CrlFault::Revoked);
+
+    let mut first = Revocations::default();
+    if offer(&mut first, input).is_err() {
+        assert_eq!(check(&first).unwrap_err(), CrlFault::Missing);
+        return false;
+    }
+    assert!(
+        lists().iter().any(|list| list == input),
+        "nobody signed this list"
+    );
+    assert_eq!(check(&first).is_err(), input == newest.as_slice());
+    true
+}
+
+pub(crate) const PKCS11: Target = Target {
+    name: "pkcs11",
+    seeds: || {
+        [
+            "pkcs11:token=plant;object=release.root-1?module-path=/usr/lib/softhsm/libsofthsm2.so",
+            "pkcs11:token=a%20b;serial=01;object=k%3B;id=%01%FF;type=private?module-path=/m.so&pin-source=file:///pin",
+        ]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+    },
+    run: token_uri,
+    mutations: 8_000,
+};
+
+/// The name of a key in a token is written as what names the same key, holds no PIN, and leads to files by whole paths.
+fn token_uri(input: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return false;
+    };
+    let Ok(read) = TokenUri::parse(text) else {
+        return false;
+    };
+    assert!(TokenUri::is(text));
+    assert!(!text.contains("pin-value"));
+    assert!(!read.token().is_empty() && !read.object().is_empty());
+    assert!(read.pin().is_none_or(std::path::Path::is_absolute));
+    let written = read.to_string();
+    assert_eq!(TokenUri::parse(&written).as_ref(), Ok(&read), "{written}");
+    assert_eq!(TokenUri::parse(&written).unwrap().to_string(), written);
+    true
 }

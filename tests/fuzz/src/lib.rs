@@ -17,6 +17,7 @@
     reason = "a broken property is a panic: that is what a fuzzer looks for"
 )]
 
+mod carried;
 mod decision;
 mod identity;
 pub mod mutate;
@@ -44,6 +45,10 @@ pub const TARGETS: &[Target] = &[
     trust::WORKFLOW,
     decision::CUSTOM,
     decision::DECIDE,
+    carried::DIRECTION,
+    carried::DECOMMISSION,
+    carried::RECOVERY,
+    carried::DRAFT,
     policy::DOCUMENTS,
     policy::GRANT,
     policy::EGRESS,
@@ -52,9 +57,12 @@ pub const TARGETS: &[Target] = &[
     identity::CSR,
     identity::CHAIN,
     identity::PEM,
+    identity::CRL,
+    identity::PKCS11,
     wire::VOUCHER,
     wire::CHECK_IN,
     wire::IPC,
+    wire::TOKEN,
 ];
 
 /// The target of a name, for a driver outside.

@@ -4,6 +4,7 @@ use crate::Target;
 use redan_protocol::ipc::{
     Connect, FromExecutor, FromSupervisor, SlotId, ToBroker, ToExecutor, ToSupervisor, WorkloadKind,
 };
+use redan_protocol::join::{DevicePrefix, JoinToken, TokenId, TokenSchema, TokenSecret};
 use redan_protocol::report::Report;
 use redan_protocol::wire::{
     AdmissionRequest, CheckIn, CheckInReply, Nonce, Problem, Statement, Voucher, VoucherSchema,
@@ -61,7 +62,7 @@ pub(crate) const CHECK_IN: Target = Target {
 };
 
 /// What is read is written as what reads the same.
-fn json<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(input: &[u8]) -> bool {
+pub(crate) fn json<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(input: &[u8]) -> bool {
     let Ok(read) = serde_json::from_slice::<T>(input) else {
         return false;
     };
@@ -104,4 +105,41 @@ fn message<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(input:
     let written = postcard::to_allocvec(&read).unwrap();
     assert_eq!(postcard::from_bytes::<T>(&written).unwrap(), read);
     true
+}
+
+pub(crate) const TOKEN: Target = Target {
+    name: "join-token",
+    seeds: || {
+        let token = JoinToken {
+            schema: TokenSchema::V1,
+            fleet: FleetId::parse("plant.example").unwrap(),
+            token: TokenId::from_bytes([1; 16]),
+            secret: TokenSecret::from_bytes([0xab; 32]),
+            prefix: DevicePrefix::parse("press-").unwrap(),
+            ca: "-----BEGIN CERTIFICATE-----".into(),
+            release_root: "{}".into(),
+            director_root: "{}".into(),
+            server: "control.plant.example:8443".into(),
+            expires: UnixSeconds::new(1_800_000_000),
+        };
+        vec![serde_json::to_vec(&token).unwrap()]
+    },
+    run: token,
+    mutations: 8_000,
+};
+
+/// A token that is read reads back, gives no name outside its prefix, and shows its secret to nobody.
+fn token(input: &[u8]) -> bool {
+    let Ok(read) = serde_json::from_slice::<JoinToken>(input) else {
+        return false;
+    };
+    let secret = String::from(read.secret.clone());
+    assert!(
+        !format!("{:?}", read.secret).contains(&secret),
+        "the secret is shown"
+    );
+    if let Ok(name) = read.prefix.name_for(Digest::of(input)) {
+        assert!(read.prefix.fits(&name), "{name} is not the token's to give");
+    }
+    json::<JoinToken>(input)
 }

@@ -4,6 +4,13 @@ use proptest::prelude::*;
 const WHOLE: &str = "pkcs11:token=My%20token;serial=DECC0401648;object=release.root-4;id=%01%FF?module-path=/usr/lib/x.so&pin-source=file:/run/pin";
 
 #[test]
+fn a_pin_file_whose_path_begins_twice_is_written_as_the_same_file() {
+    let twice = Uri::parse(&WHOLE.replace("file:/run", "file:////run")).unwrap();
+    assert_eq!(twice.pin(), Some(Path::new("//run/pin")));
+    assert_eq!(Uri::parse(&twice.to_string()), Ok(twice));
+}
+
+#[test]
 fn a_whole_uri_is_read_and_written_the_same() {
     let uri = Uri::parse(WHOLE).unwrap();
     assert_eq!(uri.token(), "My token");

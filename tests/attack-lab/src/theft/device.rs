@@ -7,10 +7,11 @@ use redan_policy::grant::World;
 use redan_policy::{DeviceCeiling, parse_device};
 use redan_protocol::wire::{Nonce, Statement, StatementKind};
 use redan_protocol::{Code, Digest, Seconds, SetId, SpiffeId, UnixSeconds, Version64};
+use redan_trust::release_set::{Member, ReleaseSet};
 use redan_trust::{
     Answer, DeviceFacts, Directing, Document, LookupStep, Offered, POLICY_PATH, Plan, Refresh, Refusal,
-    Repository, Step, Target, TrustRecord, TrustState, Trusted, TufError, decide, directive, plan_path,
-    verify_statement,
+    Repository, Step, Target, TrustRecord, TrustState, Trusted, TufError, carried_direction, decide,
+    directive, plan_path, verify_statement,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -134,6 +135,7 @@ impl Device {
         at: Moment,
     ) -> Result<Option<(Plan, Vec<Digest>)>, Stopped> {
         let mut release = refresh(
+            Refresh::new,
             &mut self.release,
             &mut self.record.release_root,
             &served.release,
@@ -141,6 +143,7 @@ impl Device {
         )
         .map_err(|error| Stopped::Metadata(false, error))?;
         let director = refresh(
+            Refresh::new,
             &mut self.director,
             &mut self.record.director_root,
             &served.director,
@@ -151,41 +154,13 @@ impl Device {
             return Ok(None);
         };
         let stored = &mut self.release.targets;
-        let mut find = |path: &str| {
-            lookup(&mut release, stored, &served.release, path)
-                .map_err(|error| Stopped::Metadata(false, error))
-        };
         let mut released = BTreeMap::new();
         for path in directive.targets.keys() {
-            released.insert(path.clone(), find(path)?);
+            released.insert(path.clone(), find(&mut release, stored, served, path)?);
         }
-        let mut document = |path: &str| -> Result<Option<Document>, Stopped> {
-            let Some(target) = find(path)? else {
-                return Ok(None);
-            };
-            let bytes = target.sha256().and_then(|digest| served.artifacts.get(&digest));
-            let bytes = bytes.ok_or(Stopped::Missing(Code::ArtifactMissing))?.clone();
-            Ok(Some(Document { target, bytes }))
-        };
-        let policy = document(POLICY_PATH)?;
-        let plan = document(&plan_path(&directive.direction.set))?;
+        let policy = document(&mut release, stored, served, POLICY_PATH)?;
+        let plan = document(&mut release, stored, served, &plan_path(&directive.direction.set))?;
         let statement = verify_statement(&director, statement)?;
-        let state = TrustState {
-            committed: self.record.committed.clone(),
-            rollback_sets: self.record.rollback_sets.clone(),
-            sequence: self.record.sequence,
-            policy_serial: self.record.policy_serial,
-            denied: self.record.denied.clone(),
-        };
-        let facts = DeviceFacts {
-            device: self.id.clone(),
-            worlds: vec![World::HttpProxy, World::Command],
-            ceiling: self.ceiling.clone(),
-            installed: BTreeMap::new(),
-            plan_known: at.plan_known,
-            now: at.now,
-            nonce: Some(NONCE),
-        };
         let offered = Offered {
             directing: Directing::Online {
                 director: &director,
@@ -196,25 +171,81 @@ impl Device {
             plan,
             policy,
         };
-        let Some(plan) = decide(&state, &offered, &facts)? else {
+        let Some(plan) = decide(&self.state(), &offered, &self.facts(at, Some(NONCE)))? else {
             return Ok(None);
         };
         let until = release.expires().min(director.expires());
         self.settled = Some((served.versions, until));
-        let mut fetched = Vec::new();
-        for member in plan.members() {
-            let bytes = served.artifacts.get(&member.digest());
-            let bytes = bytes.ok_or(Stopped::Missing(Code::ArtifactMissing))?;
-            if Digest::of(bytes) != member.digest() {
-                return Err(Stopped::Missing(Code::DigestMismatch));
-            }
-            fetched.push(member.digest());
-        }
-        if fetched.is_empty() {
-            let broken = anyhow::Error::msg("a set without members was planned");
-            return Err(Stopped::Broken(broken));
-        }
+        let fetched = fetch_all(&plan, served)?;
         Ok(Some((plan, fetched)))
+    }
+
+    /// What is served is carried here on a stick (`agent/src/carried.rs`).
+    pub fn is_carried(&mut self, served: &Served, at: Moment) -> Result<Outcome> {
+        match self.follow_stick(served, at) {
+            Ok(plan) => self.adopt(&plan),
+            Err(stopped) => stopped.outcome(),
+        }
+    }
+
+    fn follow_stick(&mut self, served: &Served, at: Moment) -> Result<(Plan, Vec<Digest>), Stopped> {
+        let mut release = refresh(
+            Refresh::carried,
+            &mut self.release,
+            &mut self.record.release_root,
+            &served.release,
+            at.now,
+        )
+        .map_err(|error| Stopped::Metadata(false, error))?;
+        let stored = &mut self.release.targets;
+        let missing = || Stopped::Missing(Code::BundleInvalid);
+        let note = served.note.as_deref().ok_or_else(missing)?;
+        let direction = document(&mut release, stored, served, note)?.ok_or_else(missing)?;
+        let read = carried_direction(&direction, &self.id)?;
+        let policy = document(&mut release, stored, served, POLICY_PATH)?;
+        let plan = document(&mut release, stored, served, &plan_path(&read.set))?;
+        let mut released = BTreeMap::new();
+        if let Some(document) = &plan {
+            let set: ReleaseSet =
+                serde_json::from_slice(&document.bytes).map_err(|error| Stopped::Broken(error.into()))?;
+            for path in set.members.iter().map(Member::target_path) {
+                let target = find(&mut release, stored, served, &path)?;
+                released.insert(path, target);
+            }
+        }
+        let offered = Offered {
+            directing: Directing::Carried(direction),
+            release: &release,
+            released,
+            plan,
+            policy,
+        };
+        let plan = decide(&self.state(), &offered, &self.facts(at, None))?;
+        let plan = plan.ok_or_else(|| Stopped::Broken(anyhow::Error::msg("a stick directs something")))?;
+        let fetched = fetch_all(&plan, served)?;
+        Ok((plan, fetched))
+    }
+
+    fn state(&self) -> TrustState {
+        TrustState {
+            committed: self.record.committed.clone(),
+            rollback_sets: self.record.rollback_sets.clone(),
+            sequence: self.record.sequence,
+            policy_serial: self.record.policy_serial,
+            denied: self.record.denied.clone(),
+        }
+    }
+
+    fn facts(&self, at: Moment, nonce: Option<Nonce>) -> DeviceFacts {
+        DeviceFacts {
+            device: self.id.clone(),
+            worlds: vec![World::HttpProxy, World::Command],
+            ceiling: self.ceiling.clone(),
+            installed: BTreeMap::new(),
+            plan_known: at.plan_known,
+            now: at.now,
+            nonce,
+        }
     }
 
     /// What the agent keeps of a set that was tried and committed (`agent/src/trust.rs`).
@@ -244,15 +275,59 @@ impl Device {
     }
 }
 
+/// Every member's bytes, held against its digest.
+fn fetch_all(plan: &Plan, served: &Served) -> Result<Vec<Digest>, Stopped> {
+    let mut fetched = Vec::new();
+    for member in plan.members() {
+        let bytes = served.artifacts.get(&member.digest());
+        let bytes = bytes.ok_or(Stopped::Missing(Code::ArtifactMissing))?;
+        if Digest::of(bytes) != member.digest() {
+            return Err(Stopped::Missing(Code::DigestMismatch));
+        }
+        fetched.push(member.digest());
+    }
+    if fetched.is_empty() {
+        let broken = anyhow::Error::msg("a set without members was planned");
+        return Err(Stopped::Broken(broken));
+    }
+    Ok(fetched)
+}
+
+/// What the release repository says of a path.
+fn find(
+    release: &mut Repository,
+    stored: &mut BTreeMap<String, Vec<u8>>,
+    served: &Served,
+    path: &str,
+) -> Result<Option<Target>, Stopped> {
+    lookup(release, stored, &served.release, path).map_err(|error| Stopped::Metadata(false, error))
+}
+
+/// The same, with the document's bytes.
+fn document(
+    release: &mut Repository,
+    stored: &mut BTreeMap<String, Vec<u8>>,
+    served: &Served,
+    path: &str,
+) -> Result<Option<Document>, Stopped> {
+    let Some(target) = find(release, stored, served, path)? else {
+        return Ok(None);
+    };
+    let bytes = target.sha256().and_then(|digest| served.artifacts.get(&digest));
+    let bytes = bytes.ok_or(Stopped::Missing(Code::ArtifactMissing))?.clone();
+    Ok(Some(Document { target, bytes }))
+}
+
 /// Refreshes one repository from the files that are served.
 fn refresh(
+    by: fn(Trusted, UnixSeconds) -> Result<Refresh, TufError>,
     stored: &mut Trusted,
     root: &mut String,
     files: &BTreeMap<String, Vec<u8>>,
     now: UnixSeconds,
 ) -> Result<Repository, TufError> {
     stored.root = root.clone().into_bytes();
-    let mut refresh = Refresh::new(stored.clone(), now)?;
+    let mut refresh = by(stored.clone(), now)?;
     let mut answer = None;
     loop {
         answer = Some(match refresh.step(answer.take())? {

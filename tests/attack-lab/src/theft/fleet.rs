@@ -1,7 +1,7 @@
 //! The evil repository builder: a production fleet whose every key is at hand, and what it has signed. A thief's files are built as
 //! its own are, with the stolen keys alone in the place of the rightful ones.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use redan_policy::grant::World as GuestWorld;
 use redan_protocol::{
     ComponentName, Digest, DirectionSequence, FleetId, Permille, ReleaseCounter, Seconds, SetId, SpiffeId,
@@ -11,10 +11,12 @@ use redan_publish::metadata::{
     Delegation, Profile, RootSpec, Signers, root, sign, snapshot, target, target_entry, targets, timestamp,
 };
 use redan_publish::{PublicKey, SigningKey};
-use redan_trust::custom::{ComponentRecord, Direction, DirectorCustom, ReleaseCustom};
+use redan_trust::custom::{
+    CarriedDirection, ComponentRecord, Direction, DirectionSchema, DirectorCustom, ReleaseCustom,
+};
 use redan_trust::metadata::file_name;
 use redan_trust::release_set::{Member, ReleaseSet, Ring, SetSchema};
-use redan_trust::{POLICY_PATH, plan_path};
+use redan_trust::{POLICY_PATH, direction_path, plan_path};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +42,8 @@ pub enum Role {
     Plan,
     /// The delegated role `policy`.
     Policy,
+    /// The delegated role `direction`: what is carried on a stick (decision 0007).
+    Direction,
     /// `release.snapshot`
     Snapshot,
     /// `release.timestamp`
@@ -56,12 +60,13 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Root,
         Self::Targets,
         Self::Component,
         Self::Plan,
         Self::Policy,
+        Self::Direction,
         Self::Snapshot,
         Self::Timestamp,
         Self::DirectorRoot,
@@ -75,7 +80,7 @@ impl Role {
         match self {
             Self::Root | Self::Targets | Self::DirectorRoot | Self::Policy => (3, 2, 365),
             Self::Component => (3, 2, 180),
-            Self::Plan => (3, 2, 90),
+            Self::Plan | Self::Direction => (3, 2, 90),
             Self::Snapshot => (3, 1, 90),
             Self::Timestamp => (1, 1, 2),
             Self::DirectorTargets | Self::DirectorSnapshot => (1, 1, 7),
@@ -101,6 +106,7 @@ impl Role {
             Self::Component => "component",
             Self::Plan => "release.plan",
             Self::Policy => "release.policy",
+            Self::Direction => "release.direction",
             Self::Snapshot => "release.snapshot",
             Self::Timestamp => "release.timestamp",
             Self::DirectorRoot => "director.root",
@@ -118,6 +124,7 @@ impl Role {
             Self::Component => "component.acme.thermo",
             Self::Plan => "plan",
             Self::Policy => "policy",
+            Self::Direction => "direction",
             Self::Snapshot | Self::DirectorSnapshot => "snapshot",
             Self::Timestamp | Self::DirectorTimestamp => "timestamp",
         }
@@ -289,6 +296,8 @@ pub struct Book {
     pub policy: (u64, u64, String),
     /// What the director directs, and to which set, under which sequence.
     pub directed: (Released, SetId, u64),
+    /// The set and the sequence that the role `direction` directs to, where it directs at all.
+    pub carried: Option<(SetId, u64)>,
     /// Length and digest the director gives, where they are not those of the bytes.
     pub directed_digest: Option<Digest>,
     /// To whom.
@@ -341,6 +350,37 @@ impl Book {
             + &format!("{more}\n[floors]\n\"{COMPONENT}\" = {floor}\n")
     }
 
+    /// A direction to a set, as one of either way.
+    fn direction(&self, set: &SetId, sequence: u64, deadline: UnixSeconds) -> Direction {
+        Direction {
+            device: self.device.clone(),
+            sequence: DirectionSequence::new(sequence),
+            set: set.clone(),
+            set_digest: Digest::of(&self.plan_bytes(set).unwrap_or_default()),
+            not_before: UnixSeconds::new(0),
+            deadline,
+            retry_budget: 3,
+            unblocked: Vec::new(),
+        }
+    }
+
+    /// What the role `direction` lists: where, and which bytes.
+    fn carried_direction(&self) -> Result<Option<(String, Vec<u8>)>> {
+        let Some((set, sequence)) = &self.carried else {
+            return Ok(None);
+        };
+        let (_, deadline) = self.terms(Role::Direction)?;
+        let SpiffeId::Device(_, device) = &self.device else {
+            bail!("directions are carried to devices");
+        };
+        let document = CarriedDirection {
+            schema: DirectionSchema::V1,
+            direction: self.direction(set, *sequence, deadline),
+        };
+        let path = direction_path(device, DirectionSequence::new(*sequence));
+        Ok(Some((path, serde_json::to_vec(&document)?)))
+    }
+
     fn plan_bytes(&self, set: &SetId) -> Result<Vec<u8>> {
         let found = self.sets.iter().find(|known| known.id == *set);
         Ok(serde_json::to_vec(found.context("no such set")?)?)
@@ -358,6 +398,8 @@ pub struct Served {
     pub artifacts: BTreeMap<Digest, Vec<u8>>,
     /// Versions that the director states.
     pub versions: (u64, u64),
+    /// The direction that a stick is about.
+    pub note: Option<String>,
 }
 
 impl Fleet {
@@ -440,6 +482,10 @@ impl Fleet {
         }
         let policy = book.policy_text().into_bytes();
         artifacts.insert(Digest::of(&policy), policy);
+        let carried = book.carried_direction()?;
+        if let Some((_, bytes)) = &carried {
+            artifacts.insert(Digest::of(bytes), bytes.clone());
+        }
         artifacts.extend(book.stored.clone());
         Ok(Served {
             release: self.release_files(book, pen)?,
@@ -449,6 +495,7 @@ impl Fleet {
                 book.version(Role::Timestamp)?,
                 book.version(Role::DirectorTimestamp)?,
             ),
+            note: carried.map(|(path, _)| path),
         })
     }
 
@@ -466,6 +513,10 @@ impl Fleet {
         }
         let policy = target(book.policy_text().as_bytes(), None::<&Value>)?;
         let policies = BTreeMap::from([(POLICY_PATH.to_owned(), policy)]);
+        let mut directions = BTreeMap::new();
+        if let Some((path, bytes)) = book.carried_direction()? {
+            directions.insert(path, target(&bytes, None::<&Value>)?);
+        }
         let delegation = |role: Role, path: String| -> Result<Delegation> {
             let signers = match &book.delegates {
                 None => self.signers(role)?,
@@ -484,6 +535,7 @@ impl Fleet {
             delegation(Role::Component, format!("components/{COMPONENT}/*/*"))?,
             delegation(Role::Plan, "plans/*".into())?,
             delegation(Role::Policy, "policy/*".into())?,
+            delegation(Role::Direction, "directions/*/*".into())?,
         ];
         let mut files = self.roots(Role::Root, book, pen)?;
         let mut listed = BTreeMap::new();
@@ -493,6 +545,7 @@ impl Fleet {
             (Role::Component, &components, &[]),
             (Role::Plan, &plans, &[]),
             (Role::Policy, &policies, &[]),
+            (Role::Direction, &directions, &[]),
         ] {
             let (version, expires) = book.terms(role)?;
             let bytes = pen.sign(role, &targets(version, expires, entries, delegations)?)?;
@@ -500,6 +553,12 @@ impl Fleet {
             files.insert(file_name(role.tuf(), Some(version)), bytes);
         }
         top(&mut files, book, pen, (Role::Snapshot, Role::Timestamp), &listed)?;
+        // A stick has the snapshot under its plain name, for nobody says there which one is current.
+        let newest = files.get(&file_name("snapshot", Some(book.version(Role::Snapshot)?)));
+        files.insert(
+            "snapshot.json".into(),
+            newest.context("it was just signed")?.clone(),
+        );
         Ok(files)
     }
 
@@ -507,16 +566,7 @@ impl Fleet {
         let (release, set, sequence) = &book.directed;
         let custom = DirectorCustom {
             record: release.record.clone(),
-            direction: Direction {
-                device: book.device.clone(),
-                sequence: DirectionSequence::new(*sequence),
-                set: set.clone(),
-                set_digest: Digest::of(&book.plan_bytes(set).unwrap_or_default()),
-                not_before: UnixSeconds::new(0),
-                deadline: UnixSeconds::new(0),
-                retry_budget: 3,
-                unblocked: Vec::new(),
-            },
+            direction: book.direction(set, *sequence, UnixSeconds::new(0)),
         };
         let digest = book.directed_digest.unwrap_or(Digest::of(&release.bytes));
         let length = u64::try_from(release.bytes.len())?;

@@ -92,7 +92,9 @@ fn signs_again(hand: &Hand<'_>, role: Role) -> bool {
         Role::Root | Role::DirectorRoot => return false,
         Role::Timestamp | Role::DirectorTimestamp => &[],
         Role::Snapshot => &[Role::Timestamp],
-        Role::Targets | Role::Component | Role::Plan | Role::Policy => &[Role::Snapshot, Role::Timestamp],
+        Role::Targets | Role::Component | Role::Plan | Role::Policy | Role::Direction => {
+            &[Role::Snapshot, Role::Timestamp]
+        }
         Role::DirectorSnapshot => &[Role::DirectorTimestamp],
         Role::DirectorTargets => &[Role::DirectorSnapshot, Role::DirectorTimestamp],
     };

@@ -9,7 +9,8 @@ const HEAD: &str = "# What the theft of each key gives
 Generated from `tests/attack-lab/theft.toml`. A test plays every cell with exactly those keys and fails when what is seen is
 not what is written here, word for word, or when this page is stale (`cargo test -p redan-attack-lab`).
 
-The fleet is a production fleet: two of three must sign as root, targets, component, plan and policy; one of three as snapshot.
+The fleet is a production fleet: two of three must sign as root, targets, component, plan, policy
+and direction; one of three as snapshot.
 **Whoever holds a key here also has the delivery**: the thief chooses what a device is served, out of everything that was ever
 published and all that the stolen keys can sign; whatever points at a forged file is signed by its rightful signers, as if they had
 been deceived; and the server states fresh what is served. So every cell is an upper bound.
@@ -22,12 +23,12 @@ What a thief does get is in **bold**, and when a freeze ends: until then a devic
 const COLUMNS: &str = "
 | column | what is tried |
 |---|---|
-| new code | a release, a delegation, a root, everything at once; a direction to unreleased bytes; other bytes under a released name or digest |
-| roll back | old files; an old snapshot or plan listed anew; sets below the floor or the committed counters; an old direction; a lower floor |
+| new code | a release, a delegation, a root, everything at once; a direction to unreleased bytes; other bytes under a released name or digest; a stick with a set of it |
+| roll back | old files; an old snapshot or plan listed anew; sets below the floor or the committed counters and an old direction, served or on a stick; a lower floor |
 | other fleet | this fleet's files, and every role of the other one, served to a device of another fleet |
-| ring | a direction before the ring opens; a lie about time; a plan with a wider ring |
-| grant | a set that policy does not admit; another ask in the direction; a wider policy; a wider ask |
-| choose | the next signed set, and the set before, which the operators did not choose |
+| ring | a direction before the ring opens, served or on a stick; a lie about time; a plan with a wider ring |
+| grant | a set that policy does not admit, served or on a stick; another ask in the direction; a wider policy; a wider ask |
+| choose | the next signed set, and the set before, which the operators did not choose, served or on a stick |
 ";
 
 /// The page.

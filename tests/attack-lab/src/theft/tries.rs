@@ -35,6 +35,7 @@ const RELEASE: &[Role] = &[
     Role::Component,
     Role::Plan,
     Role::Policy,
+    Role::Direction,
     Role::Snapshot,
     Role::Timestamp,
 ];
@@ -67,6 +68,10 @@ enum Control {
     Honest,
     /// The same direction by the rightful director, once the ring is open.
     Later,
+    /// An honest direction to the next signed set, on a stick.
+    Carried,
+    /// The same direction on a stick by its rightful signers, once the ring is open.
+    CarriedLater,
 }
 
 struct Forgery {
@@ -78,6 +83,8 @@ struct Forgery {
     fresh: bool,
     /// The server says that it is next year.
     lies_about_time: bool,
+    /// Not served, but carried there on a stick.
+    on_a_stick: bool,
 }
 
 const fn forgery(
@@ -93,6 +100,19 @@ const fn forgery(
         control,
         fresh: false,
         lies_about_time: false,
+        on_a_stick: false,
+    }
+}
+
+/// A direction on a stick.
+const fn stick(
+    name: &'static str,
+    build: fn(&Scene, &Hand<'_>, &mut Book) -> Result<()>,
+    control: Control,
+) -> Forgery {
+    Forgery {
+        on_a_stick: true,
+        ..forgery(name, &[&[Role::Direction]], build, control)
     }
 }
 
@@ -124,6 +144,11 @@ const NEW_CODE: &[Forgery] = &[
         &[&[Role::DirectorRoot], DIRECTOR],
         usurped_director,
         Control::Honest,
+    ),
+    stick(
+        "a stick with a set of it",
+        unreleased_on_a_stick,
+        Control::Carried,
     ),
 ];
 
@@ -159,6 +184,17 @@ const ROLL_BACK: &[Forgery] = &[
         fresh: true,
         ..forgery("a lower floor", &[&[Role::Policy]], lowered, Control::Everybody)
     },
+    stick(
+        "a stick below what is committed",
+        |_, _, book| carry(book, OLD),
+        Control::Carried,
+    ),
+    stick(
+        "a stick below the floor",
+        |_, _, book| carry(book, FLOORED),
+        Control::Carried,
+    ),
+    stick("an old stick", replayed_on_a_stick, Control::Carried),
 ];
 
 const RING: &[Forgery] = &[
@@ -178,6 +214,7 @@ const RING: &[Forgery] = &[
         )
     },
     forgery("a wider ring", &[&[Role::Plan]], opened, Control::Everybody),
+    stick("a stick", |_, _, book| carry(book, LATER), Control::CarriedLater),
 ];
 
 const GRANT: &[Forgery] = &[
@@ -205,6 +242,11 @@ const GRANT: &[Forgery] = &[
         wider_ask,
         Control::Everybody,
     ),
+    stick(
+        "a stick with a set that policy does not admit",
+        |_, _, book| carry(book, WIDE),
+        Control::Carried,
+    ),
 ];
 
 const CHOOSE: &[Forgery] = &[
@@ -219,6 +261,16 @@ const CHOOSE: &[Forgery] = &[
         &[DIRECTOR],
         |_, _, book| direct(book, BEFORE),
         Control::Honest,
+    ),
+    stick(
+        "the next signed set from a stick",
+        |_, _, book| carry(book, NEXT),
+        Control::Carried,
+    ),
+    stick(
+        "the set before from a stick",
+        |_, _, book| carry(book, BEFORE),
+        Control::Carried,
     ),
 ];
 
@@ -287,7 +339,11 @@ impl Scene {
         }
         .clone();
         let served = self.fleet.serve(&book, &pen)?;
-        device.checks_in(&served, &pen, soon(forgery.lies_about_time, Seconds::new(0)))
+        let at = soon(forgery.lies_about_time, Seconds::new(0));
+        if forgery.on_a_stick {
+            return device.is_carried(&served, at);
+        }
+        device.checks_in(&served, &pen, at)
     }
 
     /// The same flow without the theft must succeed.
@@ -296,6 +352,8 @@ impl Scene {
             Control::Everybody => self.play(forgery, &Hand::everybody(&self.fleet)?)?,
             Control::Honest => self.honest(NEXT, Seconds::new(0))?,
             Control::Later => self.honest(LATER, WEEK)?,
+            Control::Carried => self.carried(NEXT, Seconds::new(0))?,
+            Control::CarriedLater => self.carried(LATER, WEEK)?,
         };
         ensure!(
             matches!(outcome, Outcome::Adopts(..)),
@@ -314,6 +372,15 @@ impl Scene {
         self.device
             .clone()
             .checks_in(&served, &pen, soon(false, plan_known))
+    }
+
+    /// A stick by the rightful signers.
+    fn carried(&self, counter: u64, plan_known: Seconds) -> Result<Outcome> {
+        let mut book = self.book.clone();
+        carry(&mut book, counter)?;
+        let nothing = Hand::new(&self.fleet, &[])?;
+        let served = self.fleet.serve(&book, &rightful(&self.fleet, &nothing))?;
+        self.device.clone().is_carried(&served, soon(false, plan_known))
     }
 
     /// The device of another fleet is served this fleet's files, and its own with each role forged in turn.
@@ -355,6 +422,9 @@ impl Scene {
                 book.delegates = Some(hand.own());
             }
         }
+        if role == Role::Direction {
+            carry(&mut book, NEXT)?;
+        }
         for role in RELEASE {
             book.renew(*role, NOW);
         }
@@ -365,7 +435,11 @@ impl Scene {
         };
         let served = self.other.serve(&book, &pen)?;
         let mut device = self.other_device.clone();
-        device.checks_in(&served, &pen, soon(false, Seconds::new(0)))
+        let at = soon(false, Seconds::new(0));
+        if role == Role::Direction {
+            return device.is_carried(&served, at);
+        }
+        device.checks_in(&served, &pen, at)
     }
 }
 
@@ -439,6 +513,7 @@ fn book(fleet: &Fleet) -> Result<Book> {
         sets,
         policy: (4, OLD, String::new()),
         directed: (first, set_id(FLOORED)?, 6),
+        carried: None,
         directed_digest: None,
         device: SpiffeId::parse(&format!("spiffe://{}/device/press-1", fleet.id))?,
         delegates: None,
@@ -491,6 +566,13 @@ fn direct(book: &mut Book, counter: u64) -> Result<()> {
     Ok(())
 }
 
+/// Directs to a set from a stick, under the next sequence.
+fn carry(book: &mut Book, counter: u64) -> Result<()> {
+    book.carried = Some((set_id(counter)?, book.directed.2.saturating_add(1)));
+    renew(book, &[&[Role::Direction], TOP]);
+    Ok(())
+}
+
 fn renew(book: &mut Book, roles: &[&[Role]]) {
     for role in roles.iter().copied().flatten() {
         book.renew(*role, NOW);
@@ -525,6 +607,21 @@ fn unreleased(scene: &Scene, _: &Hand<'_>, book: &mut Book) -> Result<()> {
         .insert(Digest::of(&release.bytes), release.bytes.clone());
     direct(book, NEXT)?;
     book.directed.0 = release;
+    Ok(())
+}
+
+/// A set of the attacker's code, whose document no signer of plans has listed; its bytes are on the stick.
+fn unreleased_on_a_stick(scene: &Scene, _: &Hand<'_>, book: &mut Book) -> Result<()> {
+    let mut release = Released::new(&scene.fleet.id, EVIL)?;
+    release.bytes = b"the attacker's code".to_vec();
+    let code = release.bytes.clone();
+    book.stored.insert(Digest::of(&code), code);
+    carry(book, EVIL)
+}
+
+fn replayed_on_a_stick(_: &Scene, _: &Hand<'_>, book: &mut Book) -> Result<()> {
+    book.carried = Some((set_id(NEXT)?, 1));
+    renew(book, &[&[Role::Direction], TOP]);
     Ok(())
 }
 
