@@ -449,6 +449,13 @@ fn h_revoked_and_locally_denied_digests_are_refused() {
     scene.state.denied.insert(digest);
     scene.direction.unblocked = vec![digest];
     assert!(scene.decide().is_ok());
+    scene.revoked = vec![digest];
+    assert_eq!(
+        scene.decide(),
+        Err(Refusal::Revoked { digest }),
+        "nobody who directs unblocks what is revoked"
+    );
+    scene.revoked = Vec::new();
     scene.state.sequence = scene.direction.sequence;
     assert_eq!(
         scene.decide(),
