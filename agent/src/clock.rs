@@ -56,10 +56,14 @@ impl Proven {
 
     /// It is that late at least: signed by offline keys, or proven before this start.
     pub(crate) fn learn(&self, proven: UnixSeconds) {
-        // What is kept is the time at which the monotonic clock began.
-        let began = proven.get().saturating_sub(self.clock.elapsed().get());
         let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
-        time.learn(UnixSeconds::new(began));
+        time.learn(proven, self.clock.elapsed());
+    }
+
+    /// The maximum that the believed policy sets; it takes nothing back.
+    pub(crate) fn bound(&self, maximum: Option<UnixSeconds>) {
+        let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+        time.bound(maximum);
     }
 
     /// What handshakes ask, and what they teach.

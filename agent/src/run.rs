@@ -129,8 +129,9 @@ fn assemble(
     };
     let proven = Proven::new(clock);
     let identity = std::rc::Rc::clone(&renewal.identity);
-    proven.learn(identity.since);
     let trust = Trust::open(&store.at("trust"), &identity.id, clock, &proven)?;
+    // Under the maximum of the record, if there is one.
+    proven.learn(identity.since);
     if trust.is_none() {
         tracing::error!(
             code = redan_protocol::Code::StateLost.name(),

@@ -52,6 +52,7 @@ pub(crate) struct Kept {
     pub(crate) rollback_sets: Vec<SetId>,
     pub(crate) policy_serial: u64,
     pub(crate) revoked: BTreeSet<Digest>,
+    pub(crate) maximum: Option<UnixSeconds>,
 }
 
 impl From<&Plan> for Adopt {
@@ -63,6 +64,7 @@ impl From<&Plan> for Adopt {
                 rollback_sets: plan.set().rollback_sets.clone(),
                 policy_serial: plan.policy_serial(),
                 revoked: plan.revoked().clone(),
+                maximum: plan.maximum_time(),
             },
         }
     }

@@ -43,6 +43,8 @@ impl Trust {
         };
         Ok(own_record(&bytes, id).map(|record| {
             proven.learn(record.proven);
+            // After it: a maximum takes nothing back that was proven.
+            proven.bound(record.maximum);
             Self {
                 pair,
                 proven: proven.clone(),
@@ -105,10 +107,17 @@ impl Trust {
     }
 
     /// What a plan that `decide()` said yes to teaches.
+    ///
+    /// The maximum of the clock counts from here on, together with the serial and the revoked digests of the same policy, and not
+    /// from the moment a policy's signature verified: the serial is what a later policy is held against, and a maximum taken
+    /// without it could be moved by an older policy. Being held back from a decision wins an attacker no more than the state
+    /// before: to move the clock it needs a chain of this fleet's custodians.
     pub(crate) fn adopt(&mut self, kept: Kept) {
         let before = self.record.clone();
         self.record.policy_serial = self.record.policy_serial.max(kept.policy_serial);
         self.record.revoked.clone_from(&kept.revoked);
+        self.record.maximum = kept.maximum;
+        self.proven.bound(kept.maximum);
         if self.record.set.as_ref() == Some(&kept.set) {
             self.record
                 .rollback_sets

@@ -24,7 +24,7 @@ pub async fn publish(
     device: DeviceId,
     sequence: DirectionSequence,
     set: SetId,
-    good_for: Seconds,
+    (good_for, unblocked): (Seconds, Vec<Digest>),
     signing: &Signing,
 ) -> Result<Value, CliError> {
     let keys = signing.keys.open()?;
@@ -44,7 +44,7 @@ pub async fn publish(
             not_before: UnixSeconds::default(),
             deadline,
             retry_budget: RETRY_BUDGET,
-            unblocked: Vec::new(),
+            unblocked,
         },
     };
     let bytes = serde_json::to_vec_pretty(&document).map_err(|_| CliError::Answer("a direction"))?;

@@ -10,7 +10,7 @@ use redan::{bundle, draft, publish, release, show};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
 use redan_protocol::join::{DevicePrefix, TokenId};
 use redan_protocol::{
-    ComponentName, DeviceId, DirectionSequence, OperatorName, ReleaseCounter, Role, Seconds, SetId,
+    ComponentName, DeviceId, Digest, DirectionSequence, OperatorName, ReleaseCounter, Role, Seconds, SetId,
 };
 use redan_trust::release_set::Ring;
 use serde_json::{Value, json};
@@ -196,6 +196,9 @@ enum DirectionTask {
         /// How long it may be applied: nobody can take a stick back.
         #[arg(long, value_parser = span)]
         good_for: Seconds,
+        /// A member's SHA-256 that the device may try again after a failed trial; may be given several times.
+        #[arg(long, value_parser = digest)]
+        unblock: Vec<Digest>,
         #[command(flatten)]
         signing: Signing,
     },
@@ -278,6 +281,9 @@ enum RolloutTask {
         /// Offer nothing beyond the first wave before a second person agrees.
         #[arg(long)]
         approve: bool,
+        /// A member's SHA-256 that devices may try again after a failed trial; may be given several times.
+        #[arg(long, value_parser = digest)]
+        unblock: Vec<Digest>,
     },
     /// All rollouts.
     List,
@@ -389,6 +395,10 @@ fn span(text: &str) -> Result<Seconds, String> {
     Ok(Seconds::new(millis.get() / 1000))
 }
 
+fn digest(text: &str) -> Result<Digest, String> {
+    Digest::parse(text).map_err(|error| error.to_string())
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a label is written name=value")?;
     Ok((name.to_owned(), value.to_owned()))
@@ -495,10 +505,11 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
             sequence,
             set,
             good_for,
+            unblock,
             signing,
         }) => {
             let sequence = DirectionSequence::new(sequence);
-            bundle::publish(access, device, sequence, set, good_for, &signing).await
+            bundle::publish(access, device, sequence, set, (good_for, unblock), &signing).await
         }
         Task::Bundle {
             device,
@@ -543,6 +554,7 @@ async fn rollouts(task: RolloutTask, access: &Access) -> Result<Value, CliError>
             soak,
             deadline,
             approve,
+            unblock,
         } => {
             let rules = Rules {
                 failure_threshold,
@@ -550,7 +562,7 @@ async fn rollouts(task: RolloutTask, access: &Access) -> Result<Value, CliError>
                 deadline,
                 approve,
             };
-            operate::start(access, &set, &waves, rules).await
+            operate::start(access, &set, &waves, rules, &unblock).await
         }
         RolloutTask::List => operate::get(access, "/v1/rollouts").await,
         RolloutTask::Show { id } => operate::get(access, &format!("/v1/rollouts/{id}")).await,

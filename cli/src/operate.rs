@@ -5,7 +5,7 @@ use crate::error::CliError;
 use redan_identity::key::write_private;
 use redan_protocol::audit::{AuditEntry, verify_chain};
 use redan_protocol::wire::AdmissionRequest;
-use redan_protocol::{DeviceId, Permille, Seconds, SetId};
+use redan_protocol::{DeviceId, Digest, Permille, Seconds, SetId};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -105,6 +105,7 @@ pub async fn start(
     set: &SetId,
     waves: &[WaveArgument],
     rules: Rules,
+    unblock: &[Digest],
 ) -> Result<Value, CliError> {
     let waves: Vec<&Value> = waves.iter().map(|wave| &wave.0).collect();
     let body = json!({
@@ -114,6 +115,7 @@ pub async fn start(
         "soak_seconds": rules.soak,
         "deadline_seconds": rules.deadline,
         "approve": rules.approve,
+        "unblock": unblock,
     });
     access.connect().await?.post("/v1/rollouts", &body).await
 }

@@ -6,7 +6,7 @@ use crate::held::OnlineKeys;
 use crate::release::{current_role, timestamp_version};
 use crate::store::Put;
 use redan_control_core::desired;
-use redan_protocol::{Code, DeviceId, DirectionSequence, Seconds, SetId, SpiffeId, UnixSeconds};
+use redan_protocol::{Code, DeviceId, Digest, DirectionSequence, Seconds, SetId, SpiffeId, UnixSeconds};
 use redan_publish::{Directed, DirectorExpiry, DirectorKeys, director};
 use redan_trust::custom::{Direction, DirectorCustom, ReleaseCustom};
 use redan_trust::plan_path;
@@ -26,13 +26,9 @@ pub async fn direct(
     device: &DeviceId,
     now: UnixSeconds,
 ) -> Result<(), Refused> {
-    let set = desired(&state.rollouts, device);
-    let rollout = state
-        .rollouts
-        .iter()
-        .rev()
-        .find(|r| Some(&r.set) == set.as_ref())
-        .map_or(0, |r| r.id);
+    let wanted = desired(&state.rollouts, device);
+    let (set, rollout) = wanted.map_or((None, 0), |wanted| (Some(wanted.set.clone()), wanted.id));
+    let unblocked = wanted.map_or_else(Vec::new, |wanted| wanted.unblocked.iter().copied().collect());
     let release = timestamp_version(&state.release);
     let old = state.director.get(device);
     let same = old.is_some_and(|row| row.set == set && row.rollout == rollout);
@@ -50,7 +46,7 @@ pub async fn direct(
     let version = old.map_or(1, |row| row.version.saturating_add(1));
     let id = SpiffeId::Device(fleet.id.clone(), device.clone());
     let directed = match &set {
-        Some(set) => targets(fleet, state, &id, set, sequence).await?,
+        Some(set) => targets(fleet, state, &id, set, (sequence, unblocked)).await?,
         None => Vec::new(),
     };
     let keys = DirectorKeys {
@@ -98,7 +94,7 @@ async fn targets(
     state: &State,
     device: &SpiffeId,
     set: &SetId,
-    sequence: DirectionSequence,
+    (sequence, unblocked): (DirectionSequence, Vec<Digest>),
 ) -> Result<Vec<Directed>, Refused> {
     let gone = |what: &str| Refused::because(Code::SetInvalid, format!("release set {set}: {what}"));
     let (document, digest) = set_document(fleet, state, set)
@@ -128,7 +124,7 @@ async fn targets(
             not_before: UnixSeconds::new(0),
             deadline: UnixSeconds::new(0),
             retry_budget: RETRY_BUDGET,
-            unblocked: Vec::new(),
+            unblocked: unblocked.clone(),
         };
         let sha256 = entry.sha256().ok_or_else(|| gone("a member has no SHA-256"))?;
         directed.push(Directed {

@@ -10,7 +10,7 @@ use crate::waves::{WaveSpec, canary_is_small, waves};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use redan_control_core::rollout::WAVES_MAX;
+use redan_control_core::rollout::{UNBLOCKED_MAX, WAVES_MAX};
 use redan_control_core::{Input, NoApproval, Rollout, Rules};
 use redan_identity::est::decode_csr;
 use redan_protocol::audit::{Action, AuditEntry};
@@ -73,6 +73,9 @@ pub struct Start {
     /// Nothing beyond the first wave before a second person agrees.
     #[serde(default)]
     approve: bool,
+    /// Members of the set that devices may try again after a failed trial.
+    #[serde(default)]
+    unblock: BTreeSet<Digest>,
 }
 
 /// Reads a JSON body.
@@ -343,8 +346,17 @@ impl Operator<'_> {
     pub async fn start(&self, request: Start) -> Result<Value, Refused> {
         let mut state = self.fleet.state.lock().await;
         let preflight = |what: String| Refused::because(Code::PreflightRefused, what);
-        if set_document(self.fleet, &state, &request.set).await?.is_none() {
+        let Some((document, _)) = set_document(self.fleet, &state, &request.set).await? else {
             return Err(preflight(format!("release set {} is not published", request.set)));
+        };
+        if request.unblock.len() > UNBLOCKED_MAX {
+            let most = format!("a rollout unblocks at most {UNBLOCKED_MAX} digests");
+            return Err(preflight(most));
+        }
+        let member = |digest: &Digest| document.members.iter().any(|member| member.digest == *digest);
+        if let Some(other) = request.unblock.iter().find(|digest| !member(digest)) {
+            let what = format!("{other} is no member of release set {}", request.set);
+            return Err(preflight(what));
         }
         if request.waves.is_empty() || request.waves.len() > WAVES_MAX {
             return Err(preflight(format!("a rollout has 1 to {WAVES_MAX} waves")));
@@ -357,19 +369,17 @@ impl Operator<'_> {
             soak: request.soak_seconds,
             deadline: request.deadline_seconds,
         };
-        let mut rollout = Rollout::start(id, request.set.clone(), waves, rules, self.now);
+        let unblocks = request.unblock.iter().map(|digest| format!(" unblocks {digest}"));
+        let subject = format!("rollout {id} {}{}", request.set, unblocks.collect::<String>());
+        let rollout = Rollout::start(id, request.set.clone(), waves, rules, self.now);
+        let mut rollout = rollout.unblocking(request.unblock);
         if request.approve || self.fleet.settings.second_approver {
             rollout = rollout.asking(self.name.clone());
             canary_is_small(&state, &rollout)?;
         }
         let put = Put::json("rollout", id.to_string(), &rollout)?;
-        self.commit(
-            &mut state,
-            vec![put],
-            Action::RolloutStarted,
-            format!("rollout {id} {}", request.set),
-        )
-        .await?;
+        self.commit(&mut state, vec![put], Action::RolloutStarted, subject)
+            .await?;
         let view = rollout_view(&rollout);
         state.rollouts.push(rollout);
         Ok(view)

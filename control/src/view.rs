@@ -42,7 +42,7 @@ pub(crate) fn device_view(id: &DeviceId, row: &DeviceRow, state: &State, now: Un
         "silent_seconds": row.silent(now),
         "direction": state.director.get(id).map(|row| row.sequence),
         "set": report.and_then(|report| report.set.clone()),
-        "desired_set": desired(&state.rollouts, id),
+        "desired_set": desired(&state.rollouts, id).map(|rollout| &rollout.set),
         "phase": report.map(|report| report.phase),
         "refusal": report.and_then(|report| report.refusal).map(Code::name),
         "rollback": report.and_then(|report| report.rollback).map(Code::name),
@@ -71,6 +71,7 @@ pub(crate) fn rollout_view(rollout: &Rollout) -> Value {
         "wave": rollout.wave,
         "waves": waves,
         "approval": rollout.approval,
+        "unblocked": rollout.unblocked,
         "halted_because": rollout.halted_because.map(Code::name),
     })
 }

@@ -185,6 +185,7 @@ pub fn decide(
         members,
         policy_serial: fleet.serial(),
         revoked: fleet.revoked().clone(),
+        maximum_time: fleet.maximum_time(),
     }))
 }
 

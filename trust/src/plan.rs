@@ -3,7 +3,7 @@
 use crate::custom::{ComponentRecord, Direction};
 use crate::release_set::ReleaseSet;
 use redan_policy::EffectiveGrant;
-use redan_protocol::{ByteCount, Digest};
+use redan_protocol::{ByteCount, Digest, UnixSeconds};
 use std::collections::BTreeSet;
 
 /// A whole release set this device may adopt now. Made only by [`crate::decide()`]; the fields are read, not written.
@@ -14,6 +14,7 @@ pub struct Plan {
     pub(crate) members: Vec<PlannedMember>,
     pub(crate) policy_serial: u64,
     pub(crate) revoked: BTreeSet<Digest>,
+    pub(crate) maximum_time: Option<UnixSeconds>,
 }
 
 /// One member of the plan, with everything later steps need.
@@ -44,6 +45,11 @@ impl Plan {
     /// Digests that policy revokes.
     pub fn revoked(&self) -> &BTreeSet<Digest> {
         &self.revoked
+    }
+
+    /// What proven time never passes, by that policy.
+    pub fn maximum_time(&self) -> Option<UnixSeconds> {
+        self.maximum_time
     }
 
     /// Its members, in the order of the set.

@@ -66,6 +66,9 @@ pub struct TrustRecord {
     pub sequence: DirectionSequence,
     /// Lower bound of the true time.
     pub proven: UnixSeconds,
+    /// What nothing learnt from now on moves that bound past, by the newest believed policy; `None`: it sets no maximum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum: Option<UnixSeconds>,
     /// The plan whose rings are running, by the digest of its document.
     pub plan: Option<Digest>,
     /// How long that plan is known, on the monotonic clock, summed over boots.
@@ -101,6 +104,7 @@ impl TrustRecord {
             rollback_sets: BTreeSet::new(),
             sequence: DirectionSequence::new(0),
             proven: UnixSeconds::new(0),
+            maximum: None,
             plan: None,
             plan_known: Seconds::new(0),
             denied: BTreeSet::new(),
@@ -207,6 +211,15 @@ mod tests {
         );
         assert_eq!((record.generation, record.sequence.get()), (7, 5));
         assert_eq!(record.encode(), old.as_bytes());
+    }
+
+    #[test]
+    fn the_signed_maximum_of_the_clock_is_kept() {
+        let bounded = TrustRecord {
+            maximum: Some(UnixSeconds::new(2_000_000_000)),
+            ..record(7)
+        };
+        assert_eq!(TrustRecord::decode(&bounded.encode()), Some(bounded));
     }
 
     #[test]

@@ -94,6 +94,25 @@ fn a_denied_digest_is_not_tried_again_unless_a_newer_direction_unblocks_it() {
 }
 
 #[test]
+fn what_fails_again_after_it_was_unblocked_is_denied_again_under_the_same_direction() {
+    let mut world = settled();
+    world.guest("acme/thermo", 2, Guest::Unhealthy);
+    let members = [member("acme/thermo", 2), member("acme/tick", 1)];
+    world.offer(set("two", 2, &members));
+    world.run();
+    let mut again = set("two", 3, &members);
+    again.unblocked = vec![member("acme/thermo", 2).digest];
+    world.offer(again.clone());
+    world.run();
+    assert_eq!(world.machine().view().rollback, Some(Code::Unhealthy));
+    world.guest("acme/thermo", 2, Guest::Healthy);
+    world.offer(again);
+    world.run();
+    assert_eq!(world.machine().view().refusal, Some(Code::DeniedAfterTrial));
+    assert_ne!(world.committed(), Some("two"));
+}
+
+#[test]
 fn an_executor_that_dies_during_trial_counts_an_attempt_and_then_reverts() {
     let mut world = settled();
     world.offer(set("two", 2, &[member("acme/thermo", 2), member("acme/tick", 1)]));

@@ -1,6 +1,8 @@
 //! What goes into the record, and when it is written.
 
 use super::*;
+use redan_protocol::{SetId, UnixSeconds};
+use std::collections::BTreeSet;
 
 fn id() -> SpiffeId {
     SpiffeId::parse("spiffe://plant.example/device/press-1").unwrap()
@@ -94,4 +96,58 @@ fn a_record_of_another_device_is_as_good_as_none() {
         assert!(opened.is_none(), "{other}");
     }
     opened(folder.path());
+}
+
+fn kept(serial: u64, maximum: Option<u64>) -> Kept {
+    Kept {
+        set: SetId::parse("plant-1").unwrap(),
+        rollback_sets: Vec::new(),
+        policy_serial: serial,
+        revoked: BTreeSet::new(),
+        maximum: maximum.map(UnixSeconds::new),
+    }
+}
+
+/// A fleet's server shows a chain that becomes valid far in the future.
+const FAR: UnixSeconds = UnixSeconds::new(9_000_000_000);
+const MAXIMUM: u64 = 2_000_000_000;
+/// More than a test takes.
+const WHILE: u64 = 600;
+
+#[test]
+fn a_chain_of_the_far_future_moves_the_clock_to_the_signed_maximum_and_no_further_after_a_restart_too() {
+    let folder = folder(&record());
+    let mut trust = opened(folder.path());
+    trust.adopt(kept(1, Some(MAXIMUM)));
+    trust.save_if_due();
+    let late = MAXIMUM..MAXIMUM + WHILE;
+    trust.proven.learn(FAR);
+    assert!(late.contains(&trust.proven.now().get()), "at once");
+    // Started again before anything of it was written.
+    let mut trust = opened(folder.path());
+    assert_eq!(trust.record.maximum, Some(UnixSeconds::new(MAXIMUM)));
+    trust.proven.learn(FAR);
+    assert!(late.contains(&trust.proven.now().get()), "after a restart");
+    // A later policy raises it, or sets none.
+    trust.adopt(kept(2, Some(MAXIMUM * 2)));
+    trust.proven.learn(FAR);
+    let late = MAXIMUM * 2..MAXIMUM * 2 + WHILE;
+    assert!(late.contains(&trust.proven.now().get()), "raised");
+    trust.adopt(kept(3, None));
+    trust.proven.learn(FAR);
+    assert!(trust.proven.now() >= FAR, "without a maximum");
+}
+
+#[test]
+fn a_maximum_that_is_lower_than_what_was_proven_takes_nothing_back() {
+    let folder = folder(&record());
+    let mut trust = opened(folder.path());
+    trust.proven.learn(UnixSeconds::new(MAXIMUM));
+    trust.adopt(kept(1, Some(5)));
+    trust.save_if_due();
+    assert!(trust.proven.now() >= UnixSeconds::new(MAXIMUM));
+    let trust = opened(folder.path());
+    assert!(trust.proven.now() >= UnixSeconds::new(MAXIMUM), "after a restart");
+    trust.proven.learn(FAR);
+    assert!(trust.proven.now() < FAR);
 }

@@ -1,14 +1,13 @@
 //! Which signed release set a device should run: computed from the rollouts, never stored, so that a pause acts at once.
 
 use crate::rollout::{Outcome, Rollout, State};
-use redan_protocol::{DeviceId, SetId};
+use redan_protocol::DeviceId;
 
-/// The set a device is directed to; `None`: nothing. `rollouts` in the order they were started.
-pub fn desired(rollouts: &[Rollout], device: &DeviceId) -> Option<SetId> {
-    rollouts
-        .iter()
-        .rev()
-        .find_map(|rollout| wanted_by(rollout, device).then(|| rollout.set.clone()))
+/// The rollout whose set a device is directed to; `None`: nothing. `rollouts` in the order they were started.
+///
+/// A newer rollout of the same set says nothing to a device before it is that device's turn: neither its number nor what it unblocks.
+pub fn desired<'a>(rollouts: &'a [Rollout], device: &DeviceId) -> Option<&'a Rollout> {
+    rollouts.iter().rev().find(|rollout| wanted_by(rollout, device))
 }
 
 /// Whether a rollout has a say for a device: it was offered, and it has not failed there. A rollout that halted or was aborted
@@ -26,7 +25,7 @@ mod tests {
     use super::*;
     use crate::rollout::{Input, Rules};
     use redan_protocol::report::{Phase, Report};
-    use redan_protocol::{Code, DirectionSequence, Seconds, UnixSeconds};
+    use redan_protocol::{Code, Digest, DirectionSequence, Seconds, SetId, UnixSeconds};
 
     fn device(name: &str) -> DeviceId {
         DeviceId::parse(name).unwrap()
@@ -50,6 +49,10 @@ mod tests {
         )
     }
 
+    fn named(rollouts: &[Rollout], device: &DeviceId) -> Option<SetId> {
+        desired(rollouts, device).map(|rollout| rollout.set.clone())
+    }
+
     fn set(name: &str) -> SetId {
         SetId::parse(name).unwrap()
     }
@@ -60,9 +63,9 @@ mod tests {
             rollout(1, "one", &[&["a", "b"]]),
             rollout(2, "two", &[&["a"], &["b"]]),
         ];
-        assert_eq!(desired(&rollouts, &device("a")), Some(set("two")));
-        assert_eq!(desired(&rollouts, &device("b")), Some(set("one")));
-        assert_eq!(desired(&rollouts, &device("c")), None);
+        assert_eq!(named(&rollouts, &device("a")), Some(set("two")));
+        assert_eq!(named(&rollouts, &device("b")), Some(set("one")));
+        assert_eq!(named(&rollouts, &device("c")), None);
     }
 
     #[test]
@@ -84,7 +87,23 @@ mod tests {
         };
         rollouts[1].step(UnixSeconds::new(1), input).unwrap();
         assert_eq!(rollouts[1].state, State::Halted);
-        assert_eq!(desired(&rollouts, &device("a")), Some(set("one")));
-        assert_eq!(desired(&rollouts, &device("b")), Some(set("one")));
+        assert_eq!(named(&rollouts, &device("a")), Some(set("one")));
+        assert_eq!(named(&rollouts, &device("b")), Some(set("one")));
+    }
+
+    #[test]
+    fn what_a_rollout_unblocks_is_said_to_a_device_when_it_is_its_turn() {
+        let digest = Digest::of(b"2");
+        let mut again = rollout(2, "one", &[&["a"], &["b"]]).unblocking([digest].into());
+        let first = rollout(1, "one", &[&["a", "b"]]);
+        let said = |rollouts: &[Rollout], name| {
+            let found = desired(rollouts, &device(name)).unwrap();
+            (found.id, found.unblocked.contains(&digest))
+        };
+        let rollouts = [first.clone(), again.clone()];
+        assert_eq!(said(&rollouts, "a"), (2, true));
+        assert_eq!(said(&rollouts, "b"), (1, false));
+        again.step(UnixSeconds::new(1), Input::Abort).unwrap();
+        assert_eq!(said(&[first, again], "a"), (1, false), "taken back");
     }
 }

@@ -8,12 +8,16 @@
 //! ```
 
 use redan_protocol::report::{Phase, Report};
-use redan_protocol::{Code, DeviceId, DirectionSequence, OperatorName, Seconds, SetId, UnixSeconds};
+use redan_protocol::{Code, DeviceId, Digest, DirectionSequence, OperatorName, Seconds, SetId, UnixSeconds};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most waves of a rollout. Tripped by `a_rollout_of_more_waves_than_the_limit_is_refused`.
 pub const WAVES_MAX: usize = 16;
+
+/// Most digests a rollout unblocks: as many as a device keeps denied.
+/// Tripped by `what_is_unblocked_is_a_member_of_the_set_and_not_more_than_the_limit`.
+pub const UNBLOCKED_MAX: usize = 64;
 
 /// Where a rollout stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -125,6 +129,9 @@ pub struct Rollout {
     /// Whether a second person must agree.
     #[serde(default)]
     pub approval: Approval,
+    /// Digests that its devices may try again, although they denied them after a failed trial.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unblocked: BTreeSet<Digest>,
 }
 
 /// What happens to a rollout.
@@ -196,6 +203,7 @@ impl Rollout {
             rules,
             halted_because: None,
             approval: Approval::NotAsked,
+            unblocked: BTreeSet::new(),
         };
         if let Some(first) = rollout.waves.first_mut() {
             first.offered = Some(now);
@@ -210,6 +218,12 @@ impl Rollout {
             approval: Approval::Asked { starter },
             ..self
         }
+    }
+
+    /// The same, and its devices may try these once more. What the policy revokes stays revoked: only devices judge that.
+    #[must_use]
+    pub fn unblocking(self, unblocked: BTreeSet<Digest>) -> Self {
+        Self { unblocked, ..self }
     }
 
     /// A second person agrees.

@@ -254,3 +254,71 @@ async fn a_rollout_for_nobody_or_for_a_device_that_is_not_enrolled_is_refused() 
     let answer = operator.post("/v1/rollouts", &start("plant-1", &over)).await;
     assert_eq!(answer.refusal(), (400, Code::BadRequest));
 }
+
+/// A direction's sequence and what it unblocks.
+async fn unblocked(device: &mut Caller, report: Report) -> (u64, Value) {
+    let (_, sequence) = directed(device, report).await.unwrap();
+    let stamp = device.get("/tuf/director/timestamp.json").await.json();
+    let version = &stamp["signed"]["meta"]["snapshot.json"]["version"];
+    let file = format!("/tuf/director/{version}.targets.json");
+    let targets = device.get(&file).await.json()["signed"]["targets"].take();
+    let direction = &targets[component_path()]["custom"]["direction"];
+    (sequence, direction["unblocked"].clone())
+}
+
+#[tokio::test]
+async fn a_newer_rollout_of_the_same_set_unblocks_what_failed_and_an_operator_alone_can_say_so() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    published(&site, &["plant-1"]).await;
+    let mut operator = site.operator().await;
+    let digest = Digest::of(COMPONENT);
+    let mut request = start("plant-1", &json!([{"name": "all", "permille": 1000}]));
+    operator.post("/v1/rollouts", &request).await.json();
+    let (before, none) = unblocked(&mut device, Report::default()).await;
+    assert_eq!(none, json!([]));
+    let failed = Report {
+        phase: Phase::Reverted,
+        rollback: Some(Code::Unhealthy),
+        direction: DirectionSequence::new(before),
+        ..Report::default()
+    };
+    assert_eq!(directed(&mut device, failed.clone()).await, None, "halted");
+
+    request["unblock"] = json!([digest]);
+    operator.post("/v1/rollouts", &request).await.json();
+    // What the device reports of the direction before does not count against this one.
+    let (after, listed) = unblocked(&mut device, failed).await;
+    assert!(after > before, "{after} after {before}");
+    assert_eq!(listed, json!([digest]));
+    let audit = operator.get("/v1/audit").await.json();
+    let subject = format!("rollout 2 plant-1 unblocks {digest}");
+    let told = audit.as_array().unwrap().iter();
+    assert_eq!(told.filter(|entry| entry["subject"] == subject).count(), 1);
+    // A restart forgets nothing of it.
+    drop((device, operator));
+    let site = site.restart().await;
+    let seen = site.operator().await.get("/v1/rollouts/2").await.json();
+    assert_eq!(seen["unblocked"], json!([digest]));
+}
+
+#[tokio::test]
+async fn what_is_unblocked_is_a_member_of_the_set_and_not_more_than_the_limit() {
+    let site = Site::open().await;
+    site.device("press-1").await;
+    published(&site, &["plant-1"]).await;
+    let mut operator = site.operator().await;
+    let other = [Digest::of(b"something else")];
+    let many: Vec<Digest> = (0..65_u8).map(|n| Digest::of(&[n])).collect();
+    let cases: [(&[Digest], String); 2] = [
+        (&other, format!("{} is no member", other[0])),
+        (&many, "at most 64 digests".to_owned()),
+    ];
+    for (unblock, said) in cases {
+        let mut request = start("plant-1", &json!([{"name": "all", "permille": 1000}]));
+        request["unblock"] = json!(unblock);
+        let answer = operator.post("/v1/rollouts", &request).await;
+        assert_eq!(answer.refusal(), (400, Code::PreflightRefused), "{said}");
+        assert!(String::from_utf8_lossy(&answer.body).contains(&said), "{said}");
+    }
+}

@@ -34,6 +34,32 @@ pub struct Stage {
     pub devices: Vec<Device>,
     /// What `--key` names for a purpose, when that is not the file the founding wrote.
     pub keys: BTreeMap<String, String>,
+    /// What everything but running devices takes for now.
+    pub world: World,
+}
+
+/// The time of the platform, and of whoever admits and enrols a device. Running devices have the machine's: the two differ as they do
+/// where a device's clock is wrong.
+#[derive(Clone, Debug, Default)]
+pub enum World {
+    /// The machine's.
+    #[default]
+    Real,
+    /// So many days away from the machine's, by this `libfaketime`.
+    Away(i32, PathBuf),
+}
+
+impl World {
+    /// So many days away; `None`: Debian's `faketime` is not installed.
+    pub fn away(days: i32) -> Option<Self> {
+        let places = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+        let mut libraries = places
+            .iter()
+            .map(|place| Path::new(place).join("faketime/libfaketimeMT.so.1"));
+        libraries
+            .find(|library| library.exists())
+            .map(|library| Self::Away(days, library))
+    }
 }
 
 /// One device of a stage.
@@ -82,12 +108,60 @@ impl Stage {
             address: None,
             devices: vec![],
             keys: BTreeMap::new(),
+            world: World::Real,
         })
+    }
+
+    /// A program in the stage's world.
+    fn platform(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        if let World::Away(days, library) = &self.world {
+            command.env("LD_PRELOAD", library);
+            command.env("FAKETIME", format!("{days:+}d"));
+            // Spans stay spans: the kernel is asked for monotonic time by itself as well.
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            command.env("DONT_FAKE_MONOTONIC", "1");
+        }
+        command
+    }
+
+    /// The world jumps while devices run on: the server starts again with what custodians issued anew there, for it and for the
+    /// administrator, whose certificates may have ended.
+    pub fn jump(&mut self, world: World) -> Result<()> {
+        self.control()?.stop()?;
+        self.world = world;
+        let new = self.folder.join("new-online");
+        if new.exists() {
+            std::fs::remove_dir_all(&new)?;
+        }
+        std::fs::create_dir_all(&new)?;
+        let admin = self.folder.join("admin.pem");
+        self.issue("operator", &["--operator", "admin"], &admin)?;
+        std::fs::rename(&admin, self.fleet().join("operators/admin.pem"))?;
+        self.issue("server", &[], &new.join("server.pem"))?;
+        let mut keys = self.platform(&self.programs.control);
+        keys.args(["fleet", "keys", "--config"])
+            .arg(self.folder.join("control.toml"));
+        keys.arg("--online").arg(&new);
+        keys.arg("--public").arg(self.fleet().join("public"));
+        must(run(&mut keys)?, "redan-control fleet keys")?;
+        self.start_control()?;
+        Ok(())
+    }
+
+    fn issue(&self, issuer: &str, whose: &[&str], out: &Path) -> Result<()> {
+        let mut issue = self.platform(&self.programs.ceremony);
+        issue.arg("issue").args(whose);
+        issue.arg("--fleet-dir").arg(self.fleet().join("public"));
+        let issuer = self.fleet().join(format!("offline/{issuer}-issuer.pem"));
+        issue.arg("--issuer").arg(issuer).arg("--out").arg(out);
+        must(run(&mut issue)?, "redan-ceremony issue")?;
+        Ok(())
     }
 
     /// Founds the fleet: the ceremony with development keys.
     pub fn run_ceremony(&self) -> Result<()> {
-        let mut ceremony = Command::new(&self.programs.ceremony);
+        let mut ceremony = self.platform(&self.programs.ceremony);
         ceremony.args([
             "init",
             "--profile",
@@ -137,6 +211,7 @@ impl Stage {
             address: Some(server),
             devices: vec![],
             keys: BTreeMap::new(),
+            world: World::Real,
         }
     }
 
@@ -187,7 +262,7 @@ impl Stage {
                 self.control_state().display()
             );
             std::fs::write(&config, text)?;
-            let mut add = Command::new(&self.programs.control);
+            let mut add = self.platform(&self.programs.control);
             add.args(["fleet", "add", "--config"]).arg(&config);
             add.arg("--online").arg(self.fleet().join("online"));
             add.arg("--public").arg(self.fleet().join("public"));
@@ -198,7 +273,7 @@ impl Stage {
             let text = text.replace("127.0.0.1:0", &address.to_string());
             std::fs::write(&config, text)?;
         }
-        let mut serve = Command::new(&self.programs.control);
+        let mut serve = self.platform(&self.programs.control);
         serve.args(["serve", "--config"]).arg(&config);
         let mut process = Process::start("redan-control", &mut serve, &self.folder.join("control.log"))?;
         let address = process
@@ -234,7 +309,7 @@ impl Stage {
         let folder = self.folder.join("devices").join(id);
         std::fs::create_dir_all(&folder)?;
         let state = folder.join("state");
-        let mut init = Command::new(&self.programs.device);
+        let mut init = self.platform(&self.programs.device);
         init.args(["init", "--id", id, "--state"]).arg(&state).args(more);
         let request = must(run(&mut init)?, "redan-device init")?.stdout;
         let request_file = folder.join("admission.json");
@@ -248,7 +323,7 @@ impl Stage {
             "--out",
             &voucher.to_string_lossy(),
         ])?;
-        let mut enrol = Command::new(&self.programs.device);
+        let mut enrol = self.platform(&self.programs.device);
         enrol
             .arg("enrol")
             .arg("--state")
@@ -331,7 +406,7 @@ impl Stage {
 
     /// The same without judging how it ended.
     pub fn redan_raw(&self, arguments: &[&str]) -> Result<Ran> {
-        let mut command = Command::new(&self.programs.redan);
+        let mut command = self.platform(&self.programs.redan);
         command.args(self.access()?).arg("--json").args(arguments);
         run(&mut command)
     }

@@ -422,6 +422,16 @@ fn g_an_older_missing_or_changed_fleet_policy_is_refused() {
 }
 
 #[test]
+fn a_plan_carries_the_maximum_of_the_clock_that_its_policy_signers_set() {
+    for maximum in [None, Some(2_000_000_000)] {
+        let mut scene = Scene::new();
+        scene.maximum = maximum;
+        let plan = scene.decide().unwrap().unwrap();
+        assert_eq!(plan.maximum_time(), maximum.map(UnixSeconds::new));
+    }
+}
+
+#[test]
 fn h_revoked_and_locally_denied_digests_are_refused() {
     let digest = Scene::new().digest();
     assert_eq!(
@@ -439,6 +449,13 @@ fn h_revoked_and_locally_denied_digests_are_refused() {
     scene.state.denied.insert(digest);
     scene.direction.unblocked = vec![digest];
     assert!(scene.decide().is_ok());
+    scene.revoked = vec![digest];
+    assert_eq!(
+        scene.decide(),
+        Err(Refusal::Revoked { digest }),
+        "nobody who directs unblocks what is revoked"
+    );
+    scene.revoked = Vec::new();
     scene.state.sequence = scene.direction.sequence;
     assert_eq!(
         scene.decide(),

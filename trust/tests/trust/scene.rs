@@ -35,6 +35,7 @@ pub(crate) struct Scene {
     pub(crate) serial: u64,
     pub(crate) floor: u64,
     pub(crate) revoked: Vec<Digest>,
+    pub(crate) maximum: Option<u64>,
     pub(crate) names: &'static str,
     pub(crate) state: TrustState,
     pub(crate) facts: DeviceFacts,
@@ -104,6 +105,7 @@ impl Scene {
             serial: 4,
             floor: 5,
             revoked: Vec::new(),
+            maximum: None,
             names: "acme/*",
             state: TrustState::default(),
             facts: DeviceFacts {
@@ -163,11 +165,14 @@ impl Scene {
             .iter()
             .map(|digest| format!("\"{digest}\""))
             .collect();
+        let maximum = self
+            .maximum
+            .map_or_else(String::new, |at| format!("[time]\nmaximum = {at}\n"));
         include_str!("../../../policies/fleet/demo.toml")
             .replace("serial = 1\n", &format!("serial = {}\n", self.serial))
             .replace("names = [\"acme/*\"]", &format!("names = [\"{}\"]", self.names))
             + &format!(
-                "\n[floors]\n\"acme/thermo\" = {}\n[revoke]\ndigests = [{}]\n",
+                "\n[floors]\n\"acme/thermo\" = {}\n[revoke]\ndigests = [{}]\n{maximum}",
                 self.floor,
                 revoked.join(", ")
             )

@@ -4,6 +4,7 @@
 mod bad_input;
 mod carried;
 mod ceremony;
+mod clock;
 mod decommission;
 mod disturbed;
 mod interrupted;
