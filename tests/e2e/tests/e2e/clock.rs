@@ -19,7 +19,7 @@ fn world(days: i32) -> Result<Option<World>> {
             std::env::var_os("REDAN_SERVICES").is_none(),
             "libfaketime is not installed"
         );
-        println!("left out: libfaketime is not installed (Debian package faketime)");
+        eprintln!("left out: libfaketime is not installed (Debian package faketime)");
     }
     Ok(world)
 }
