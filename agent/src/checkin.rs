@@ -11,7 +11,7 @@ use crate::session::Decided;
 use bytes::Bytes;
 use redan_policy::DeviceCeiling;
 use redan_protocol::report::Report;
-use redan_protocol::wire::{CHECKIN, CheckIn, CheckInReply, Nonce, Statement};
+use redan_protocol::wire::{CHECKIN, CHECKIN_LEN_MAX, CheckIn, CheckInReply, Nonce, Statement, padded};
 use redan_protocol::{ByteCount, Code, Digest, Seconds, SpiffeId, UnixSeconds, Version64};
 use redan_trust::TrustRecord;
 use tokio::sync::mpsc;
@@ -100,7 +100,7 @@ impl Session {
             nonce: self.nonce,
             report: self.report.clone(),
         };
-        let body = serde_json::to_vec(&check_in).map_err(|_| Code::Internal)?;
+        let body = padded(&check_in, CHECKIN_LEN_MAX).ok_or(Code::Internal)?;
         let headers = [("content-type", "application/json")];
         let body = Bytes::from(body);
         let response = request(&mut connection, "POST", CHECKIN, &headers, body, REPLY_LEN_MAX)

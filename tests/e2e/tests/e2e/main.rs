@@ -16,3 +16,4 @@ mod service;
 mod several;
 mod stolen;
 mod storage;
+mod wire;
