@@ -7,7 +7,7 @@ use crate::link::Link;
 use crate::main_loop::Event;
 use crate::patience::request;
 use crate::refresh::Files;
-use crate::session::Decided;
+use crate::session::{Decided, Verdict};
 use bytes::Bytes;
 use redan_policy::DeviceCeiling;
 use redan_protocol::report::Report;
@@ -91,9 +91,45 @@ impl From<Code> for Unreached {
     }
 }
 
+/// What an address is worth after a check-in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Heard {
+    /// Something that is signed.
+    Good,
+    /// That there is nothing new, on its own word.
+    Nothing,
+    /// Nothing, a refusal, or what the device refuses: it may be true, and another address says the same then.
+    Doubtful,
+}
+
+impl Heard {
+    fn of(reached: &Result<Reached, Unreached>) -> Self {
+        let verdict = match reached {
+            Err(_) => return Self::Doubtful,
+            Ok(reached) => reached.verdict.as_ref().map(|decided| &decided.verdict),
+        };
+        match verdict {
+            None => Self::Nothing,
+            Some(Verdict::Refused(_) | Verdict::Moved) => Self::Doubtful,
+            Some(Verdict::Undirected | Verdict::Planned(_) | Verdict::Decommissioned(_)) => Self::Good,
+        }
+    }
+}
+
 impl Session {
-    /// Checks in, and follows up.
-    pub(crate) async fn run(mut self) -> Result<Reached, Unreached> {
+    /// Checks in, and follows up. What it cannot follow, it asks the next address about the next time.
+    pub(crate) async fn run(self) -> Result<Reached, Unreached> {
+        let (link, turn) = (self.link.clone(), self.link.turn());
+        let reached = self.ask().await;
+        match Heard::of(&reached) {
+            Heard::Good => link.proven(),
+            Heard::Nothing => link.quiet(turn),
+            Heard::Doubtful => link.pass(turn),
+        }
+        reached
+    }
+
+    async fn ask(mut self) -> Result<Reached, Unreached> {
         let mut connection = self.link.open().await?;
         self.now = self.proven.now();
         let check_in = CheckIn {
