@@ -198,7 +198,10 @@ async fn liars(site: &Site, stranger: &Site) -> Vec<(String, String)> {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     all.push(("nobody".to_owned(), gone.local_addr().unwrap().to_string()));
     drop(gone);
-    all.push(("another authority".to_owned(), stranger.address(Does::Well).await.0));
+    all.push((
+        "another authority".to_owned(),
+        stranger.address(Does::Well).await.0,
+    ));
     all
 }
 
