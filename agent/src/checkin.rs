@@ -7,11 +7,11 @@ use crate::link::Link;
 use crate::main_loop::Event;
 use crate::patience::request;
 use crate::refresh::Files;
-use crate::session::Decided;
+use crate::session::{Decided, Verdict};
 use bytes::Bytes;
 use redan_policy::DeviceCeiling;
 use redan_protocol::report::Report;
-use redan_protocol::wire::{CHECKIN, CheckIn, CheckInReply, Nonce, Statement};
+use redan_protocol::wire::{CHECKIN, CHECKIN_LEN_MAX, CheckIn, CheckInReply, Nonce, Statement, padded};
 use redan_protocol::{ByteCount, Code, Digest, Seconds, SpiffeId, UnixSeconds, Version64};
 use redan_trust::TrustRecord;
 use tokio::sync::mpsc;
@@ -91,16 +91,52 @@ impl From<Code> for Unreached {
     }
 }
 
+/// What an address is worth after a check-in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Heard {
+    /// Something that is signed.
+    Good,
+    /// That there is nothing new, on its own word.
+    Nothing,
+    /// Nothing, a refusal, or what the device refuses: it may be true, and another address says the same then.
+    Doubtful,
+}
+
+impl Heard {
+    fn of(reached: &Result<Reached, Unreached>) -> Self {
+        let verdict = match reached {
+            Err(_) => return Self::Doubtful,
+            Ok(reached) => reached.verdict.as_ref().map(|decided| &decided.verdict),
+        };
+        match verdict {
+            None => Self::Nothing,
+            Some(Verdict::Refused(_) | Verdict::Moved) => Self::Doubtful,
+            Some(Verdict::Undirected | Verdict::Planned(_) | Verdict::Decommissioned(_)) => Self::Good,
+        }
+    }
+}
+
 impl Session {
-    /// Checks in, and follows up.
-    pub(crate) async fn run(mut self) -> Result<Reached, Unreached> {
+    /// Checks in, and follows up. What it cannot follow, it asks the next address about the next time.
+    pub(crate) async fn run(self) -> Result<Reached, Unreached> {
+        let (link, turn) = (self.link.clone(), self.link.turn());
+        let reached = self.ask().await;
+        match Heard::of(&reached) {
+            Heard::Good => link.proven(),
+            Heard::Nothing => link.quiet(turn),
+            Heard::Doubtful => link.pass(turn),
+        }
+        reached
+    }
+
+    async fn ask(mut self) -> Result<Reached, Unreached> {
         let mut connection = self.link.open().await?;
         self.now = self.proven.now();
         let check_in = CheckIn {
             nonce: self.nonce,
             report: self.report.clone(),
         };
-        let body = serde_json::to_vec(&check_in).map_err(|_| Code::Internal)?;
+        let body = padded(&check_in, CHECKIN_LEN_MAX).ok_or(Code::Internal)?;
         let headers = [("content-type", "application/json")];
         let body = Bytes::from(body);
         let response = request(&mut connection, "POST", CHECKIN, &headers, body, REPLY_LEN_MAX)

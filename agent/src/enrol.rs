@@ -51,6 +51,7 @@ pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<Spiff
     with_chain(state, voucher, |voucher, anchor, key| {
         let link = Link::new(
             server.unwrap_or(&voucher.server).to_owned(),
+            &[],
             enrol_host(&voucher.fleet),
             tls::enrolment_client(anchor, key, UnixSeconds::default())?,
         );
@@ -198,7 +199,7 @@ pub(crate) fn reactor() -> Result<tokio::runtime::Runtime, AgentError> {
 /// Asks for a certificate, at enrolment as at every renewal (RFC 7030 §4.2).
 pub(crate) async fn request(link: &Link, path: &str, csr: String) -> Result<String, AgentError> {
     let unreachable = |code| AgentError::Server {
-        server: link.server.clone(),
+        server: link.server(),
         code,
     };
     let mut connection = link.open().await.map_err(unreachable)?;

@@ -14,8 +14,17 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-/// Gets an artifact onto the disk, going on where an earlier try broke off.
+/// Gets an artifact onto the disk, going on where an earlier try broke off. The next try after a failure asks the next address.
 pub(crate) async fn fetch(link: Link, blobs: Blobs, digest: Digest, length: ByteCount) -> Result<(), Code> {
+    let turn = link.turn();
+    let fetched = fetch_here(&link, &blobs, digest, length).await;
+    if fetched.is_err() {
+        link.pass(turn);
+    }
+    fetched
+}
+
+async fn fetch_here(link: &Link, blobs: &Blobs, digest: Digest, length: ByteCount) -> Result<(), Code> {
     let here = blobs
         .verified(digest, length)
         .map_err(|error| disk_code(&error))?;
@@ -23,10 +32,20 @@ pub(crate) async fn fetch(link: Link, blobs: Blobs, digest: Digest, length: Byte
         return Ok(());
     }
     let mut partial = blobs.resume(digest, length)?;
+    let resumed = partial.offset() > 0;
     if !partial.complete() {
         transfer(&mut link.open().await?, &mut partial, digest).await?;
     }
-    partial.finish()
+    match partial.finish() {
+        // The wrong bytes may be those of an earlier try, which another address sent: this one is asked for all of them before it is
+        // blamed. Else a liar that sends a little and hangs up would spoil what every other address sends.
+        Err(Code::DigestMismatch) if resumed => {
+            let mut partial = blobs.resume(digest, length)?;
+            transfer(&mut link.open().await?, &mut partial, digest).await?;
+            partial.finish()
+        }
+        finished => finished,
+    }
 }
 
 /// Takes what is missing. A server below the floor rate is left with what it sent, and asked again later.

@@ -71,6 +71,7 @@ pub fn join(
     let anchor = FleetAnchor::from_pem(voucher.fleet.clone(), &voucher.ca)?;
     let link = Link::new(
         server.unwrap_or(&voucher.server).to_owned(),
+        &[],
         enrol_host(&voucher.fleet),
         tls::enrolment_client(&anchor, &key, UnixSeconds::default())?,
     );
@@ -101,7 +102,7 @@ fn of_token(error: AgentError) -> AgentError {
 /// The proof is made on the connection it is sent over, and is worth nothing on another.
 async fn ask(link: &Link, token: &JoinToken, device: &DeviceId, csr: String) -> Result<String, AgentError> {
     let unreachable = |code| AgentError::Server {
-        server: link.server.clone(),
+        server: link.server(),
         code,
     };
     let mut connection = link.open().await.map_err(unreachable)?;

@@ -38,6 +38,8 @@ mod journal;
 mod link;
 mod lock;
 mod main_loop;
+#[cfg(test)]
+mod mirrors;
 mod native;
 mod next;
 mod pair;

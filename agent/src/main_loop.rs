@@ -272,9 +272,7 @@ impl Agent {
         let events = self.around.events.clone();
         let link = self.link.clone();
         tokio::task::spawn_local(async move {
-            if let Ok(addresses) = link.addresses().await {
-                drop(events.send(Event::Forbid(addresses)));
-            }
+            drop(events.send(Event::Forbid(link.addresses().await)));
             drop(events.send(Event::Reached(Box::new(session.run().await))));
         });
     }

@@ -129,7 +129,11 @@ impl Agent {
         let (folder, proven) = (self.identity_folder.clone(), self.proven.clone());
         let events = self.around.events.clone();
         tokio::task::spawn_local(async move {
+            let turn = link.turn();
             let renewed = renew(&link, &folder, &identity, &proven).await;
+            if renewed.is_err() {
+                link.pass(turn);
+            }
             drop(events.send(Event::Renewed(Box::new(renewed))));
         });
     }
@@ -197,7 +201,7 @@ async fn renew(link: &Link, folder: &Path, own: &Identity, proven: &Proven) -> O
 /// The first request of a new key. With its answer the server has put the old one aside.
 async fn introduce(link: &Link) -> Result<(), AgentError> {
     let failed = |code| AgentError::Server {
-        server: link.server.clone(),
+        server: link.server(),
         code,
     };
     let mut connection = link.open().await.map_err(failed)?;

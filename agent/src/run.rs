@@ -2,6 +2,7 @@
 
 use crate::broker::{Broker, Rules};
 use crate::clock::{Clock, Proven};
+use crate::config::ServerAddress;
 use crate::disk::RealDisk;
 use crate::executor::Around;
 use crate::fetch::Blobs;
@@ -141,14 +142,23 @@ fn assemble(
     } else {
         recover::forget(store)?;
     }
-    let server = config.server.as_ref().unwrap_or(&identity.voucher.server);
+    let server = config
+        .server
+        .as_ref()
+        .map_or(identity.voucher.server.as_str(), ServerAddress::as_str);
+    let more: Vec<String> = config.servers.iter().map(ToString::to_string).collect();
     // With a whole next pair the server may refuse the present one by now: nothing speaks with it any more.
     let next = match next {
         Next::Whole(key, chain) => Identity::prove(identity.voucher.clone(), key, chain).ok(),
         _ => None,
     };
     let speaks = next.as_ref().unwrap_or(&identity).speaks(&proven)?;
-    let link = Link::new(server.clone(), control_host(identity.anchor.fleet()), speaks);
+    let link = Link::new(
+        server.to_owned(),
+        &more,
+        control_host(identity.anchor.fleet()),
+        speaks,
+    );
     let release = Files(store.at("metadata/release"));
     let director = Files(store.at("metadata/director"));
     let (machine, effects) = Machine::boot(record, clock.now());

@@ -20,7 +20,9 @@ use redan_identity::Peer;
 use redan_identity::est::PKCS10;
 use redan_identity::join::Binding;
 use redan_protocol::join::{Claim, TokenId};
-use redan_protocol::wire::{CHECKIN_LEN_MAX, COMPONENT_LEN_MAX, CSR_LEN_MAX, EST_ENROLL};
+use redan_protocol::wire::{
+    CHECKIN_LEN_MAX, CHECKIN_REPLY_LEN, COMPONENT_LEN_MAX, CSR_LEN_MAX, EST_ENROLL, padded,
+};
 use redan_protocol::{ByteCount, Code, DeviceId, Digest, OperatorName, Seconds, SpiffeId};
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -195,7 +197,9 @@ async fn device_request(
                 return Err(Refused::plain(Code::WrongContentType));
             }
             let body = collect(request, CHECKIN_LEN_MAX).await?;
-            json(&check_in(fleet, device, &body, caller.interval, now()).await?)
+            let reply = check_in(fleet, device, &body, caller.interval, now()).await?;
+            let reply = padded(&reply, CHECKIN_REPLY_LEN).ok_or_else(|| Refused::plain(Code::Internal))?;
+            Ok(respond("application/json", reply))
         }
         Op::Reenroll => {
             let body = text(request, CSR_LEN_MAX).await?;

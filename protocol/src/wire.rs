@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 
 /// Largest check-in, bytes. 40-control. Tripped by `a_checkin_one_byte_over_the_limit_is_refused`.
 pub const CHECKIN_LEN_MAX: ByteCount = ByteCount::kib(2);
+/// Length of every answer to a check-in that is not a refusal, bytes: several times what one needs. Tripped by
+/// `what_does_not_fit_is_not_cut`.
+pub const CHECKIN_REPLY_LEN: ByteCount = ByteCount::kib(2);
 /// Largest certificate request, bytes: a P-256 request is under 1 KiB in base64.
 pub const CSR_LEN_MAX: ByteCount = ByteCount::kib(8);
 /// Largest voucher file, bytes: two roots of some signers and a CA certificate.
@@ -44,6 +47,18 @@ pub fn control_host(fleet: &FleetId) -> String {
 /// The DNS name of a fleet's enrolment listener: only EST is served there.
 pub fn enrol_host(fleet: &FleetId) -> String {
     format!("enrol.{fleet}")
+}
+
+/// A document of exactly `length` bytes, whatever it says: blanks after its end, which a reader of JSON passes over (RFC 8259 §2). Who
+/// reads the sizes on the wire learns nothing from them. `None`: it is longer.
+pub fn padded(document: &impl Serialize, length: ByteCount) -> Option<Vec<u8>> {
+    let mut text = serde_json::to_vec(document).ok()?;
+    let length = usize::try_from(length.get()).ok()?;
+    if text.len() > length {
+        return None;
+    }
+    text.resize(length, b' ');
+    Some(text)
 }
 
 /// 16 random bytes, once.
@@ -232,6 +247,49 @@ mod tests {
     use super::*;
     use crate::report::{REPORT_SLOTS_MAX, SlotReport};
     use crate::{Code, ComponentName, ReleaseCounter};
+
+    #[test]
+    fn whatever_a_device_reports_its_check_in_has_one_length() {
+        let check_in = |sequence, set: Option<&str>| CheckIn {
+            nonce: Nonce([1; 16]),
+            report: Report {
+                sequence,
+                set: set.map(|set| crate::SetId::parse(set).unwrap()),
+                ..Report::default()
+            },
+        };
+        for said in [check_in(0, None), check_in(u64::MAX, Some("plant-1"))] {
+            let text = padded(&said, CHECKIN_LEN_MAX).unwrap();
+            assert_eq!(text.len(), 2048);
+            assert_eq!(serde_json::from_slice::<CheckIn>(&text).unwrap(), said);
+            // Blanks alone are passed over.
+            let mut more = text.clone();
+            more[2047] = b'1';
+            assert!(serde_json::from_slice::<CheckIn>(&more).is_err());
+        }
+    }
+
+    #[test]
+    fn the_longest_reply_fits_its_length() {
+        // A name of the fleet's certificates has at most 253 bytes; one signature.
+        let statement = serde_json::json!({
+            "signed": {
+                "_type": "time-statement", "device": "d".repeat(300), "nonce": "0".repeat(32),
+                "time": u64::MAX, "release": u64::MAX, "director": u64::MAX,
+            },
+            "signatures": [{"keyid": "0".repeat(64), "sig": "0".repeat(256)}],
+        });
+        let interval = Seconds::new(u64::MAX);
+        let reply = padded(&CheckInReply { statement, interval }, CHECKIN_REPLY_LEN).unwrap();
+        assert_eq!(reply.len(), 2048);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_cut() {
+        let text = |length: usize| padded(&"x".repeat(length - 2), CHECKIN_REPLY_LEN).map(|text| text.len());
+        assert_eq!(text(2048), Some(2048));
+        assert_eq!(text(2049), None);
+    }
 
     #[test]
     fn the_fullest_report_fits_the_limit() {

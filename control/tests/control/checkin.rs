@@ -3,7 +3,7 @@
 use crate::raw::Raw;
 use crate::site::{Site, now};
 use redan_protocol::report::Report;
-use redan_protocol::wire::{CHECKIN_LEN_MAX, CheckIn, Nonce};
+use redan_protocol::wire::{CHECKIN_LEN_MAX, CHECKIN_REPLY_LEN, CheckIn, CheckInReply, Nonce};
 use redan_protocol::{Code, Seconds};
 use serde_json::{Value, json};
 
@@ -45,6 +45,28 @@ async fn what_a_device_reported_is_what_operators_see_after_a_restart_too() {
     let site = site.restart().await;
     let seen = site.operator().await.get("/v1/devices").await.json();
     assert_eq!(seen[0]["refusal"], "disk-full");
+}
+
+/// Whoever reads the line (attack A04): a first word, a full story and another fleet position are answered in one size.
+#[tokio::test]
+async fn every_check_in_is_answered_in_one_length_whatever_it_says() {
+    let site = Site::open().await;
+    let mut plain = body();
+    let mut lengths = Vec::new();
+    for name in [
+        "p",
+        "press-with-a-name-that-is-long-and-says-much-about-its-place",
+    ] {
+        let mut device = site.device(name).await;
+        for sequence in [0, u64::MAX] {
+            plain["report"]["sequence"] = json!(sequence);
+            let answer = device.post("/v1/checkin", &plain).await;
+            assert_eq!(answer.status, 200);
+            serde_json::from_slice::<CheckInReply>(&answer.body).unwrap();
+            lengths.push(answer.body.len());
+        }
+    }
+    assert_eq!(lengths, [usize::try_from(CHECKIN_REPLY_LEN.get()).unwrap(); 4]);
 }
 
 #[tokio::test]

@@ -158,7 +158,7 @@ impl Stage {
             _ => own.clone(),
         };
         let speaks = speaks.speaks(&proven).unwrap();
-        let link = Link::new(self.address.clone(), control_host(&fleet()), speaks);
+        let link = Link::new(self.address.clone(), &[], control_host(&fleet()), speaks);
         (link, proven, own)
     }
 

@@ -17,3 +17,4 @@ mod service;
 mod several;
 mod stolen;
 mod storage;
+mod wire;
