@@ -53,12 +53,11 @@ impl TryFrom<String> for ServerAddress {
         let wrong = "an address of the server is written host:port";
         let (host, port) = text.rsplit_once(':').ok_or(wrong)?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let good = match bracketed {
-            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => {
-                let of_names = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-                !host.is_empty() && host.len() <= 253 && host.bytes().all(of_names)
-            }
+        let good = if let Some(v6) = bracketed {
+            v6.parse::<std::net::Ipv6Addr>().is_ok()
+        } else {
+            let of_names = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            !host.is_empty() && host.len() <= 253 && host.bytes().all(of_names)
         };
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());
         match port.parse::<u16>() {

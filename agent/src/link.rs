@@ -44,9 +44,9 @@ impl Link {
         host: String,
         config: Arc<rustls::ClientConfig>,
     ) -> Self {
-        let more = more.iter().filter(|name| **name != first).cloned();
+        let more: Vec<String> = more.iter().filter(|name| **name != first).cloned().collect();
         let known = RefCell::default;
-        let servers = std::iter::once(first.clone()).chain(more);
+        let servers = std::iter::once(first).chain(more);
         Self {
             servers: servers.map(|name| Server { name, known: known() }).collect(),
             turn: Rc::new(Cell::new(Turn(0))),

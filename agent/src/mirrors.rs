@@ -286,14 +286,14 @@ async fn a_check_in_that_one_address_does_not_answer_well_goes_to_the_other_at_t
     for (liar, address) in liars(&site, &stranger).await {
         let (honest, asked) = site.address(Does::Well).await;
         let link = site.link(address, &[honest]);
-        let first = soon(session(&link).run()).await.map(drop);
+        let first = soon(Box::pin(session(&link).run())).await.map(drop);
         assert!(first.is_err(), "{liar}");
         if liar == "another authority" {
             let code = first.map_err(|unreached: Unreached| unreached.code());
             assert_eq!(code, Err(Code::ForeignServer));
         }
         assert_eq!(asked.load(Ordering::SeqCst), 0, "{liar}: not within one try");
-        let second = soon(session(&link).run()).await.map(drop);
+        let second = soon(Box::pin(session(&link).run())).await.map(drop);
         assert!(
             second.is_ok(),
             "{liar}: {:?}",
