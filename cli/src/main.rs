@@ -87,8 +87,8 @@ enum Task {
         #[arg(long)]
         device: DeviceId,
         /// Sequence number of the direction.
-        #[arg(long)]
-        sequence: u64,
+        #[arg(long, value_parser = sequence)]
+        sequence: DirectionSequence,
         /// Folder to write; must not exist.
         #[arg(long)]
         out: PathBuf,
@@ -188,8 +188,8 @@ enum DirectionTask {
         #[arg(long)]
         device: DeviceId,
         /// Above every direction the device followed, whether from the server or carried.
-        #[arg(long)]
-        sequence: u64,
+        #[arg(long, value_parser = sequence)]
+        sequence: DirectionSequence,
         /// The set.
         #[arg(long)]
         set: SetId,
@@ -395,6 +395,11 @@ fn span(text: &str) -> Result<Seconds, String> {
     Ok(Seconds::new(millis.get() / 1000))
 }
 
+fn sequence(text: &str) -> Result<DirectionSequence, String> {
+    let number = text.parse::<u64>().map_err(|error| error.to_string())?;
+    Ok(DirectionSequence::new(number))
+}
+
 fn digest(text: &str) -> Result<Digest, String> {
     Digest::parse(text).map_err(|error| error.to_string())
 }
@@ -507,15 +512,12 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
             good_for,
             unblock,
             signing,
-        }) => {
-            let sequence = DirectionSequence::new(sequence);
-            bundle::publish(access, device, sequence, set, (good_for, unblock), &signing).await
-        }
+        }) => bundle::publish(access, device, sequence, set, (good_for, unblock), &signing).await,
         Task::Bundle {
             device,
             sequence,
             out,
-        } => bundle::write(access, device, DirectionSequence::new(sequence), &out).await,
+        } => bundle::write(access, device, sequence, &out).await,
         Task::Release(ReleaseTask::Upload { folder, keys }) => {
             release::upload(access, &folder, &keys.open()?).await
         }
