@@ -12,7 +12,6 @@ const DEVICE: &str = "press-1";
 const YEAR: i32 = 365;
 
 /// A world so many days away; `None`, and a word, where it cannot be had and nobody insists (continuous integration does).
-#[expect(clippy::print_stdout, reason = "helpers of tests speak as tests do")]
 fn world(days: i32) -> Result<Option<World>> {
     let world = World::away(days);
     if world.is_none() {
