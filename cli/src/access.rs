@@ -10,7 +10,7 @@ use redan_protocol::wire::control_host;
 use redan_protocol::{ByteCount, Digest, FleetId, UnixSeconds};
 use redan_trust::lookup::LookupStep;
 use redan_trust::metadata::TargetEntry;
-use redan_trust::{Answer, Refresh, Repository, Step, Target, Trusted};
+use redan_trust::{Answer, Refresh, Repository, Step, Target, Trusted, TufError};
 use rustls_pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -215,13 +215,24 @@ impl Server {
         })
     }
 
-    /// The release repository, verified from the pinned root as a device would.
+    /// The release repository, verified from the pinned root as a device would. What has expired is read all the same: signing it again
+    /// is the way out, and it is signed over what is there. Nothing old comes back by that: devices and the server hold to the
+    /// versions they have seen.
     pub async fn release(&mut self) -> Result<Repository, CliError> {
+        match self.release_at(now()).await {
+            Err(CliError::Metadata(TufError::Expired { .. })) => {
+                self.release_at(UnixSeconds::default()).await
+            }
+            other => other,
+        }
+    }
+
+    async fn release_at(&mut self, now: UnixSeconds) -> Result<Repository, CliError> {
         let trusted = Trusted {
             root: self.root.clone(),
             ..Trusted::default()
         };
-        let mut refresh = Refresh::new(trusted, now())?;
+        let mut refresh = Refresh::new(trusted, now)?;
         let mut answer = None;
         loop {
             match refresh.step(answer.take())? {
@@ -247,7 +258,7 @@ impl Server {
     /// The file a role has now, by the verified snapshot.
     pub async fn role(&mut self, release: &Repository, role: &str) -> Result<(u64, Vec<u8>), CliError> {
         let unlisted = || {
-            CliError::Metadata(redan_trust::TufError::Unlisted {
+            CliError::Metadata(TufError::Unlisted {
                 role: role.to_owned(),
             })
         };

@@ -67,10 +67,10 @@ fn a_device_whose_clock_is_twenty_years_behind_follows_its_fleet_also_across_a_j
 }
 
 /// Its certificate ended five months ago, within the grace of the policy, and all metadata that it has has expired. Nobody at the
-/// device does anything; the fleet went on without it, its roles and its server's certificate signed anew in their time.
+/// device does anything. Nobody signed anything meanwhile either: signing again is all it takes.
 #[test]
 fn a_device_that_was_away_for_179_days_comes_back_by_itself() -> Result<()> {
-    let (Some(soon), Some(later), Some(now)) = (world(85)?, world(170)?, world(179)?) else {
+    let Some(now) = world(179)? else {
         return Ok(());
     };
     let folder = tempfile::tempdir()?;
@@ -79,10 +79,6 @@ fn a_device_that_was_away_for_179_days_comes_back_by_itself() -> Result<()> {
     let key = stage.device(DEVICE)?.state.join("identity/key.pem");
     let old = std::fs::read(&key)?;
     stage.device_mut(DEVICE)?.stop()?;
-    for (world, set) in [(soon, "plant-85"), (later, "plant-170")] {
-        stage.jump(world)?;
-        stage.publish_set(set, &[(SERVICE, "1.0.0"), (JOB, "1.0.0")])?;
-    }
     stage.jump(now)?;
     stage.start_device(DEVICE)?;
     next_release(&stage)?;
