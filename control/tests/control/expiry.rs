@@ -90,6 +90,7 @@ async fn every_role_and_certificate_is_missed_while_there_is_time_to_replace_it(
         ("release.targets", 305),
         ("release.policy", 305),
         ("release.plan", 60),
+        ("release.direction", 60),
         ("release.snapshot", 60),
         ("release.component.acme.thermo", 150),
         ("release.timestamp", 1),
@@ -100,7 +101,7 @@ async fn every_role_and_certificate_is_missed_while_there_is_time_to_replace_it(
         assert!(on(due + 1), "{of} is due by day {}", due + 1);
         assert!(due == 1 || !on(due - 1), "{of} is not due by day {}", due - 1);
     }
-    assert_eq!(everything.len(), 12, "{everything:?}");
+    assert_eq!(everything.len(), 13, "{everything:?}");
     drop(state);
     // A fleet of which nobody has signed anything for 70 days, as the metrics show it.
     let old = UnixSeconds::new(now().get() - 70 * DAY);
@@ -112,7 +113,15 @@ async fn every_role_and_certificate_is_missed_while_there_is_time_to_replace_it(
         .filter(|expiry| expiry.is_due(now()))
         .map(|expiry| expiry.of)
         .collect();
-    assert_eq!(due, ["certificate.server", "release.snapshot", "release.plan"]);
+    assert_eq!(
+        due,
+        [
+            "certificate.server",
+            "release.snapshot",
+            "release.direction",
+            "release.plan"
+        ]
+    );
 }
 
 fn files(folder: &Path) -> BTreeMap<String, PathBuf> {
@@ -149,7 +158,7 @@ async fn every_file_that_was_signed_offline_is_served_byte_for_byte() {
                 seen += 1;
             }
         }
-        // Root, targets, snapshot, plan, policy, one component; and the director's root.
-        assert_eq!(seen, 7);
+        // Root, targets, snapshot, direction, plan, policy, one component; and the director's root.
+        assert_eq!(seen, 8);
     }
 }
