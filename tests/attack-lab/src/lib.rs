@@ -20,6 +20,7 @@
 pub mod cargo;
 pub mod foreign;
 pub mod guinea;
+pub mod mirror;
 pub mod named;
 pub mod registry;
 pub mod resigned;

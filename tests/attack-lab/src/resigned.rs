@@ -219,16 +219,25 @@ impl EvilServer {
 
 /// The release metadata a server's database holds.
 pub(crate) fn published(database: &Path) -> Result<Files> {
+    documents(database, "release")
+}
+
+/// The documents of a kind that a server's database holds.
+pub(crate) fn documents(database: &Path, kind: &str) -> Result<Files> {
     let mut files = Files::new();
     run(database, async |connection| {
-        files = release_files(connection).await?;
+        files = documents_of(connection, kind).await?;
         Ok(())
     })?;
     Ok(files)
 }
 
 async fn release_files(connection: &mut SqliteConnection) -> Result<Files> {
-    let rows = sqlx::query("SELECT id, body FROM documents WHERE kind = 'release'");
+    documents_of(connection, "release").await
+}
+
+async fn documents_of(connection: &mut SqliteConnection, kind: &str) -> Result<Files> {
+    let rows = sqlx::query("SELECT id, body FROM documents WHERE kind = ?").bind(kind);
     let mut files = Files::new();
     for row in rows.fetch_all(connection).await? {
         files.insert(row.try_get("id")?, row.try_get("body")?);

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use redan_attack_lab::registry::{self, Status};
-use redan_attack_lab::{table, theft};
+use redan_attack_lab::{mirror, table, theft};
 use redan_kit::{Programs, Stage};
 
 #[test]
@@ -38,6 +38,13 @@ fn every_attack_that_has_a_program_is_refused_on_a_running_fleet() -> Result<()>
         assert_eq!(outcome.status, Status::Refused, "{outcome:?}");
     }
     stage.stop()
+}
+
+#[test]
+fn a_lying_address_of_the_server_holds_a_running_device_back_from_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut stage = Stage::new(Programs::find()?, folder.path())?;
+    mirror::one_address_of_two_lies(&mut stage)
 }
 
 #[test]

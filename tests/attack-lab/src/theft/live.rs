@@ -50,13 +50,13 @@ const ANSWER_LEN_MAX: ByteCount = ByteCount::mib(8);
 /// The set every stage publishes first.
 const SET: &str = "plant-1";
 /// A version no honest director has come to.
-const FAR: u64 = 1_000_000;
+pub(crate) const FAR: u64 = 1_000_000;
 
 fn fleet() -> Result<FleetId> {
     Ok(FleetId::parse(FLEET)?)
 }
 
-fn now() -> UnixSeconds {
+pub(crate) fn now() -> UnixSeconds {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     UnixSeconds::new(since.map_or(0, |since| since.as_secs()))
 }
@@ -66,7 +66,7 @@ fn anchor(stage: &Stage) -> Result<FleetAnchor> {
     Ok(FleetAnchor::from_pem(fleet()?, &text)?)
 }
 
-fn online(stage: &Stage, name: &str) -> PathBuf {
+pub(crate) fn online(stage: &Stage, name: &str) -> PathBuf {
     stage.fleet().join("online").join(name)
 }
 
@@ -178,7 +178,7 @@ fn await_offline(stage: &Stage, guinea: &Guinea) -> Result<String> {
 }
 
 /// The server's certificate and key, as stolen.
-fn stolen_server(stage: &Stage) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+pub(crate) fn stolen_server(stage: &Stage) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
     let path = online(stage, "server.pem");
     let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&path)?.collect();
     Ok((chain?, PrivateKeyDer::from_pem_file(&path)?))
@@ -251,7 +251,12 @@ fn await_report<T>(evil: &EvilServer, what: &str, look: impl Fn(&Report) -> Opti
     })
 }
 
-fn reply(device: &SpiffeId, nonce: Nonce, versions: (u64, u64), key: &SigningKey) -> Result<Vec<u8>> {
+pub(crate) fn reply(
+    device: &SpiffeId,
+    nonce: Nonce,
+    versions: (u64, u64),
+    key: &SigningKey,
+) -> Result<Vec<u8>> {
     let statement = Statement {
         kind: StatementKind::TimeStatement,
         device: device.clone(),
@@ -425,7 +430,7 @@ fn digest(entry: &Value) -> Result<Digest> {
     Ok(Digest::parse(text.context("a digest")?)?)
 }
 
-fn version(file: Option<&Vec<u8>>) -> Result<u64> {
+pub(crate) fn version(file: Option<&Vec<u8>>) -> Result<u64> {
     let file: Value = serde_json::from_slice(file.context("no such file")?)?;
     let version = file.pointer("/signed/version").and_then(Value::as_u64);
     version.context("a version")
