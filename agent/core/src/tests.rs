@@ -112,6 +112,31 @@ fn what_fails_again_after_it_was_unblocked_is_denied_again_under_the_same_direct
     assert_ne!(world.committed(), Some("two"));
 }
 
+/// Else the next rollout would halt for what happened in the one before.
+#[test]
+fn a_rollback_is_no_news_of_a_newer_direction_that_is_refused_or_under_way() {
+    let mut world = settled();
+    world.guest("acme/thermo", 2, Guest::Unhealthy);
+    let members = [member("acme/thermo", 2), member("acme/tick", 1)];
+    world.offer(set("two", 2, &members));
+    world.run();
+    assert_eq!(world.machine().view().rollback, Some(Code::Unhealthy));
+    world.offer(set("two", 3, &members));
+    world.run();
+    let view = world.machine().view();
+    assert_eq!(
+        (view.refusal, view.rollback),
+        (Some(Code::DeniedAfterTrial), None)
+    );
+    world.offer(set(
+        "three",
+        4,
+        &[member("acme/thermo", 3), member("acme/tick", 1)],
+    ));
+    world.run_until(|world| matches!(world.state(), State::Stored(_)));
+    assert_eq!(world.machine().view().rollback, None);
+}
+
 #[test]
 fn an_executor_that_dies_during_trial_counts_an_attempt_and_then_reverts() {
     let mut world = settled();

@@ -54,9 +54,24 @@ impl Machine {
             direction: self.direction,
             phase: self.record.state.phase(),
             refusal: self.refusal,
-            rollback: self.record.rollback,
+            rollback: self.rollback(),
             slots: slots.collect(),
         }
+    }
+
+    /// Why the last trial was rolled back: nothing while a newer direction is refused or on its way, for it would pass for news of that
+    /// one, and a rollout would halt for what happened before it began.
+    fn rollback(&self) -> Option<Code> {
+        let older = self
+            .record
+            .failed
+            .is_some_and(|(_, tried)| tried < self.direction);
+        let resting = matches!(
+            self.record.state.phase(),
+            Phase::Idle | Phase::Committed | Phase::Reverted
+        );
+        let news = older && (self.refusal.is_some() || !resting);
+        self.record.rollback.filter(|_| !news)
     }
 
     /// Calls and failures of a slot since this was last asked.

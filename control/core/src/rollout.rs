@@ -298,9 +298,11 @@ impl Rollout {
         let mut offered = self.waves.iter_mut().filter(|wave| wave.offered.is_some());
         let outcome = offered.find_map(|wave| wave.devices.get_mut(device))?;
         let settled = !matches!(report.phase, Phase::Trial | Phase::Reverting);
+        // Of all refusals the one that no waiting ends.
+        let denied = report.refusal.filter(|code| *code == Code::DeniedAfterTrial);
         let new = if report.set.as_ref() == Some(&set) && settled {
             Outcome::Succeeded
-        } else if let Some(code) = report.rollback
+        } else if let Some(code) = report.rollback.or(denied)
             && report.direction == direction
             && *outcome == Outcome::Pending
         {
@@ -456,6 +458,22 @@ mod tests {
         };
         assert_eq!(says(&mut rollout, 1, "a", &old), None);
         assert_eq!(rollout.state, State::Running);
+    }
+
+    #[test]
+    fn a_refusal_counts_when_no_waiting_ends_it() {
+        let mut rollout = rollout();
+        let waits = Report {
+            refusal: Some(Code::RingNotOpen),
+            ..report("set-1", None)
+        };
+        assert_eq!(says(&mut rollout, 1, "a", &waits), None);
+        let denied = Report {
+            refusal: Some(Code::DeniedAfterTrial),
+            ..report("set-1", None)
+        };
+        assert_eq!(says(&mut rollout, 2, "a", &denied), Some(Event::Halted));
+        assert_eq!(rollout.halted_because, Some(Code::DeniedAfterTrial));
     }
 
     #[test]

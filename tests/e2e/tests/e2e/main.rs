@@ -17,4 +17,5 @@ mod service;
 mod several;
 mod stolen;
 mod storage;
+mod unblock;
 mod wire;
