@@ -4,7 +4,6 @@ use crate::grant::{HealthContract, Limits, NetBudget, Rate, Upgrade};
 use crate::schema::{BudgetSection, Document};
 use crate::units::{PerSpan, Size, Span};
 use redan_protocol::{ByteCount, Millis};
-use std::cmp::Ordering;
 
 /// The budget of one section.
 pub(super) fn budget(section: BudgetSection) -> NetBudget {
@@ -15,28 +14,24 @@ pub(super) fn budget(section: BudgetSection) -> NetBudget {
     }
 }
 
-/// A budget that exceeds neither of two.
-pub(super) fn tighter_budget(a: NetBudget, b: NetBudget) -> NetBudget {
+/// A budget that exceeds none of these.
+pub(super) fn tightest_budget(budgets: &[NetBudget]) -> NetBudget {
     NetBudget {
-        bytes_out: tighter(a.bytes_out, b.bytes_out),
-        requests: tighter(a.requests, b.requests),
-        concurrent: a.concurrent.into_iter().chain(b.concurrent).min(),
+        bytes_out: tightest(budgets.iter().filter_map(|budget| budget.bytes_out)),
+        requests: tightest(budgets.iter().filter_map(|budget| budget.requests)),
+        concurrent: budgets.iter().filter_map(|budget| budget.concurrent).min(),
     }
 }
 
-/// A rate that exceeds neither of two: no larger burst, no faster in the long run. `120/min` and `600/h` come to 120 in
-/// twelve minutes: the slower one alone would admit a burst of 600.
-pub(super) fn tighter(a: Option<Rate>, b: Option<Rate>) -> Option<Rate> {
-    let (Some(a), Some(b)) = (a, b) else {
-        return a.or(b);
-    };
-    let amount = a.amount.min(b.amount);
-    let cross = |x: Rate, y: Rate| u128::from(x.amount).saturating_mul(u128::from(y.per.get()));
-    let slow = match cross(a, b).cmp(&cross(b, a)) {
-        Ordering::Less => a,
-        Ordering::Equal if a.per >= b.per => a,
-        Ordering::Equal | Ordering::Greater => b,
-    };
+/// A rate that exceeds none of these: no larger burst, no faster in the long run. `120/min` and `600/h` come to 120 in twelve minutes:
+/// the slower one alone would admit a burst of 600. All at once, for it is rounded: two by two, their order would show.
+pub(super) fn tightest(rates: impl Iterator<Item = Rate>) -> Option<Rate> {
+    let rates: Vec<Rate> = rates.collect();
+    let amount = rates.iter().map(|rate| rate.amount).min()?;
+    let cross = |x: &Rate, y: &Rate| u128::from(x.amount).saturating_mul(u128::from(y.per.get()));
+    let slow = rates
+        .iter()
+        .min_by(|a, b| cross(a, b).cmp(&cross(b, a)).then(b.per.cmp(&a.per)))?;
     let per = u128::from(amount)
         .saturating_mul(u128::from(slow.per.get()))
         .checked_div(u128::from(slow.amount).max(1))
@@ -69,7 +64,7 @@ pub(super) fn min_size(values: [Option<Size>; 3], default: ByteCount) -> ByteCou
 }
 
 pub(super) fn min_rate(values: [Option<PerSpan>; 3]) -> Option<Rate> {
-    values.into_iter().map(|v| v.map(|r| r.0)).fold(None, tighter)
+    tightest(values.into_iter().flatten().map(|r| r.0))
 }
 
 pub(super) fn limits(layers: [&Document; 3]) -> Limits {

@@ -3,7 +3,7 @@
 //! A layer's sections count when their origins meet those that are left. Of several, origins add up and everything else
 //! must hold together: so no method, path or budget of one section leaks to the origins of another.
 
-use super::amounts::{budget, tighter_budget};
+use super::amounts::{budget, tightest_budget};
 use super::{Layer, Work};
 use crate::egress::common;
 use crate::grant::{HttpRule, Origin};
@@ -80,6 +80,7 @@ fn rule(wanted: &NetHttpSection, layers: [(Layer, &[NetHttpSection]); 3]) -> Res
         private_addresses: true,
         budget: budget(wanted.budget),
     };
+    let mut budgets = vec![rule.budget];
     for (layer, sections) in layers {
         let meeting: Vec<&NetHttpSection> = sections.iter().filter(|s| meets(s, &left)).collect();
         let allow: BTreeSet<Origin> = meeting.iter().flat_map(|section| origins(section)).collect();
@@ -90,7 +91,7 @@ fn rule(wanted: &NetHttpSection, layers: [(Layer, &[NetHttpSection]); 3]) -> Res
             }
             rule.paths.extend(section.paths.clone());
             rule.private_addresses &= section.private_addresses;
-            rule.budget = tighter_budget(rule.budget, budget(section.budget));
+            budgets.push(budget(section.budget));
         }
         if rule.methods.is_empty() {
             return Err(Refused {
@@ -99,6 +100,7 @@ fn rule(wanted: &NetHttpSection, layers: [(Layer, &[NetHttpSection]); 3]) -> Res
             });
         }
     }
+    rule.budget = tightest_budget(&budgets);
     Ok(rule)
 }
 
