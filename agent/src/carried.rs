@@ -4,9 +4,8 @@ use crate::bundle::Bundle;
 use crate::fetch::Blobs;
 use crate::main_loop::Event;
 use crate::refresh::{Files, Source, Which, lookup, refresh};
-use crate::session::{Adopt, Decided, Stopped, Verdict, document, state_of};
+use crate::session::{Adopt, Decided, Stopped, Verdict, document, facts_of, state_of};
 use redan_policy::DeviceCeiling;
-use redan_policy::grant::World;
 use redan_protocol::{Code, Seconds, SpiffeId, UnixSeconds, Version64};
 use redan_trust::{
     DeviceFacts, Directing, Offered, POLICY_PATH, Plan, Refusal, TrustRecord, carried_direction, decide,
@@ -94,13 +93,8 @@ impl Carried {
             policy,
         };
         let facts = DeviceFacts {
-            device: self.id.clone(),
-            worlds: vec![World::HttpProxy, World::Command],
-            ceiling: self.ceiling.clone(),
-            installed: BTreeMap::new(),
             plan_known,
-            now: self.now,
-            nonce: None,
+            ..facts_of(&self.id, &self.ceiling, self.now)
         };
         // Only the director can direct nothing.
         decide(&state_of(&self.record), &offered, &facts)?.ok_or(Stopped::Network(Code::Internal))

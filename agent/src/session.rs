@@ -4,6 +4,7 @@ use crate::checkin::Session;
 use crate::refresh::{Files, Source, Which, lookup, refresh};
 use redan_agent_core::Offer;
 use redan_identity::client::Connection;
+use redan_policy::DeviceCeiling;
 use redan_policy::grant::World;
 use redan_protocol::wire::{CheckInReply, DOCUMENT_LEN_MAX};
 use redan_protocol::{
@@ -210,13 +211,9 @@ impl Session {
             policy,
         };
         let facts = DeviceFacts {
-            device: self.id.clone(),
-            worlds: vec![World::HttpProxy, World::Command],
-            ceiling: self.ceiling.clone(),
-            installed: BTreeMap::new(),
             plan_known,
-            now: self.now,
             nonce: Some(self.nonce),
+            ..facts_of(&self.id, &self.ceiling, self.now)
         };
         Ok(decide(&state, &offered, &facts)?)
     }
@@ -238,6 +235,19 @@ pub(crate) async fn document(
     let limit = ByteCount::new(target.entry.length).min(DOCUMENT_LEN_MAX);
     let bytes = source.artifact(digest, limit).await.map_err(Stopped::Network)?;
     Ok(Some(Document { target, bytes }))
+}
+
+/// What is true of this device however a direction reaches it.
+pub(crate) fn facts_of(id: &SpiffeId, ceiling: &DeviceCeiling, now: UnixSeconds) -> DeviceFacts {
+    DeviceFacts {
+        device: id.clone(),
+        worlds: vec![World::HttpProxy, World::Command],
+        ceiling: ceiling.clone(),
+        installed: BTreeMap::new(),
+        plan_known: Seconds::new(0),
+        now,
+        nonce: None,
+    }
 }
 
 /// What a decision needs of the trust record.
