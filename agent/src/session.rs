@@ -241,7 +241,7 @@ pub(crate) async fn document(
 pub(crate) fn facts_of(id: &SpiffeId, ceiling: &DeviceCeiling, now: UnixSeconds) -> DeviceFacts {
     DeviceFacts {
         device: id.clone(),
-        worlds: vec![World::HttpProxy, World::Command],
+        worlds: vec![World::HttpProxy, World::Command, World::Messages],
         ceiling: ceiling.clone(),
         installed: BTreeMap::new(),
         plan_known: Seconds::new(0),

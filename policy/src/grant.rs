@@ -1,5 +1,9 @@
 //! What a workload gets: the intersection of ask, fleet policy and device ceiling, resolved once.
 
+mod messages;
+
+pub use messages::{Broker, Destination, Messages, MqttRule, MqttTrigger, Outbox, Protocol, PublishBudget};
+
 use redan_protocol::{ByteCount, ComponentName, Digest, Millis};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +28,9 @@ pub struct EffectiveGrant {
     pub trigger_timer: Vec<TimerTrigger>,
     /// Outgoing HTTP; empty means the interface is not linked.
     pub net_http: Vec<HttpRule>,
+    /// Messages in and out.
+    #[serde(default, skip_serializing_if = "Messages::is_empty")]
+    pub messages: Messages,
     /// Named volumes.
     pub fs: Vec<Volume>,
     /// Key-value buckets.
@@ -57,6 +64,9 @@ pub enum World {
     /// `wasi:cli/command@0.2`
     #[serde(rename = "wasi:cli/command@0.2")]
     Command,
+    /// `redan:messaging/handler@0.1`
+    #[serde(rename = "redan:messaging/handler@0.1")]
+    Messages,
 }
 
 /// A route of the workload's listener.
@@ -269,6 +279,15 @@ pub struct Upgrade {
     pub drain: Millis,
     /// Calls one instance may serve; above one only where the signed ask declares calls independent.
     pub reuse_calls: u32,
+    /// How long a version may put its own end off, all in all. A version that is on trial or at fault is not asked.
+    #[serde(default, skip_serializing_if = "nothing")]
+    pub max_defer: Millis,
+}
+
+/// So that grants that were written before this was there keep their bytes.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde calls")]
+fn nothing(span: &Millis) -> bool {
+    span.get() == 0
 }
 
 /// A grant that does not read back.

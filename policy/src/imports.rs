@@ -16,6 +16,8 @@ pub enum Capability {
     Config,
     /// `[log]`
     Log,
+    /// `[[outbox]]`
+    Outbox,
     /// Not offered by this runtime.
     NotOffered,
 }
@@ -28,6 +30,7 @@ impl Capability {
             Self::Kv => "kv",
             Self::Config => "config",
             Self::Log => "log",
+            Self::Outbox => "outbox",
             Self::NotOffered => "(none)",
         }
     }
@@ -55,6 +58,8 @@ pub enum Need {
 
 /// Versions of WASI 0.2 this runtime links, and the draft of key-value and configuration.
 const VERSION_02: &str = "0.2.";
+/// Versions of this runtime's own interfaces.
+const VERSION_OWN: &str = "0.1.";
 
 /// What an interface needs; `interface` as a component imports it, `wasi:http/types@0.2.3`.
 pub fn need(interface: &str) -> Need {
@@ -91,6 +96,8 @@ pub fn need(interface: &str) -> Need {
         }
         "wasi:config/store" if version.starts_with(VERSION_02) => Need::Granted(Capability::Config),
         "wasi:logging/logging" => Need::Granted(Capability::Log),
+        "redan:outbox/outbox" if version.starts_with(VERSION_OWN) => Need::Granted(Capability::Outbox),
+        "redan:messaging/types" if version.starts_with(VERSION_OWN) => Need::Always,
         _ if name.starts_with("wasi:sockets/") => Need::Granted(Capability::NotOffered),
         _ => Need::Unknown,
     }
@@ -154,6 +161,7 @@ pub fn admit(
             Capability::Kv => !grant.kv.is_empty(),
             Capability::Config => grant.config.is_some(),
             Capability::Log => grant.log.is_some(),
+            Capability::Outbox => !grant.messages.outbox.is_empty(),
             Capability::NotOffered => false,
         };
         // An optional capability that did not survive is bound to a stub that refuses.
@@ -169,6 +177,7 @@ pub fn admit_ask(imports: &[String], exports: &[String], ask: &Ask) -> Result<()
         Capability::Kv => !ask.document.kv.is_empty(),
         Capability::Config => ask.document.config.is_some(),
         Capability::Log => ask.document.log.is_some(),
+        Capability::Outbox => !ask.document.outbox.is_empty(),
         Capability::NotOffered => false,
     })
 }
@@ -196,14 +205,15 @@ fn check(
             }
         }
     }
-    let promised = match world {
-        World::HttpProxy => "wasi:http/incoming-handler",
-        World::Command => "wasi:cli/run",
+    let (promised, versions) = match world {
+        World::HttpProxy => ("wasi:http/incoming-handler", VERSION_02),
+        World::Command => ("wasi:cli/run", VERSION_02),
+        World::Messages => ("redan:messaging/handler", VERSION_OWN),
     };
     let there = exports.iter().any(|export| {
         export
             .split_once('@')
-            .is_some_and(|(name, version)| name == promised && version.starts_with(VERSION_02))
+            .is_some_and(|(name, version)| name == promised && version.starts_with(versions))
     });
     if there {
         Ok(())

@@ -5,6 +5,7 @@
 //! narrow, because there is always a default.
 
 pub(crate) mod amounts;
+mod messages;
 pub(crate) mod network;
 mod storage;
 pub(crate) mod triggers;
@@ -144,7 +145,7 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
         missing: None,
     };
     let layers = [&ask.document, &fleet.document, &device.document];
-    let grant = EffectiveGrant {
+    let mut grant = EffectiveGrant {
         component: ask.name.clone(),
         version: ask.version.clone(),
         world: ask.world,
@@ -159,6 +160,7 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
             Vec::new()
         },
         net_http: work.net_http(),
+        messages: work.messages(),
         fs: work.fs(),
         kv: work.kv(),
         env: work.env(),
@@ -201,6 +203,10 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
         upgrade: amounts::upgrade(layers),
         denied_optional: Vec::new(),
     };
+    let rules = |ids: Vec<&String>| ids.into_iter().cloned().collect::<Vec<_>>();
+    let http = rules(grant.net_http.iter().map(|rule| &rule.id).collect());
+    let mqtt = rules(grant.messages.net.iter().map(|rule| &rule.id).collect());
+    grant.messages.outbox = work.outbox(&http, &mqtt);
     let Work { dropped, missing, .. } = work;
     if let Some(Dropped {
         section,
@@ -244,6 +250,7 @@ const LOG_BUDGET: Rate = Rate {
 fn grants(grant: &EffectiveGrant, section: &str) -> bool {
     match section {
         "net.http" => !grant.net_http.is_empty(),
+        "outbox" => !grant.messages.outbox.is_empty(),
         "kv" => !grant.kv.is_empty(),
         "fs" => !grant.fs.is_empty(),
         "config" => grant.config.is_some(),

@@ -2,8 +2,10 @@
 //!
 //! Strict on purpose: an unknown key is an error, because a mistyped limit must not silently be no limit.
 
+mod messages;
 mod sections;
 
+pub use messages::*;
 pub use sections::*;
 
 use crate::grant::World;
@@ -70,6 +72,12 @@ pub struct Document {
     /// Key-value buckets.
     #[serde(default)]
     pub kv: Vec<KvSection>,
+    /// Queues on disk for what is to be sent.
+    #[serde(default)]
+    pub outbox: Vec<OutboxSection>,
+    /// Device: its brokers of messages.
+    #[serde(default)]
+    pub broker: Vec<BrokerSection>,
     /// Environment.
     pub env: Option<NamesSection>,
     /// Configuration.

@@ -2,6 +2,8 @@
 //!
 //! A key in a kind that would ignore it is an error like an unknown key: who writes it believes that it does something.
 
+mod messages;
+
 use crate::egress::{is_path, is_path_pattern};
 use crate::schema::{Document, Kind};
 use redan_protocol::{ComponentName, PublisherName, WorkloadName};
@@ -26,6 +28,7 @@ pub(crate) fn check(document: &Document) -> Result<(), Flaw> {
     triggers(document)?;
     net(document)?;
     storage(document)?;
+    messages::check(document)?;
     names(document)?;
     amounts(document)
 }
@@ -84,13 +87,20 @@ fn kinds(d: &Document) -> Result<(), Flaw> {
             FLEET,
         ),
         (device || d.listen.is_empty(), "listen", "", DEVICE),
+        (device || d.broker.is_empty(), "broker", "label", DEVICE),
     ] {
         hold(good, section, 0, key, what)?;
     }
     if ask {
         return Ok(());
     }
-    let required: [(&'static str, Vec<bool>); 10] = [
+    let required: [(&'static str, Vec<bool>); 13] = [
+        (
+            "trigger.mqtt",
+            d.trigger.mqtt.iter().map(|s| s.required).collect(),
+        ),
+        ("net.mqtt", d.net.mqtt.iter().map(|s| s.required).collect()),
+        ("outbox", d.outbox.iter().map(|s| s.required).collect()),
         (
             "trigger.http",
             d.trigger.http.iter().map(|s| s.required).collect(),

@@ -185,6 +185,10 @@ codes! {
     RandomLimit = 116, "random-limit", "ask for fewer random bytes at once";
     /// The job ended and said that it failed.
     JobFailed = 117, "job-failed", "see the workload owner's log on the device";
+    /// A message or an item over the size of a request's body.
+    MessageLimit = 118, "message-limit", "send smaller messages, or ask for a larger `limits.body.request`";
+    /// A handler said `retry`, or failed, as often as a message is handed over; the message was dropped.
+    RetriesExhausted = 119, "retries-exhausted", "see the workload owner's log on the device; drop messages that cannot be handled";
 
     // 120–129: egress
     /// No rule of the grant admits the destination.
@@ -197,6 +201,28 @@ codes! {
     EgressUnreachable = 123, "egress-unreachable", "check the destination";
     /// The egress budget is used up.
     EgressBudget = 124, "egress-budget", "wait for the budget to refill, or ask for more";
+
+    // 130–139: messages
+    /// One of the three documents does not admit the topic, to hear it or to publish it.
+    TopicDenied = 130, "topic-denied", "name the topic in the ask and have fleet policy and device ceiling allow it";
+    /// The budget of a rule of publishing is used up; what waits is sent later.
+    PublishBudget = 131, "publish-budget", "wait for the budget to refill, or ask for more";
+    /// An outbox holds as much as it may.
+    OutboxFull = 132, "outbox-full", "see why its destination cannot be reached, or ask for a larger quota";
+    /// An item waited longer than its outbox keeps it, and was dropped.
+    OutboxExpired = 133, "outbox-expired", "see why its destination could not be reached, or ask for a longer max_age";
+    /// A broker of messages said what is not MQTT, or not what it may say; the connection was closed and is tried again.
+    BrokerInvalid = 134, "broker-invalid", "check what listens at the broker's address in the device ceiling";
+    /// A broker of messages refused the connection or a subscription.
+    BrokerRefused = 135, "broker-refused", "check the broker's access list, and the credentials the device ceiling names";
+    /// What should name one topic holds a wildcard or a NUL, begins with `$`, is empty or too long.
+    TopicInvalid = 136, "topic-invalid", "publish under a name without wildcards and control characters";
+    /// The handler said of a message that it is of no use.
+    MessageDropped = 137, "message-dropped", "see the workload owner's log on the device";
+    /// A file the device ceiling names for a broker is not there, too large, or open to others.
+    BrokerFile = 138, "broker-file", "make the file the device's own or root's, with mode 0600";
+    /// A broker of messages cannot be reached.
+    BrokerUnreachable = 139, "broker-unreachable", "check the broker's address in the device ceiling, and the plant's network";
 
     // 140–159: trial and update machine
     /// The health probe says unhealthy.

@@ -70,6 +70,8 @@ pub enum WorkloadKind {
     Service,
     /// `wasi:cli/command@0.2.x`: runs on a timer.
     Job,
+    /// `redan:messaging/handler@0.1.x`: called for each message of a broker.
+    Message,
 }
 
 /// Agent → executor.
@@ -84,7 +86,7 @@ pub enum ToExecutor {
         component: ComponentName,
         /// Digest of the verified component (for logs and the cache, not re-checked here).
         digest: Digest,
-        /// Service or job.
+        /// Service, job or handler of messages.
         kind: WorkloadKind,
         /// Canonical JSON of the `EffectiveGrant`.
         grant: Vec<u8>,

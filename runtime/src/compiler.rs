@@ -94,6 +94,7 @@ pub fn admit(engine: &Engine, bytes: &[u8], grant: &EffectiveGrant) -> Result<Co
     let promised = match grant.world {
         World::HttpProxy => "wasi:http/incoming-handler@0.2.",
         World::Command => "wasi:cli/run@0.2.",
+        World::Messages => "redan:messaging/handler@0.1.",
     };
     if !exports.iter().any(|export| export.starts_with(promised)) {
         return Err(Code::MissingExport);

@@ -2,7 +2,7 @@
 
 use crate::swap::Leases;
 use futures_util::future::Either;
-use redan_host_api::bindings::ProbedPre;
+use redan_host_api::bindings::{MessagesPre, ProbedPre};
 use redan_host_api::limits::{Cpu, Verdict};
 use redan_host_api::link;
 use redan_host_api::state::{Capabilities, GuestState, new_store};
@@ -27,6 +27,10 @@ pub(crate) enum Entry {
     Service(ProxyPre<GuestState>),
     /// Runs to its end.
     Job(CommandPre<GuestState>),
+    /// Handles messages.
+    Message(
+        #[expect(dead_code, reason = "called once sessions with brokers are there")] MessagesPre<GuestState>,
+    ),
 }
 
 /// One linked version.
@@ -66,6 +70,7 @@ impl Version {
         let entry = match kind {
             WorkloadKind::Service => ProxyPre::new(plain.clone()).map(Entry::Service),
             WorkloadKind::Job => CommandPre::new(plain.clone()).map(Entry::Job),
+            WorkloadKind::Message => MessagesPre::new(plain.clone()).map(Entry::Message),
         };
         let entry = entry.map_err(|_| Code::MissingExport)?;
         let concurrency = usize::try_from(capabilities.grant().limits.concurrency).unwrap_or(usize::MAX);

@@ -81,6 +81,7 @@ impl From<&Plan> for SetRecord {
             kind: match member.record().world {
                 World::HttpProxy => WorkloadKind::Service,
                 World::Command => WorkloadKind::Job,
+                World::Messages => WorkloadKind::Message,
             },
             ask: member.record().ask.clone(),
             grant: member.grant().clone(),
@@ -161,7 +162,7 @@ impl MemberRecord {
         self.length
     }
 
-    /// Service or job.
+    /// Service, job or handler of messages.
     pub fn kind(&self) -> WorkloadKind {
         self.kind
     }

@@ -26,6 +26,7 @@ pub(super) fn of(
     let world = match grant.world {
         crate::grant::World::HttpProxy => "wasi:http/proxy@0.2",
         crate::grant::World::Command => "wasi:cli/command@0.2",
+        crate::grant::World::Messages => "redan:messaging/handler@0.1",
     };
     let what = format!("{} {}, world {world}", grant.component, grant.version);
     writer.whole("subject", what, |_| true);
@@ -33,6 +34,7 @@ pub(super) fn of(
     for rule in &grant.net_http {
         writer.egress(rule);
     }
+    writer.messages(grant);
     writer.storage(grant);
     writer.senses(grant);
     writer.limits(grant);
@@ -113,6 +115,38 @@ impl Writer<'_> {
             crate::schema::Kind::Ask => indices(&document.net.http, |s| s.id == rule.id),
             _ => indices(&document.net.http, |s| meets(s, &left)),
         });
+    }
+
+    fn messages(&mut self, grant: &EffectiveGrant) {
+        let about = |named: &Option<crate::schema::BrokerLabel>, broker: &str| {
+            named.as_ref().is_none_or(|label| label.0 == broker)
+        };
+        for trigger in &grant.messages.trigger {
+            let asked = trigger.subscribe.first().map(|filters| filters.join(" "));
+            let (to, broker) = (asked.unwrap_or_default(), &trigger.broker);
+            self.tables("trigger.mqtt", format!("hears {to} of {broker}"), |d| {
+                indices(&d.trigger.mqtt, |s| about(&s.broker, broker))
+            });
+        }
+        for rule in &grant.messages.net {
+            let asked = rule.publish.first().map(|filters| filters.join(" "));
+            let (to, broker) = (asked.unwrap_or_default(), &rule.broker);
+            self.tables("net.mqtt", format!("publishes {to} to {broker}"), |d| {
+                indices(&d.net.mqtt, |s| about(&s.broker, broker))
+            });
+        }
+        for broker in &grant.messages.brokers {
+            let tls = if broker.tls { "with TLS" } else { "without TLS" };
+            let what = format!("{} is {} port {}, {tls}", broker.label, broker.host, broker.port);
+            self.tables("broker", what, |d| {
+                indices(&d.broker, |s| s.label == broker.label)
+            });
+        }
+        for outbox in &grant.messages.outbox {
+            let (id, bytes, messages, age) = (&outbox.id, outbox.bytes, outbox.messages, outbox.max_age);
+            let what = format!("outbox {id}, {bytes}, {messages} items, each for at most {age}");
+            self.tables("outbox", what, |d| indices(&d.outbox, |s| s.id == *id));
+        }
     }
 
     fn storage(&mut self, grant: &EffectiveGrant) {

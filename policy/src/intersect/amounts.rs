@@ -115,5 +115,6 @@ pub(super) fn upgrade(layers: [&Document; 3]) -> Upgrade {
     Upgrade {
         drain: min_span(layers.map(|d| d.upgrade.drain), Millis::seconds(10)),
         reuse_calls: calls.max(1),
+        max_defer: min_span(layers.map(|d| d.upgrade.max_defer), Millis::new(0)),
     }
 }

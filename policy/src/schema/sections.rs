@@ -1,5 +1,6 @@
 //! The sections of a document, each with the keys all three kinds share.
 
+use super::messages::{MqttTriggerSection, NetMqttSection};
 use crate::egress::parse_origin;
 use crate::grant::{Mode, Origin};
 use crate::units::{PerSpan, Share, Size, Span};
@@ -17,6 +18,9 @@ pub struct Triggers {
     /// Timers.
     #[serde(default)]
     pub timer: Vec<TimerSection>,
+    /// Messages.
+    #[serde(default)]
+    pub mqtt: Vec<MqttTriggerSection>,
 }
 
 /// `[[trigger.http]]`
@@ -52,6 +56,9 @@ pub struct Net {
     /// Outgoing HTTP.
     #[serde(default)]
     pub http: Vec<NetHttpSection>,
+    /// Outgoing messages.
+    #[serde(default)]
+    pub mqtt: Vec<NetMqttSection>,
 }
 
 /// `scheme://host[:port]` in a document.
@@ -303,6 +310,8 @@ pub struct HealthSection {
 pub struct UpgradeSection {
     /// How long the old version's calls may go on.
     pub drain: Option<Span>,
+    /// How long a version may put its own end off, all in all.
+    pub max_defer: Option<Span>,
     /// Reuse of instances.
     #[serde(default)]
     pub reuse: ReuseSection,

@@ -275,6 +275,7 @@ pub(crate) fn load_order(slot: SlotId, grant: &EffectiveGrant) -> ToExecutor {
         kind: match grant.world {
             World::HttpProxy => WorkloadKind::Service,
             World::Command => WorkloadKind::Job,
+            World::Messages => WorkloadKind::Message,
         },
         grant: grant.canonical_json(),
     }

@@ -2,8 +2,8 @@
 
 use redan_policy::EffectiveGrant;
 use redan_policy::grant::{
-    Bucket, HealthContract, HttpRule, HttpTrigger, Limits, Log, Mode, NetBudget, Origin, Random, Rate,
-    Upgrade, Volume, World,
+    Bucket, HealthContract, HttpRule, HttpTrigger, Limits, Log, Messages, Mode, NetBudget, Origin, Random,
+    Rate, Upgrade, Volume, World,
 };
 use redan_protocol::{ByteCount, Millis};
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ pub(crate) fn bare(component: &str, world: World) -> EffectiveGrant {
         trigger_http: Vec::new(),
         trigger_timer: Vec::new(),
         net_http: Vec::new(),
+        messages: Messages::default(),
         fs: Vec::new(),
         kv: Vec::new(),
         env: BTreeMap::new(),
@@ -50,6 +51,7 @@ pub(crate) fn bare(component: &str, world: World) -> EffectiveGrant {
         upgrade: Upgrade {
             drain: Millis::seconds(60),
             reuse_calls: 1,
+            max_defer: Millis::new(0),
         },
         denied_optional: Vec::new(),
     }

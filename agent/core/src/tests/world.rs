@@ -2,7 +2,7 @@
 
 use crate::{Effect, Effects, Input, Machine, MemberRecord, Mono, Offer, Record, SetRecord, State};
 use redan_policy::EffectiveGrant;
-use redan_policy::grant::{HealthContract, Limits, Upgrade, World as WitWorld};
+use redan_policy::grant::{HealthContract, Limits, Messages, Upgrade, World as WitWorld};
 use redan_protocol::ipc::{Signals, SlotId, WorkloadKind};
 use redan_protocol::report::{Bucket, Health, Phase};
 use redan_protocol::{
@@ -38,6 +38,7 @@ pub(super) fn member(name: &str, version: u64) -> MemberRecord {
             trigger_http: vec![],
             trigger_timer: vec![],
             net_http: vec![],
+            messages: Messages::default(),
             fs: vec![],
             kv: vec![],
             env: BTreeMap::new(),
@@ -71,6 +72,7 @@ pub(super) fn member(name: &str, version: u64) -> MemberRecord {
             upgrade: Upgrade {
                 drain: Millis::seconds(1),
                 reuse_calls: 1,
+                max_defer: Millis::new(0),
             },
             denied_optional: vec![],
         },
