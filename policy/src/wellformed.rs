@@ -83,6 +83,13 @@ fn kinds(d: &Document) -> Result<(), Flaw> {
             "renewal_grace",
             FLEET,
         ),
+        (
+            !ask || d.require.isolation.is_empty(),
+            "require",
+            "isolation",
+            ABOVE,
+        ),
+        (device || d.totals.memory.is_none(), "totals", "memory", DEVICE),
         (device || d.listen.is_empty(), "listen", "", DEVICE),
     ] {
         hold(good, section, 0, key, what)?;
@@ -251,6 +258,13 @@ fn storage(d: &Document) -> Result<(), Flaw> {
             "fs",
             nth,
             "quota.keys",
+            "belongs to a bucket",
+        )?;
+        hold(
+            section.quota.ops.is_none(),
+            "fs",
+            nth,
+            "quota.ops",
             "belongs to a bucket",
         )?;
     }
