@@ -4,9 +4,10 @@ mod messages;
 
 pub use messages::{Broker, Destination, Messages, MqttRule, MqttTrigger, Outbox, Protocol, PublishBudget};
 
+use redan_protocol::report::Isolation;
 use redan_protocol::{ByteCount, ComponentName, Digest, Millis};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Everything a workload may do on this device. What is not in here is not linked.
@@ -47,6 +48,8 @@ pub struct EffectiveGrant {
     pub log: Option<Log>,
     /// Limits, always present.
     pub limits: Limits,
+    /// What must be in force around whoever runs it. Each document that demands a mechanism adds it.
+    pub isolation: BTreeSet<Mechanism>,
     /// How health is judged.
     pub health: HealthContract,
     /// How a new version takes over.
@@ -183,6 +186,35 @@ pub struct Volume {
     pub files: u32,
 }
 
+/// A mechanism of the kernel or of the device that keeps a workload in, as devices report it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mechanism {
+    /// A process of its own for each publisher.
+    Processes,
+    /// A user of its own for each publisher.
+    Users,
+    /// Landlock: files and TCP ports.
+    Landlock,
+    /// A seccomp filter.
+    Seccomp,
+    /// `no_new_privs`.
+    NoNewPrivs,
+}
+
+impl Mechanism {
+    /// Whether it is in force.
+    pub const fn is_in(self, isolation: &Isolation) -> bool {
+        match self {
+            Self::Processes => isolation.processes,
+            Self::Users => isolation.users,
+            Self::Landlock => isolation.landlock,
+            Self::Seccomp => isolation.seccomp,
+            Self::NoNewPrivs => isolation.no_new_privs,
+        }
+    }
+}
+
 /// A key-value bucket on disk, kept across versions.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -193,6 +225,8 @@ pub struct Bucket {
     pub bytes: ByteCount,
     /// Keys.
     pub keys: u32,
+    /// Operations; `None` is unlimited only if every layer left it out.
+    pub ops: Option<Rate>,
 }
 
 /// Clocks.
@@ -227,6 +261,8 @@ pub struct Log {
 pub struct Limits {
     /// Sum of all linear memories of one instance.
     pub memory_total: ByteCount,
+    /// Of the device's memory, what is kept for this workload whatever others use.
+    pub memory_min: ByteCount,
     /// Sum of all tables, elements.
     pub table_elements: u32,
     /// Core instances in one component instance.
@@ -235,6 +271,10 @@ pub struct Limits {
     pub concurrency: u32,
     /// CPU time of one call.
     pub cpu_per_call: Millis,
+    /// CPU time of all its calls in the long run, permille of one core.
+    pub cpu_share: u16,
+    /// Fuel of one call; 0 is no such limit.
+    pub fuel_per_call: u64,
     /// Wall-clock time of one call.
     pub wall_call: Millis,
     /// Wall-clock time of instantiation and of a health probe's start.
@@ -243,6 +283,10 @@ pub struct Limits {
     pub wasm_stack: ByteCount,
     /// Handles and resources at once.
     pub handles: u32,
+    /// Files and folders the workload may have open at once, all its calls together.
+    pub descriptors: u32,
+    /// Outgoing connections of a version at once.
+    pub sockets: u32,
     /// Bytes a guest may pass to the host in one call.
     pub hostcall_bytes: ByteCount,
     /// Request body.

@@ -199,6 +199,11 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
                 budget: min_rate(sections.map(|s| s.budget)).unwrap_or(LOG_BUDGET),
             }),
         limits: amounts::limits(layers),
+        // Demands add up: the wider grant is the one that demands less.
+        isolation: layers
+            .iter()
+            .flat_map(|d| d.require.isolation.iter().copied())
+            .collect(),
         health: amounts::health(layers),
         upgrade: amounts::upgrade(layers),
         denied_optional: Vec::new(),

@@ -1,9 +1,10 @@
 //! Reading documents, with file, line and a suggestion in every error.
 
+use crate::intersect::amounts::MEMORY_TOTAL;
 use crate::place::{Source, line_of};
 use crate::schema::{Document, Kind};
 use crate::wellformed;
-use redan_protocol::{ComponentName, Digest, ReleaseCounter, Seconds, UnixSeconds};
+use redan_protocol::{ByteCount, ComponentName, Digest, ReleaseCounter, Seconds, UnixSeconds};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -167,6 +168,16 @@ impl DeviceCeiling {
     /// The device's hardware class.
     pub fn hardware(&self) -> &str {
         &self.hardware
+    }
+
+    /// What each publisher's workloads may use of the device's memory: the total, in as many equal parts as there are publishers this
+    /// ceiling admits. No more executors than that ever run, so the parts never come to more than the total, whatever runs when.
+    pub fn publisher_memory(&self) -> ByteCount {
+        let total = self.document.totals.memory.map_or(MEMORY_TOTAL, |size| size.0);
+        let names = self.document.subject.names.iter();
+        let publishers: BTreeSet<&str> = names.filter_map(|name| name.split('/').next()).collect();
+        let parts = u64::try_from(publishers.len()).unwrap_or(u64::MAX);
+        ByteCount::new(total.get().checked_div(parts).unwrap_or(0))
     }
 
     /// Where workloads listen.

@@ -109,6 +109,12 @@ pub struct Document {
     /// Fleet: the life of devices' certificates.
     #[serde(default)]
     pub identity: IdentitySection,
+    /// Fleet and device: what the device itself must have.
+    #[serde(default)]
+    pub require: RequireSection,
+    /// Device: what all workloads together may use.
+    #[serde(default)]
+    pub totals: TotalsSection,
     /// Device: where workloads listen.
     #[serde(default)]
     pub listen: BTreeMap<ComponentName, SocketAddr>,

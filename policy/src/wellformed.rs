@@ -86,6 +86,13 @@ fn kinds(d: &Document) -> Result<(), Flaw> {
             "renewal_grace",
             FLEET,
         ),
+        (
+            !ask || d.require.isolation.is_empty(),
+            "require",
+            "isolation",
+            ABOVE,
+        ),
+        (device || d.totals.memory.is_none(), "totals", "memory", DEVICE),
         (device || d.listen.is_empty(), "listen", "", DEVICE),
         (device || d.broker.is_empty(), "broker", "label", DEVICE),
     ] {
@@ -261,6 +268,13 @@ fn storage(d: &Document) -> Result<(), Flaw> {
             "fs",
             nth,
             "quota.keys",
+            "belongs to a bucket",
+        )?;
+        hold(
+            section.quota.ops.is_none(),
+            "fs",
+            nth,
+            "quota.ops",
             "belongs to a bucket",
         )?;
     }

@@ -122,6 +122,9 @@ codes! {
     /// The compiler process died.
     CompilerFailed = 47, "compiler-failed", "see the device's own log";
 
+    /// The policy demands an isolation mechanism that is not in force on this device.
+    IsolationMissing = 48, "isolation-missing", "run a kernel that has it and start the device as root, or take it out of the policy's [require]";
+
     // 60–69: policy
     /// A policy document does not parse.
     PolicyInvalid = 60, "policy-invalid", "correct the named line";
@@ -243,6 +246,16 @@ codes! {
     DeadlinePassed = 147, "deadline-passed", "start the rollout again";
     /// Cancelled by a newer direction.
     Superseded = 148, "superseded", "nothing: a newer direction is followed";
+
+    // 156–159: limits of the running workload, continued
+    /// The workload's share of the device's memory is used up by its calls, or by those of others.
+    DeviceMemory = 156, "device-memory", "run fewer calls at once, raise [totals] memory of the device ceiling, or move a workload to another device";
+    /// Fuel of one call used up.
+    FuelLimit = 157, "fuel-limit", "make the call cheaper, or ask for more fuel";
+    /// Files, folders and connections open at once over the limit.
+    DescriptorLimit = 158, "descriptor-limit", "close files sooner, or ask for more descriptors";
+    /// The workload's share of the CPU was used up: its calls waited.
+    CpuShare = 159, "cpu-share", "make calls cheaper, or ask for a larger share";
 
     // 160–199: identity and enrolment
     /// The certificate does not follow the fleet's profile.

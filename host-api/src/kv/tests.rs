@@ -6,6 +6,7 @@ fn quota(bytes: u64, keys: u32) -> Quota {
         label: "default".to_owned(),
         bytes: ByteCount::new(bytes),
         keys,
+        ops: None,
     }
 }
 

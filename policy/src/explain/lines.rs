@@ -164,7 +164,14 @@ impl Writer<'_> {
             });
         }
         for bucket in &grant.kv {
-            let what = format!("bucket {}, {}, {} keys", bucket.label, bucket.bytes, bucket.keys);
+            let ops = bucket
+                .ops
+                .map(|ops| format!(", {} operations in {}", ops.amount, ops.per))
+                .unwrap_or_default();
+            let what = format!(
+                "bucket {}, {}, {} keys{ops}",
+                bucket.label, bucket.bytes, bucket.keys
+            );
             self.tables("kv", what, |document| {
                 indices(&document.kv, |s| s.label == bucket.label)
             });
@@ -213,18 +220,29 @@ impl Writer<'_> {
             };
         }
         limit!("memory {}", memory_total, memory_total);
+        limit!("memory {} kept for it", memory_min, memory_min);
         limit!("tables {} elements", table_elements, table_elements);
         limit!("{} core instances", instances_max, instances_max);
         limit!("{} calls at once", concurrency, concurrency);
         limit!("CPU {} a call", cpu_per_call, cpu.per_call);
+        limit!("CPU {} permille of a core", cpu_share, cpu.share);
+        limit!("fuel {} a call", fuel_per_call, fuel_per_call);
         limit!("time {} a call", wall_call, wall.call);
         limit!("time {} to start", wall_start, wall.start);
         limit!("stack {}", wasm_stack, wasm_stack);
         limit!("{} handles", handles, handles);
+        limit!("{} files open", descriptors, descriptors);
+        limit!("{} connections out", sockets, sockets);
         limit!("{} from guest to host a call", hostcall_bytes, hostcall_bytes);
         limit!("request body {}", body_request, body.request);
         limit!("response body {}", body_response, body.response);
         limit!("header fields {}", header_bytes, body.header_bytes);
+        for mechanism in &grant.isolation {
+            let what = format!("runs only with {mechanism:?} in force");
+            self.amount("require", "isolation", what, |d| {
+                d.require.isolation.contains(mechanism)
+            });
+        }
     }
 
     fn health(&mut self, grant: &EffectiveGrant) {
@@ -261,6 +279,20 @@ impl Plain for u32 {
     type Amount = u32;
     fn plain(self) -> u32 {
         self
+    }
+}
+
+impl Plain for u64 {
+    type Amount = Self;
+    fn plain(self) -> Self {
+        self
+    }
+}
+
+impl Plain for crate::units::Share {
+    type Amount = u16;
+    fn plain(self) -> u16 {
+        self.0
     }
 }
 

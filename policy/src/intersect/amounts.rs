@@ -67,19 +67,34 @@ pub(super) fn min_rate(values: [Option<PerSpan>; 3]) -> Option<Rate> {
     tightest(values.into_iter().flatten().map(|r| r.0))
 }
 
+/// Memory kept for a workload when nobody names an amount: three instances of a small guest. With [`MEMORY_TOTAL`] as many workloads
+/// find their minimum as an executor takes slots.
+const MEMORY_MIN: ByteCount = ByteCount::mib(4);
+
+/// Memory of all workloads when the device ceiling names none.
+pub(crate) const MEMORY_TOTAL: ByteCount = ByteCount::mib(256);
+
 pub(super) fn limits(layers: [&Document; 3]) -> Limits {
     let l = layers.map(|document| document.limits);
     let count = |values: [Option<u32>; 3], default| min_of(values.into_iter(), default);
+    let memory_total = min_size(l.map(|l| l.memory_total), ByteCount::mib(64));
     Limits {
-        memory_total: min_size(l.map(|l| l.memory_total), ByteCount::mib(64)),
+        memory_total,
+        // What is kept for one is taken from others: the larger minimum is the wider grant.
+        memory_min: min_size(l.map(|l| l.memory_min), MEMORY_MIN).min(memory_total),
         table_elements: count(l.map(|l| l.table_elements), 20_000),
         instances_max: count(l.map(|l| l.instances_max), 20),
         concurrency: count(l.map(|l| l.concurrency), 16),
         cpu_per_call: min_span(l.map(|l| l.cpu.per_call), Millis::new(500)),
+        cpu_share: min_of(l.map(|l| l.cpu.share.map(|s| s.0)).into_iter(), 1000),
+        // 0 is no limit: any other number is the narrower one.
+        fuel_per_call: min_of(l.map(|l| l.fuel_per_call.filter(|fuel| *fuel > 0)).into_iter(), 0),
         wall_call: min_span(l.map(|l| l.wall.call), Millis::seconds(10)),
         wall_start: min_span(l.map(|l| l.wall.start), Millis::seconds(2)),
         wasm_stack: min_size(l.map(|l| l.wasm_stack), ByteCount::kib(512)),
         handles: count(l.map(|l| l.handles), 2_000),
+        descriptors: count(l.map(|l| l.descriptors), 64),
+        sockets: count(l.map(|l| l.sockets), 8),
         hostcall_bytes: min_size(l.map(|l| l.hostcall_bytes), ByteCount::mib(1)),
         body_request: min_size(l.map(|l| l.body.request), ByteCount::mib(1)),
         body_response: min_size(l.map(|l| l.body.response), ByteCount::mib(1)),

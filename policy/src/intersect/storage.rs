@@ -1,6 +1,6 @@
 //! What a workload may keep and read: volumes, buckets, environment, configuration.
 
-use super::amounts::min_of;
+use super::amounts::{min_of, tightest};
 use super::{Layer, Work};
 use crate::grant::{Bucket, Volume};
 use crate::schema::VolumeSection;
@@ -66,6 +66,7 @@ impl Work<'_> {
                 label: wanted.label.clone(),
                 bytes: min_of(quotas.iter().map(|q| q.bytes.map(|b| b.0)), ByteCount::mib(1)),
                 keys: min_of(quotas.iter().map(|q| q.keys), 1000),
+                ops: tightest(quotas.iter().filter_map(|q| q.ops).map(|ops| ops.0)),
             });
         }
         granted

@@ -2,7 +2,7 @@
 
 use super::messages::{MqttTriggerSection, NetMqttSection};
 use crate::egress::parse_origin;
-use crate::grant::{Mode, Origin};
+use crate::grant::{Mechanism, Mode, Origin};
 use crate::units::{PerSpan, Share, Size, Span};
 use redan_protocol::{Digest, UnixSeconds};
 use serde::{Deserialize, Deserializer, de};
@@ -145,6 +145,8 @@ pub struct QuotaSection {
     pub files: Option<u32>,
     /// Keys of a bucket.
     pub keys: Option<u32>,
+    /// Operations on a bucket.
+    pub ops: Option<PerSpan>,
 }
 
 /// `[[kv]]`
@@ -233,6 +235,8 @@ pub struct LogSection {
 pub struct LimitsSection {
     /// Sum of all linear memories.
     pub memory_total: Option<Size>,
+    /// Of the device's memory, what is kept for this workload whatever others use.
+    pub memory_min: Option<Size>,
     /// Sum of all tables, elements.
     pub table_elements: Option<u32>,
     /// Core instances.
@@ -242,6 +246,8 @@ pub struct LimitsSection {
     /// CPU time.
     #[serde(default)]
     pub cpu: CpuSection,
+    /// Fuel of one call; 0 is none.
+    pub fuel_per_call: Option<u64>,
     /// Wall-clock time.
     #[serde(default)]
     pub wall: WallSection,
@@ -249,6 +255,10 @@ pub struct LimitsSection {
     pub wasm_stack: Option<Size>,
     /// Handles and resources at once.
     pub handles: Option<u32>,
+    /// Files and folders open at once.
+    pub descriptors: Option<u32>,
+    /// Outgoing connections at once.
+    pub sockets: Option<u32>,
     /// Bytes from guest to host in one call.
     pub hostcall_bytes: Option<Size>,
     /// Bodies and headers.
@@ -262,6 +272,8 @@ pub struct LimitsSection {
 pub struct CpuSection {
     /// Of one call.
     pub per_call: Option<Span>,
+    /// Of one core's time, in the long run.
+    pub share: Option<Share>,
 }
 
 /// `limits.wall`
@@ -340,6 +352,23 @@ pub struct RevokeSection {
 pub struct TimeSection {
     /// Proven time never passes this, seconds since 1970.
     pub maximum: Option<UnixSeconds>,
+}
+
+/// `[require]`: left out, nothing is demanded.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequireSection {
+    /// Mechanisms that must be in force around whoever runs the workload.
+    #[serde(default)]
+    pub isolation: BTreeSet<Mechanism>,
+}
+
+/// `[totals]`
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TotalsSection {
+    /// Linear memories of all workloads of all publishers.
+    pub memory: Option<Size>,
 }
 
 /// `[identity]`

@@ -6,7 +6,7 @@ use redan_policy::grant::{
     Rate, Upgrade, Volume, World,
 };
 use redan_protocol::{ByteCount, Millis};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A component that imports nothing and is granted nothing.
 pub(crate) fn bare(component: &str, world: World) -> EffectiveGrant {
@@ -27,19 +27,25 @@ pub(crate) fn bare(component: &str, world: World) -> EffectiveGrant {
         log: None,
         limits: Limits {
             memory_total: ByteCount::mib(16),
+            memory_min: ByteCount::new(0),
             table_elements: 10_000,
             instances_max: 20,
             concurrency: 8,
             cpu_per_call: Millis::seconds(60),
+            cpu_share: 1000,
+            fuel_per_call: 0,
             wall_call: Millis::seconds(60),
             wall_start: Millis::seconds(60),
             wasm_stack: ByteCount::kib(512),
             handles: 500,
+            descriptors: 64,
+            sockets: 8,
             hostcall_bytes: ByteCount::mib(1),
             body_request: ByteCount::kib(100),
             body_response: ByteCount::kib(100),
             header_bytes: ByteCount::kib(16),
         },
+        isolation: BTreeSet::new(),
         health: HealthContract {
             interval: Millis::seconds(10),
             timeout: Millis::seconds(60),
@@ -65,6 +71,7 @@ pub(crate) fn job(attack: &str) -> EffectiveGrant {
         label: "default".to_owned(),
         bytes: ByteCount::kib(64),
         keys: 64,
+        ops: None,
     });
     grant.log = Some(Log {
         budget: Rate {
