@@ -124,7 +124,12 @@ impl Anchors {
 
     /// The authority that a chain's issuer is signed by; whether the chain is good is for [`Self::check`] to say.
     pub fn above(&self, chain: &[CertificateDer<'_>]) -> Option<&FleetAnchor> {
-        let issuer = parse(chain.get(1)?).ok()?;
+        self.signer_of(chain.get(1)?)
+    }
+
+    /// The authority that an issuer is signed by.
+    pub fn signer_of(&self, issuer: &CertificateDer<'_>) -> Option<&FleetAnchor> {
+        let issuer = parse(issuer).ok()?;
         self.iter()
             .map(|(_, anchor)| anchor)
             .find(|anchor| parse(anchor.root()).is_ok_and(|root| signed_by_root(&issuer, &root).is_ok()))
