@@ -59,11 +59,18 @@ impl Agent {
                 direction: sequence,
                 refusal: Some(*code),
             },
+            Verdict::Rooted => Applied {
+                direction: sequence,
+                refusal: None,
+            },
             // Said by a server only; orders of the policy signers are looked for in its metadata.
             Verdict::Undirected | Verdict::Moved | Verdict::Decommissioned(_) => refused(Code::Internal),
         };
         // A stick that is refused ends nothing that is under way; its plan counts as seen from now on.
-        if applied.refusal.is_none() {
+        if matches!(decided.verdict, Verdict::Rooted) {
+            // A direction that is under way is another matter; with another authority the server may be reached.
+            self.soon();
+        } else if applied.refusal.is_none() {
             self.decided(decided);
         } else if let Some(trust) = &mut self.trust {
             trust.plan(decided.plan);

@@ -3,7 +3,7 @@
 use crate::bundle::Bundle;
 use crate::fetch::Blobs;
 use crate::main_loop::Event;
-use crate::refresh::{Files, Source, Which, lookup, refresh};
+use crate::refresh::{Files, Source, Which, lookup, refresh, roots};
 use crate::session::{Adopt, Decided, Stopped, Verdict, document, facts_of, state_of};
 use redan_policy::DeviceCeiling;
 use redan_protocol::{Code, Seconds, SpiffeId, UnixSeconds, Version64};
@@ -39,6 +39,14 @@ impl Carried {
             plan: None,
             verdict: Verdict::Refused(Code::Internal),
         };
+        match self.bundle.note() {
+            Ok(note) if note.direction.is_none() => {
+                let known = self.know().await;
+                decided.verdict = known.map_or_else(Verdict::Refused, |()| Verdict::Rooted);
+                return decided;
+            }
+            _ => {}
+        }
         decided.verdict = match self.judge(&mut decided).await {
             Ok(plan) => match self.import(&plan).await {
                 Ok(()) => Verdict::Planned(Box::new(Adopt::from(&plan))),
@@ -57,21 +65,29 @@ impl Carried {
         decided
     }
 
+    /// Walks the roots and nothing else: with the newest one come the fleet's present authorities (decision 0014).
+    async fn know(&self) -> Result<(), Code> {
+        let source = &mut Source::Folder(&self.bundle);
+        let trusted = self.release.trusted(Which::Release, &self.record)?;
+        roots(source, &self.release, trusted, self.now, &self.events).await
+    }
+
     async fn judge(&self, decided: &mut Decided) -> Result<Plan, Stopped> {
         let note = self.bundle.note().map_err(Stopped::Network)?;
-        if note.device != self.id {
+        if note.device.as_ref() != Some(&self.id) {
             return Err(Stopped::Refused(Refusal::WrongDevice {
-                named: Some(note.device),
+                named: note.device,
                 device: self.id.clone(),
             }));
         }
+        let path = note.direction.ok_or(Stopped::Network(Code::BundleInvalid))?;
         let (files, source) = (&self.release, &mut Source::Folder(&self.bundle));
         let trusted = files
             .trusted(Which::Release, &self.record)
             .map_err(Stopped::Network)?;
         let refreshed = refresh(source, files, Which::Release, trusted, self.now, &self.events).await;
         let mut release = refreshed.map_err(Stopped::Network)?;
-        let direction = document(source, files, &mut release, &note.direction).await?;
+        let direction = document(source, files, &mut release, &path).await?;
         let direction = direction.ok_or(Stopped::Network(Code::BundleInvalid))?;
         let read = carried_direction(&direction, &self.id)?;
         decided.sequence = Some(read.sequence);

@@ -111,7 +111,9 @@ impl Heard {
         match verdict {
             None => Self::Nothing,
             Some(Verdict::Refused(_) | Verdict::Moved) => Self::Doubtful,
-            Some(Verdict::Undirected | Verdict::Planned(_) | Verdict::Decommissioned(_)) => Self::Good,
+            Some(
+                Verdict::Undirected | Verdict::Planned(_) | Verdict::Decommissioned(_) | Verdict::Rooted,
+            ) => Self::Good,
         }
     }
 }
@@ -130,6 +132,7 @@ impl Session {
     }
 
     async fn ask(mut self) -> Result<Reached, Unreached> {
+        let mut standing = self.link.standing();
         let mut connection = self.link.open().await?;
         self.now = self.proven.now();
         let check_in = CheckIn {
@@ -161,9 +164,10 @@ impl Session {
             serde_json::from_slice(&response.body).map_err(|_| Code::MetadataInvalid)?;
         let claimed = claimed(&reply);
         let verdict = match &self.record {
-            Some(record) if !self.nothing_new(claimed.as_ref()) => {
-                Some(self.follow(record, &mut connection, &reply).await?)
-            }
+            Some(record) if !self.nothing_new(claimed.as_ref()) => Some(
+                self.follow(record, (&mut connection, &mut standing), &reply)
+                    .await?,
+            ),
             _ => None,
         };
         Ok(Reached {

@@ -1,6 +1,7 @@
 //! Becoming a device: a key of its own, a voucher carried by hand, a certificate from the fleet (20-identity).
 
 use crate::AgentError;
+use crate::authorities::Believed;
 use crate::clock::wall;
 use crate::disk::RealDisk;
 use crate::held::{DeviceKey, Tokens};
@@ -12,7 +13,9 @@ use crate::patience;
 use crate::store::{Identity, Store, parse_voucher};
 use bytes::Bytes;
 use redan_identity::client::Response;
-use redan_identity::{CertificateDer, FleetAnchor, IdentityError, KeyProvider, TokenUri, est, pem, tls};
+use redan_identity::{
+    Anchors, CertificateDer, FleetAnchor, IdentityError, KeyProvider, TokenUri, est, pem, tls,
+};
 use redan_protocol::wire::{AdmissionRequest, EST_ENROLL, Problem, VOUCHER_LEN_MAX, Voucher, enrol_host};
 use redan_protocol::{ByteCount, Code, DeviceId, SpiffeId, UnixSeconds};
 use redan_trust::{Refresh, TrustRecord, Trusted};
@@ -48,12 +51,12 @@ pub fn init(
 ///
 /// Everything is pinned from the voucher before the first byte is sent. Enrolling twice is harmless.
 pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<SpiffeId, AgentError> {
-    with_chain(state, voucher, |voucher, anchor, key| {
+    with_chain(state, voucher, |voucher, anchors, key| {
         let link = Link::new(
             server.unwrap_or(&voucher.server).to_owned(),
             &[],
             enrol_host(&voucher.fleet),
-            tls::enrolment_client(anchor, key, UnixSeconds::default())?,
+            tls::enrolment_client(anchors, key, UnixSeconds::default())?,
         );
         let chain = ask(&link, est::csr(key)?)?;
         Ok(est::decode_certs_only(&chain)?)
@@ -73,7 +76,7 @@ pub fn enrol_offline(state: &Path, voucher: &Path) -> Result<SpiffeId, AgentErro
 fn with_chain(
     state: &Path,
     voucher: &Path,
-    get: impl FnOnce(&Voucher, &FleetAnchor, &dyn KeyProvider) -> Result<Vec<CertificateDer<'static>>, AgentError>,
+    get: impl FnOnce(&Voucher, &Anchors, &dyn KeyProvider) -> Result<Vec<CertificateDer<'static>>, AgentError>,
 ) -> Result<SpiffeId, AgentError> {
     crate::burial::look(state)?;
     let failed = |source| AgentError::file("read", voucher, source);
@@ -102,6 +105,8 @@ fn with_chain(
     check_root(&voucher, &voucher.release_root)?;
     check_root(&voucher, &voucher.director_root)?;
     let anchor = FleetAnchor::from_pem(voucher.fleet.clone(), &voucher.ca)?;
+    let authority = anchor.sha256();
+    let mut believed = Believed::from(anchor);
     if let Some(own) = store.identity()? {
         if own.voucher.fleet != voucher.fleet || own.voucher.device != voucher.device {
             return Err(AgentError::Voucher("this device is enrolled under another name"));
@@ -110,26 +115,33 @@ fn with_chain(
         if !found_record(&store)? {
             return Err(AgentError::Lost);
         }
-        if own.voucher.ca == voucher.ca {
+        if own.voucher.ca == voucher.ca && own.authority.is_some() {
             return Ok(own.id);
+        }
+        if own.believed.listed {
+            // What root custodians signed weighs more than what somebody carried here.
+            if own.believed.anchors.state(authority).is_none() {
+                return Err(AgentError::UnknownAuthority { authority });
+            }
+            believed = own.believed;
         }
     }
     if now >= voucher.expires {
         return Err(AgentError::Voucher("it has expired"));
     }
-    let chain = get(&voucher, &anchor, &key)?;
-    adopt(&store, voucher, &text, key, chain)
+    let chain = get(&voucher, &believed.anchors, &key)?;
+    adopt(&store, (voucher, &text), believed, key, chain)
 }
 
 /// Keeps what the server answered, if it is what the voucher pins. The voucher comes last: with it the device is enrolled.
 pub(crate) fn adopt(
     store: &Store,
-    voucher: Voucher,
-    text: &str,
+    (voucher, text): (Voucher, &str),
+    believed: Believed,
     key: DeviceKey,
     chain: Vec<CertificateDer<'static>>,
 ) -> Result<SpiffeId, AgentError> {
-    let identity = Identity::prove(voucher, key, chain)?;
+    let identity = Identity::prove(voucher, believed, key, chain)?;
     record(store, &identity)?;
     store.keep("identity/chain.pem", pem::write_chain(&identity.chain).as_bytes())?;
     store.keep("identity/voucher.json", text.as_bytes())?;

@@ -50,6 +50,14 @@ pub enum AgentError {
         /// The file.
         path: PathBuf,
     },
+    /// A voucher of an authority that the device's fleet does not list.
+    #[error(
+        "the voucher is of authority {authority}, which the newest root this device has verified does not list"
+    )]
+    UnknownAuthority {
+        /// SHA-256 of its certificate.
+        authority: redan_protocol::Digest,
+    },
     /// The join token is not one, or not for this device.
     #[error("the join token cannot be used: {0}")]
     Token(&'static str),
@@ -155,6 +163,7 @@ impl AgentError {
             Self::Locked { .. } | Self::Listen { .. } | Self::OtherKey { .. } => Code::Conflict,
             Self::Voucher(_) | Self::NotEnrolled { .. } => Code::VoucherInvalid,
             Self::Token(_) => Code::TokenInvalid,
+            Self::UnknownAuthority { .. } => Code::AuthorityRevoked,
             Self::Identity(error) => error.code(),
             Self::Server { code, .. } | Self::Answer { code, .. } | Self::Bundle(code) => *code,
             Self::NotRunning { .. } => Code::Unreachable,
@@ -183,6 +192,9 @@ impl AgentError {
                 "leave --key out, or give the device a new state folder and enrol it anew"
             }
             Self::Identity(error) => error.remedy(),
+            Self::UnknownAuthority { .. } => {
+                "have the voucher made anew; if the fleet's CA was changed while this device was off, first start it and bring it `redan bundle --authorities` with `redan-device apply`"
+            }
             Self::NotRunning { .. } => "start it with `redan-device run`",
             Self::Bundle(code) => bundle_remedy(*code),
             Self::Listen { .. } => "free the address, or name another one in the ceiling's [listen]",

@@ -1,6 +1,7 @@
 //! What a server that holds every key of the connection can do to a device with its answers alone (attacks T03, T04, T13).
 
 use crate::fetch::{Blobs, transfer};
+use crate::link::Standing;
 use crate::patience::{WINDOW, patience};
 use crate::refresh::{Which, get};
 use redan_identity::client::{Connection, STEP_WITHIN};
@@ -152,7 +153,12 @@ async fn an_answer_without_end_is_given_up_at_its_limit() {
         let (mut connection, server) =
             open(async move |stream, _| endless(stream, head, chunked).await).await;
         let mut partial = blobs.resume(digest(), length()).unwrap();
-        let refused = transfer(&mut connection, &mut partial, digest()).await;
+        let refused = transfer(
+            (&mut connection, &mut Standing::default()),
+            &mut partial,
+            digest(),
+        )
+        .await;
         assert_eq!(refused, Err(Code::LengthMismatch));
         assert_eq!(partial.offset(), 0, "nothing of it is kept");
         drop(connection);
@@ -211,7 +217,12 @@ async fn an_artifact_that_drips_is_given_up_and_goes_on_elsewhere() {
         let mut partial = blobs.resume(digest(), length()).unwrap();
         tokio::time::pause();
         let began = Instant::now();
-        let refused = transfer(&mut connection, &mut partial, digest()).await;
+        let refused = transfer(
+            (&mut connection, &mut Standing::default()),
+            &mut partial,
+            digest(),
+        )
+        .await;
         assert_eq!(refused, Err(Code::FetchBudget));
         assert!(began.elapsed() <= WINDOW + Duration::from_secs(1));
         tokio::time::resume();
@@ -233,7 +244,13 @@ async fn an_artifact_that_drips_is_given_up_and_goes_on_elsewhere() {
             (stream, head)
         })
         .await;
-        transfer(&mut connection, &mut partial, digest()).await.unwrap();
+        transfer(
+            (&mut connection, &mut Standing::default()),
+            &mut partial,
+            digest(),
+        )
+        .await
+        .unwrap();
         let (_stream, head) = server.await.unwrap();
         assert!(head.contains(&format!("range: bytes={kept}-\r\n")), "{head}");
         partial.finish().unwrap();
@@ -264,7 +281,9 @@ async fn a_line_just_above_the_floor_is_patiently_read() {
     let (digest, length) = (Digest::of(&whole), ByteCount::new(u64::try_from(LARGE).unwrap()));
     let mut partial = blobs.resume(digest, length).unwrap();
     tokio::time::pause();
-    transfer(&mut connection, &mut partial, digest).await.unwrap();
+    transfer((&mut connection, &mut Standing::default()), &mut partial, digest)
+        .await
+        .unwrap();
     partial.finish().unwrap();
 }
 

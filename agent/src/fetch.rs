@@ -4,7 +4,7 @@
 //! power cut is hashed again: the disk is believed as little as the server.
 
 use crate::disk::{Disk, RealDisk};
-use crate::link::Link;
+use crate::link::{Link, Standing};
 use crate::patience::Pace;
 use redan_identity::client::Connection;
 use redan_protocol::digest::Hasher;
@@ -24,6 +24,13 @@ pub(crate) async fn fetch(link: Link, blobs: Blobs, digest: Digest, length: Byte
     fetched
 }
 
+/// Over a connection of its own, as long as what it was opened under holds.
+async fn take(link: &Link, partial: &mut Partial, digest: Digest) -> Result<(), Code> {
+    let mut standing = link.standing();
+    let mut connection = link.open().await?;
+    transfer((&mut connection, &mut standing), partial, digest).await
+}
+
 async fn fetch_here(link: &Link, blobs: &Blobs, digest: Digest, length: ByteCount) -> Result<(), Code> {
     let here = blobs
         .verified(digest, length)
@@ -34,14 +41,14 @@ async fn fetch_here(link: &Link, blobs: &Blobs, digest: Digest, length: ByteCoun
     let mut partial = blobs.resume(digest, length)?;
     let resumed = partial.offset() > 0;
     if !partial.complete() {
-        transfer(&mut link.open().await?, &mut partial, digest).await?;
+        take(link, &mut partial, digest).await?;
     }
     match partial.finish() {
         // The wrong bytes may be those of an earlier try, which another address sent: this one is asked for all of them before it is
         // blamed. Else a liar that sends a little and hangs up would spoil what every other address sends.
         Err(Code::DigestMismatch) if resumed => {
             let mut partial = blobs.resume(digest, length)?;
-            transfer(&mut link.open().await?, &mut partial, digest).await?;
+            take(link, &mut partial, digest).await?;
             partial.finish()
         }
         finished => finished,
@@ -50,7 +57,7 @@ async fn fetch_here(link: &Link, blobs: &Blobs, digest: Digest, length: ByteCoun
 
 /// Takes what is missing. A server below the floor rate is left with what it sent, and asked again later.
 pub(crate) async fn transfer(
-    connection: &mut Connection,
+    (connection, standing): (&mut Connection, &mut Standing),
     partial: &mut Partial,
     digest: Digest,
 ) -> Result<(), Code> {
@@ -72,6 +79,9 @@ pub(crate) async fn transfer(
     }
     let mut pace = Pace::begin();
     while let Some(chunk) = pace.chunk(&mut download).await? {
+        if !standing.holds(connection) {
+            return Err(Code::ForeignServer);
+        }
         partial.push(&chunk)?;
     }
     Ok(())

@@ -78,7 +78,7 @@ pub fn join(
     let chain = reactor()?.block_on(ask(&link, &token, &voucher.device, est::csr(&key)?))?;
     let text = serde_json::to_string(&voucher).map_err(|_| AgentError::Token("it does not write back"))?;
     let chain = est::decode_certs_only(&chain)?;
-    adopt(&store, voucher, &text, key, chain).map_err(of_token)
+    adopt(&store, (voucher, &text), anchor.into(), key, chain).map_err(of_token)
 }
 
 fn read(path: &Path) -> Result<JoinToken, AgentError> {

@@ -17,6 +17,7 @@
 
 mod admin;
 mod apply;
+mod authorities;
 mod broker;
 mod bundle;
 mod burial;

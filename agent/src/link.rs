@@ -1,5 +1,6 @@
 //! A connection to the control server: dialled here, proven by `redan-identity`.
 
+use redan_identity::Anchors;
 use redan_identity::client::Connection;
 use redan_protocol::Code;
 use std::cell::{Cell, RefCell};
@@ -24,6 +25,34 @@ pub(crate) struct Link {
     quiet: Rc<Cell<u32>>,
     host: String,
     config: Rc<RefCell<Arc<rustls::ClientConfig>>>,
+    trusted: Rc<RefCell<Trusted>>,
+}
+
+/// What is believed of the server's certificate, and how often that changed.
+#[derive(Default)]
+struct Trusted {
+    anchors: Option<Anchors>,
+    changes: u64,
+}
+
+/// A connection while it is used for long: whether what it was opened under still holds.
+#[derive(Default)]
+pub(crate) struct Standing {
+    trusted: Rc<RefCell<Trusted>>,
+    changes: u64,
+}
+
+impl Standing {
+    /// Whether the server's chain is still of an authority that is believed. Judged anew only when that changed.
+    pub(crate) fn holds(&mut self, connection: &Connection) -> bool {
+        let trusted = self.trusted.borrow();
+        if self.changes == trusted.changes {
+            return true;
+        }
+        self.changes = trusted.changes;
+        let anchors = trusted.anchors.as_ref();
+        anchors.is_none_or(|anchors| connection.stands_under(anchors))
+    }
 }
 
 /// One address of the server, and what the resolver last made of it.
@@ -53,6 +82,31 @@ impl Link {
             quiet: Rc::default(),
             host,
             config: Rc::new(RefCell::new(config)),
+            trusted: Rc::default(),
+        }
+    }
+
+    /// The same server by another of its names.
+    pub(crate) fn named(&self, host: String, config: Arc<rustls::ClientConfig>) -> Self {
+        Self {
+            host,
+            config: Rc::new(RefCell::new(config)),
+            ..self.clone()
+        }
+    }
+
+    /// What is believed from now on: connections that were opened under less are ended by whoever uses them.
+    pub(crate) fn trust(&self, anchors: &Anchors) {
+        let mut trusted = self.trusted.borrow_mut();
+        trusted.anchors = Some(anchors.clone());
+        trusted.changes = trusted.changes.wrapping_add(1);
+    }
+
+    /// Asked before a connection is opened, to be asked again while it is used.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            changes: self.trusted.borrow().changes,
+            trusted: Rc::clone(&self.trusted),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The main loop: waits for an event, asks the core, performs what it says. Owns everything that changes.
 
+use crate::authorities::Listed;
 use crate::broker::Rules;
 use crate::checkin::{Reached, Session, Settled, Unreached};
 use crate::clock::{Clock, Proven};
@@ -179,8 +180,13 @@ impl Agent {
                 versions,
                 done,
             } => {
+                let listed = root.as_deref().filter(|_| which == Which::Release);
+                let listed = listed.and_then(Listed::of);
                 let trust = self.trust.as_mut();
                 let stored = trust.map(|trust| trust.verified(which, root, versions));
+                if let (Some(Ok(())), Some(listed)) = (&stored, listed) {
+                    self.believe(&listed);
+                }
                 // The session may have been dropped.
                 done.send(stored.unwrap_or(Err(Code::StateLost))).ok();
             }
@@ -298,6 +304,9 @@ impl Agent {
         match reached {
             Err(unreached) => {
                 let code = unreached.code();
+                if code == Code::AuthorityRevoked {
+                    self.renewal.revoked();
+                }
                 if matches!(unreached, Unreached::Refused(Code::CertificateExpired)) {
                     self.renewal.expired();
                 }
@@ -360,6 +369,7 @@ impl Agent {
                 }
             }
             Verdict::Decommissioned(proof) => self.ended = Some(proof),
+            Verdict::Rooted => {}
             Verdict::Undirected => {
                 self.settled = Some(settled);
                 self.feed(Input::Undirected);

@@ -106,6 +106,19 @@ pub(crate) fn keep_chain(
     put(disk, &chain_path(identity), pem::write_chain(chain).as_bytes())
 }
 
+/// Puts another certificate of the present key in the place of the one there is.
+pub(crate) fn replace_chain(
+    disk: &impl Disk,
+    identity: &Path,
+    chain: &[CertificateDer<'_>],
+) -> Result<(), AgentError> {
+    put(
+        disk,
+        &identity.join("chain.pem"),
+        pem::write_chain(chain).as_bytes(),
+    )
+}
+
 /// Puts the next pair in the place of the present one. Only once the server has answered the next key: from then on it refuses the
 /// present one.
 pub(crate) fn take_place(

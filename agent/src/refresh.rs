@@ -176,6 +176,40 @@ pub(crate) async fn refresh(
     }
 }
 
+/// Walks the roots of the release repository in a folder, as far as they go, and leaves the rest.
+pub(crate) async fn roots(
+    source: &mut Source<'_>,
+    files: &Files,
+    trusted: Trusted,
+    now: UnixSeconds,
+    events: &mpsc::UnboundedSender<Event>,
+) -> Result<(), Code> {
+    let failed = |error: redan_trust::TufError| {
+        tracing::warn!(code = error.code().name(), "roots: {error}");
+        error.code()
+    };
+    let mut refresh = Refresh::carried(trusted, now).map_err(failed)?;
+    let mut answer = None;
+    loop {
+        answer = match refresh.step(answer.take()).map_err(failed)? {
+            Step::Fetch { path, limit } if path.ends_with(".root.json") => {
+                Some(source.file(Which::Release, &path, limit).await)
+            }
+            Step::Store { role, bytes } if role == "root" => {
+                let versions = refresh.versions().clone();
+                remember(events, Which::Release, Some(bytes), versions).await?;
+                Some(Answer::Stored)
+            }
+            Step::Remove { role } => {
+                files.remove(&role)?;
+                Some(Answer::Stored)
+            }
+            // What comes after the roots is not what this is about.
+            Step::Fetch { .. } | Step::Store { .. } | Step::Done => return Ok(()),
+        };
+    }
+}
+
 async fn drive(
     source: &mut Source<'_>,
     files: &Files,

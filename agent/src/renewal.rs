@@ -6,6 +6,7 @@
 //! known.
 
 use crate::AgentError;
+use crate::authorities::{Believed, Listed};
 use crate::clock::Proven;
 use crate::disk::RealDisk;
 use crate::enrol::{refused, request};
@@ -16,9 +17,9 @@ use crate::next::{self, Next};
 use crate::patience;
 use crate::store::{Identity, random};
 use bytes::Bytes;
-use redan_identity::est;
-use redan_protocol::wire::{EST_CACERTS, EST_REENROLL};
-use redan_protocol::{ByteCount, Code, Digest, UnixSeconds};
+use redan_identity::{KeyProvider as _, est, tls};
+use redan_protocol::wire::{EST_CACERTS, EST_ENROLL, EST_REENROLL, enrol_host};
+use redan_protocol::{AuthorityState, ByteCount, Code, Digest, UnixSeconds};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub(crate) struct Renewal {
     /// A new one is due or under way.
     pub(crate) pending: bool,
     pub(crate) running: bool,
+    /// The authority of the present certificate is believed no more, here or by the server: only the key is left to speak for the device.
+    reissue: bool,
     pub(crate) failures: u32,
     /// Why the last try failed.
     pub(crate) failed: Option<Code>,
@@ -49,9 +52,12 @@ pub(crate) type Outcome = Result<Identity, AgentError>;
 impl Renewal {
     /// `begun`: an earlier start of the agent was in the middle of a renewal.
     pub(crate) fn new(identity: Identity, begun: bool) -> Self {
+        let reissue = identity.authority.is_none();
+        let tainted = identity.authority_state() == Some(AuthorityState::Tainted);
         Self {
             identity: Rc::new(identity),
-            pending: begun,
+            pending: begun || reissue || tainted,
+            reissue,
             running: false,
             failures: 0,
             failed: None,
@@ -75,6 +81,25 @@ impl Renewal {
     /// The server refuses this certificate for its age.
     pub(crate) fn expired(&mut self) {
         self.pending = true;
+    }
+
+    /// The server believes the authority of this certificate no more. It is asked for another by its other name, where the key alone
+    /// speaks: a server that says so falsely, and is one, could as well refuse everything.
+    pub(crate) fn revoked(&mut self) {
+        self.pending = true;
+        self.reissue = true;
+    }
+
+    /// The fleet's authorities changed. A certificate under one that is tainted, or gone, is replaced at once.
+    pub(crate) fn believe(&mut self, believed: Believed) {
+        let under = Self::new(self.identity.under(believed), false);
+        self.identity = under.identity;
+        self.reissue = under.reissue;
+        if under.pending {
+            self.pending = true;
+            self.failures = 0;
+            self.next = Instant::now();
+        }
     }
 
     fn succeeded(&mut self, identity: Identity, now: Instant) {
@@ -118,6 +143,45 @@ fn wait(failures: u32, random: u8) -> Duration {
 }
 
 impl Agent {
+    /// What a root lists that was verified and is durable: believed from the next connection on.
+    pub(crate) fn believe(&mut self, listed: &Listed) {
+        let believed = match listed.believed(self.id.fleet()) {
+            Ok(believed) => believed,
+            // Their root custodians' tools refuse such a list; this device stays with what it has.
+            Err(error) => {
+                tracing::error!(code = error.code().name(), "the fleet's authorities: {error}");
+                return;
+            }
+        };
+        // Should that fail, the next start writes it from the trust record.
+        if let Err(error) = listed.keep(&RealDisk, &self.identity_folder) {
+            tracing::error!(code = error.code().name(), "{error}");
+        }
+        if believed.anchors.same_as(&self.renewal.identity.believed.anchors) {
+            return;
+        }
+        for (state, anchor) in believed.anchors.iter() {
+            tracing::info!(authority = %anchor.sha256(), %state, "believed from now on");
+        }
+        self.link.trust(&believed.anchors);
+        self.renewal.believe(believed);
+        if let Err(error) = self.present() {
+            tracing::error!(code = error.code().name(), "{error}");
+        }
+    }
+
+    /// Presents the certificate that speaks now, to whom is believed now: the next one, from when it is whole.
+    fn present(&self) -> Result<(), AgentError> {
+        let own = &self.renewal.identity;
+        let next = match next::settle(&RealDisk, &Tokens, &self.identity_folder)? {
+            Next::Whole(key, chain) => own.with_own(key, chain).ok(),
+            _ => None,
+        };
+        self.link
+            .present(next.as_ref().unwrap_or(own).speaks(&self.proven)?);
+        Ok(())
+    }
+
     /// Starts a renewal when one is due and nothing is being asked of the server.
     pub(crate) fn renew_if_due(&mut self) {
         let due = self.renewal.next().is_some_and(|next| Instant::now() >= next);
@@ -128,9 +192,14 @@ impl Agent {
         let (link, identity) = (self.link.clone(), Rc::clone(&self.renewal.identity));
         let (folder, proven) = (self.identity_folder.clone(), self.proven.clone());
         let events = self.around.events.clone();
+        let reissue = self.renewal.reissue;
         tokio::task::spawn_local(async move {
             let turn = link.turn();
-            let renewed = renew(&link, &folder, &identity, &proven).await;
+            let renewed = if reissue {
+                issue_anew(&link, &folder, &identity, &proven).await
+            } else {
+                renew(&link, &folder, &identity, &proven).await
+            };
             if renewed.is_err() {
                 link.pass(turn);
             }
@@ -164,7 +233,7 @@ impl Agent {
 /// Gets a certificate for a new key and puts both in the place of the present ones, from wherever an earlier try broke off.
 async fn renew(link: &Link, folder: &Path, own: &Identity, proven: &Proven) -> Outcome {
     let next = match next::settle(&RealDisk, &Tokens, folder)? {
-        Next::Whole(key, chain) => match Identity::prove(own.voucher.clone(), key, chain) {
+        Next::Whole(key, chain) => match own.with(key, chain) {
             Ok(next) => next,
             Err(rotten) => {
                 next::forget(&RealDisk, &Tokens, folder)?;
@@ -178,7 +247,7 @@ async fn renew(link: &Link, folder: &Path, own: &Identity, proven: &Proven) -> O
             };
             let answer = request(link, EST_REENROLL, est::csr(&key)?).await?;
             let chain = est::decode_certs_only(&answer)?;
-            let next = Identity::prove(own.voucher.clone(), key, chain)?;
+            let next = own.with(key, chain)?;
             next::keep_chain(&RealDisk, folder, &next.chain)?;
             next
         }
@@ -196,6 +265,38 @@ async fn renew(link: &Link, folder: &Path, own: &Identity, proven: &Proven) -> O
     }
     next::take_place(&RealDisk, &Tokens, folder, &next.key, &next.chain)?;
     Ok(next)
+}
+
+/// Gets a certificate for a key that the server knows, where the one there is counts no longer: as at enrolment, the key alone speaks
+/// (decision 0014). The next key first, if there is one: once it has been heard the present one counts no longer either.
+async fn issue_anew(link: &Link, folder: &Path, own: &Identity, proven: &Proven) -> Outcome {
+    let mut keys = match next::settle(&RealDisk, &Tokens, folder)? {
+        Next::Whole(key, _) | Next::Key(key) => vec![key],
+        Next::Nothing => Vec::new(),
+    };
+    keys.push(own.key.clone());
+    let mut refused = None;
+    for key in keys {
+        let speaks = tls::enrolment_client(&own.believed.anchors, &key, proven.floor())?;
+        let enrol = link.named(enrol_host(own.id.fleet()), speaks);
+        let answer = match request(&enrol, EST_ENROLL, est::csr(&key)?).await {
+            Err(error) if error.code() == Code::NotAdmitted => {
+                refused = Some(error);
+                continue;
+            }
+            answer => answer?,
+        };
+        let anew = own.with(key, est::decode_certs_only(&answer)?)?;
+        if anew.key.spki_sha256() == own.key.spki_sha256() {
+            next::replace_chain(&RealDisk, folder, &anew.chain)?;
+        } else {
+            next::keep_chain(&RealDisk, folder, &anew.chain)?;
+            next::take_place(&RealDisk, &Tokens, folder, &anew.key, &anew.chain)?;
+        }
+        link.present(anew.speaks(proven)?);
+        return Ok(anew);
+    }
+    Err(refused.unwrap_or(AgentError::Unasked))
 }
 
 /// The first request of a new key. With its answer the server has put the old one aside.

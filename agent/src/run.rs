@@ -15,7 +15,7 @@ use crate::native::Native;
 use crate::next::{self, Next};
 use crate::refresh::Files;
 use crate::renewal::Renewal;
-use crate::store::{Identity, Store};
+use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::trust::Trust;
 use crate::{AgentError, Config, admin, burial, recover};
@@ -149,16 +149,17 @@ fn assemble(
     let more: Vec<String> = config.servers.iter().map(ToString::to_string).collect();
     // With a whole next pair the server may refuse the present one by now: nothing speaks with it any more.
     let next = match next {
-        Next::Whole(key, chain) => Identity::prove(identity.voucher.clone(), key, chain).ok(),
+        Next::Whole(key, chain) => identity.with_own(key, chain).ok(),
         _ => None,
     };
     let speaks = next.as_ref().unwrap_or(&identity).speaks(&proven)?;
     let link = Link::new(
         server.to_owned(),
         &more,
-        control_host(identity.anchor.fleet()),
+        control_host(identity.id.fleet()),
         speaks,
     );
+    link.trust(&identity.believed.anchors);
     let release = Files(store.at("metadata/release"));
     let director = Files(store.at("metadata/director"));
     let (machine, effects) = Machine::boot(record, clock.now());

@@ -1,6 +1,7 @@
 //! What follows a check-in that has news: refresh, look up, decide. Changes nothing but stored metadata.
 
 use crate::checkin::Session;
+use crate::link::Standing;
 use crate::refresh::{Files, Source, Which, lookup, refresh};
 use redan_agent_core::Offer;
 use redan_identity::client::Connection;
@@ -38,6 +39,8 @@ pub(crate) enum Verdict {
     Moved,
     /// The policy signers ended this device.
     Decommissioned(Decommissioned),
+    /// The newest root is known, which was all that was carried here.
+    Rooted,
 }
 
 /// A plan, and what the trust record keeps of it.
@@ -75,7 +78,7 @@ impl Session {
     pub(crate) async fn follow(
         &self,
         record: &TrustRecord,
-        connection: &mut Connection,
+        (connection, standing): (&mut Connection, &mut Standing),
         reply: &CheckInReply,
     ) -> Result<Decided, Code> {
         let mut source = Source::Server(connection);
@@ -89,6 +92,12 @@ impl Session {
             &self.events,
         )
         .await;
+        // Its roots may have revoked the authority that this very connection was opened under: not a word more over it.
+        if let Source::Server(connection) = &source
+            && !standing.holds(connection)
+        {
+            return Err(Code::ForeignServer);
+        }
         let trusted = self.director.trusted(Which::Director, record)?;
         let director = refresh(
             &mut source,

@@ -3,7 +3,8 @@
 use redan_protocol::code::by_name;
 use redan_protocol::report::{Health, Isolation, Phase};
 use redan_protocol::{
-    Code, ComponentName, Digest, DirectionSequence, ReleaseCounter, SetId, SpiffeId, UnixSeconds, Version64,
+    AuthorityState, Code, ComponentName, Digest, DirectionSequence, ReleaseCounter, SetId, SpiffeId,
+    UnixSeconds, Version64,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -58,6 +59,8 @@ pub struct Applied {
 pub struct CertificateStatus {
     /// Its last second, UTC (RFC 3339).
     pub not_after: String,
+    /// How its authority stands: `active`, `old`, `tainted`; `None`: it is believed no more.
+    pub authority: Option<AuthorityState>,
     /// The renewal that is due or under way; `None`: none is.
     pub renewal: Option<RenewalStatus>,
 }

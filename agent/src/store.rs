@@ -1,15 +1,16 @@
 //! The state folder: where everything is, and the files that make this device this device.
 
 use crate::AgentError;
+use crate::authorities::{self, Believed};
 use crate::clock::Proven;
 use crate::disk::{Disk, RealDisk, replace};
 use crate::held::{DeviceKey, Tokens, line, no_such_key};
 use crate::seal::{KEY_LEN, SealKey};
 use redan_identity::key::read_private;
-use redan_identity::profile::{check_device_leaf, latest_not_before, valid_between};
-use redan_identity::{FleetAnchor, KeyFile, KeyProvider as _, ProfileFault, TokenUri, tls};
+use redan_identity::profile::{latest_not_before, read_own_leaf, valid_between};
+use redan_identity::{KeyFile, KeyProvider as _, ProfileFault, TokenUri, tls};
 use redan_protocol::wire::{VOUCHER_LEN_MAX, Voucher};
-use redan_protocol::{ByteCount, SpiffeId, UnixSeconds};
+use redan_protocol::{AuthorityState, ByteCount, DeviceId, Digest, FleetId, SpiffeId, UnixSeconds};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +26,9 @@ pub(crate) struct Store(PathBuf);
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) voucher: Voucher,
-    pub(crate) anchor: FleetAnchor,
+    pub(crate) believed: Believed,
+    /// The authority its chain is under; `None`: one that is believed no more, so that nobody believes the chain either.
+    pub(crate) authority: Option<Digest>,
     pub(crate) key: DeviceKey,
     pub(crate) chain: Vec<rustls_pki_types::CertificateDer<'static>>,
     pub(crate) id: SpiffeId,
@@ -129,7 +132,9 @@ impl Store {
             return Ok(None);
         };
         let voucher = parse_voucher(&voucher)?;
-        Identity::prove(voucher, self.key()?, redan_identity::pem::read_chain(&chain)?).map(Some)
+        let believed = authorities::believed(&RealDisk, &self.0, &voucher)?;
+        let chain = redan_identity::pem::read_chain(&chain)?;
+        Identity::own(voucher, believed, self.key()?, chain).map(Some)
     }
 
     /// Writes a file so that a power cut leaves the old or the new one.
@@ -151,42 +156,106 @@ impl Store {
 }
 
 impl Identity {
-    /// Holds a chain against what the voucher pinned: anchor, name and key.
+    /// Holds a chain against what is believed and what the voucher says: anchor, name and key.
     pub(crate) fn prove(
         voucher: Voucher,
+        believed: Believed,
         key: DeviceKey,
         chain: Vec<rustls_pki_types::CertificateDer<'static>>,
     ) -> Result<Self, AgentError> {
-        let anchor = FleetAnchor::from_pem(voucher.fleet.clone(), &voucher.ca)?;
-        let (fleet, device, spki) = check_device_leaf(&anchor, &chain, latest_not_before(&chain))?;
-        let none = || redan_identity::IdentityError::from(ProfileFault::ChainLength);
-        let (leaf, issuers) = chain.split_first().ok_or_else(none)?;
-        let (valid, since) = (valid_between(leaf)?, latest_not_before(issuers));
+        let checked = believed
+            .anchors
+            .check_device_leaf(&chain, latest_not_before(&chain))?;
+        let since = latest_not_before(chain.get(1..).unwrap_or_default());
+        Self::assemble(voucher, believed, key, chain, checked, since)
+    }
+
+    /// The same for what is on this device's own disk, whose authority may have been revoked since: what runs goes on, and the device
+    /// asks for another certificate. Such a chain proves no time.
+    pub(crate) fn own(
+        voucher: Voucher,
+        believed: Believed,
+        key: DeviceKey,
+        chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+    ) -> Result<Self, AgentError> {
+        if !believed.listed || believed.anchors.above(&chain).is_some() {
+            return Self::prove(voucher, believed, key, chain);
+        }
+        let read = read_own_leaf(chain.first().ok_or_else(no_leaf)?)?;
+        Self::assemble(voucher, believed, key, chain, read, UnixSeconds::default())
+    }
+
+    fn assemble(
+        voucher: Voucher,
+        believed: Believed,
+        key: DeviceKey,
+        chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+        (fleet, device, spki): (FleetId, DeviceId, Digest),
+        since: UnixSeconds,
+    ) -> Result<Self, AgentError> {
+        let valid = valid_between(chain.first().ok_or_else(no_leaf)?)?;
         if (&fleet, &device) != (&voucher.fleet, &voucher.device) {
             return Err(AgentError::Voucher("the certificate names another device"));
         }
         if spki != key.spki_sha256() {
             return Err(AgentError::Voucher("the certificate is for another key"));
         }
-        let id = SpiffeId::Device(fleet, device);
+        let authority = believed.anchors.above(&chain).map(|anchor| anchor.sha256());
         Ok(Self {
+            id: SpiffeId::Device(fleet, device),
             voucher,
-            anchor,
+            believed,
+            authority,
             key,
             chain,
-            id,
             since,
             valid,
         })
     }
-}
 
-impl Identity {
+    /// The same device with a key and a chain it was given.
+    pub(crate) fn with(
+        &self,
+        key: DeviceKey,
+        chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+    ) -> Result<Self, AgentError> {
+        Self::prove(self.voucher.clone(), self.believed.clone(), key, chain)
+    }
+
+    /// The same device with a key and a chain it has had on its disk.
+    pub(crate) fn with_own(
+        &self,
+        key: DeviceKey,
+        chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+    ) -> Result<Self, AgentError> {
+        Self::own(self.voucher.clone(), self.believed.clone(), key, chain)
+    }
+
+    /// The same device after its fleet's authorities changed.
+    pub(crate) fn under(&self, believed: Believed) -> Self {
+        let authority = believed.anchors.above(&self.chain);
+        Self {
+            authority: authority.map(|anchor| anchor.sha256()),
+            believed,
+            ..self.clone()
+        }
+    }
+
+    /// How the authority of its certificate stands; `None`: it is believed no more.
+    pub(crate) fn authority_state(&self) -> Option<AuthorityState> {
+        self.believed.anchors.state(self.authority?)
+    }
+
     /// How a connection speaks as this device.
     pub(crate) fn speaks(&self, proven: &Proven) -> Result<Arc<rustls::ClientConfig>, AgentError> {
-        let config = tls::device_client(&self.anchor, self.chain.clone(), &self.key, proven.floor());
+        let anchors = &self.believed.anchors;
+        let config = tls::device_client(anchors, self.chain.clone(), &self.key, proven.floor());
         Ok(config?)
     }
+}
+
+fn no_leaf() -> redan_identity::IdentityError {
+    ProfileFault::ChainLength.into()
 }
 
 /// Reads a voucher strictly.

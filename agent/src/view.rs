@@ -113,6 +113,7 @@ impl Agent {
                 .map(|at| self.clock.elapsed().get().saturating_sub(at.get())),
             certificate: CertificateStatus {
                 not_after: date(self.renewal.identity.valid.1),
+                authority: self.renewal.identity.authority_state(),
                 renewal: self.renewal.pending.then_some(RenewalStatus {
                     failures: self.renewal.failures,
                     code: self.renewal.failed,

@@ -105,8 +105,8 @@ pub async fn write(
     metadata(&mut server, &release, &folder).await?;
     let note = BundleNote {
         schema: BundleSchema::V1,
-        device: SpiffeId::Device(server.fleet.clone(), device.clone()),
-        direction: path,
+        device: Some(SpiffeId::Device(server.fleet.clone(), device.clone())),
+        direction: Some(path),
     };
     let note = serde_json::to_vec_pretty(&note).map_err(|_| CliError::Answer("a bundle"))?;
     folder.put("bundle.json", &note)?;

@@ -9,15 +9,15 @@ use redan_control_core::{Event, Input, Rollout};
 use redan_protocol::audit::Action;
 use redan_protocol::report::Report;
 use redan_protocol::wire::{CheckIn, CheckInReply, Statement, StatementKind};
-use redan_protocol::{Code, DeviceId, DirectionSequence, Seconds, SpiffeId, UnixSeconds, Version64};
+use redan_protocol::{Code, DeviceId, Digest, DirectionSequence, Seconds, SpiffeId, UnixSeconds, Version64};
 
 /// How often the log says again what expires soon.
 const WARN_EVERY: Seconds = Seconds::new(86_400);
 
-/// Takes a check-in of a device whose identity the connection has proven.
+/// Takes a check-in of a device whose identity the connection has proven, by a certificate under this authority.
 pub async fn check_in(
     fleet: &Fleet,
-    device: &DeviceId,
+    (device, authority): (&DeviceId, Digest),
     body: &[u8],
     interval: Seconds,
     now: UnixSeconds,
@@ -25,7 +25,7 @@ pub async fn check_in(
     let CheckIn { nonce, report } =
         serde_json::from_slice(body).map_err(|_| Refused::plain(Code::BadRequest))?;
     let mut state = fleet.state.lock().await;
-    note(fleet, &mut state, device, &report, now).await?;
+    note(fleet, &mut state, (device, authority), &report, now).await?;
     renew_timestamp(fleet, &mut state, now).await?;
     direct(fleet, &mut state, device, now).await?;
     let director = state.director.get(device).map_or(0, |row| row.version);
@@ -46,7 +46,7 @@ pub async fn check_in(
 async fn note(
     fleet: &Fleet,
     state: &mut State,
-    device: &DeviceId,
+    (device, authority): (&DeviceId, Digest),
     report: &Report,
     now: UnixSeconds,
 ) -> Result<(), Refused> {
@@ -57,6 +57,7 @@ async fn note(
         .get(device)
         .cloned()
         .ok_or_else(|| Refused::plain(Code::CertificateRevoked))?;
+    row.authority = Some(authority);
     row.last_seen = Some(now);
     row.report = Some(report.clone());
     let seen = Put::json("device", device.as_str(), &row)?;

@@ -3,7 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use redan_identity::IdentityError;
-use redan_protocol::Code;
+use redan_protocol::{Code, Digest};
 use redan_protocol::wire::Problem;
 use redan_publish::PublishError;
 use std::path::Path;
@@ -187,6 +187,14 @@ pub enum ServerError {
         /// The role.
         role: String,
     },
+    /// A certificate under an authority that issues nothing now.
+    #[error("{path} is under authority {authority}, which is not the active one")]
+    Inactive {
+        /// The file.
+        path: String,
+        /// SHA-256 of the authority's certificate.
+        authority: Digest,
+    },
     /// A root of another fleet, or with another certificate authority.
     #[error("the {repository} root is not of this fleet and its certificate authority")]
     OtherFleet {
@@ -280,6 +288,7 @@ impl ServerError {
             Self::NoFleet | Self::NoSuchFleet(_) => Code::NotFound,
             Self::OfflineKey { .. } | Self::StrayKey { .. } | Self::WrongKey { .. } => Code::NotAuthorised,
             Self::OtherFleet { .. } => Code::WrongFleet,
+            Self::Inactive { .. } => Code::AuthorityInactive,
             Self::Publish(error) => error.code(),
             Self::Identity { source, .. } => source.code(),
             Self::Metadata(error) => error.code(),
@@ -306,6 +315,7 @@ impl ServerError {
             Self::WrongKey { .. } | Self::OtherFleet { .. } => {
                 "take online/ and public/ from one and the same ceremony"
             }
+            Self::Inactive { .. } => Code::AuthorityInactive.remedy(),
             Self::Differs { .. } => {
                 "take public/ from the fleet's own custodians; what was signed under a version never changes"
             }
@@ -345,6 +355,7 @@ impl ServerError {
             | Self::StrayKey { .. }
             | Self::WrongKey { .. }
             | Self::OtherFleet { .. }
+            | Self::Inactive { .. }
             | Self::Differs { .. }
             | Self::Unwalkable { .. }
             | Self::NotTaken { .. }

@@ -17,9 +17,15 @@ const RENEWALS_MAX: usize = 8;
 /// How long a renewal counts against that.
 const RENEWALS_WITHIN: Seconds = Seconds::new(3_600);
 
-/// `cacerts`: the fleet's root.
+/// `cacerts`: the roots that the fleet believes (RFC 7030 §4.1.3).
 pub fn cacerts(fleet: &Fleet) -> Result<String, Refused> {
-    Ok(encode_certs_only(&[fleet.anchor.root().clone()])?)
+    let held = fleet.held();
+    let roots: Vec<_> = held
+        .anchors
+        .iter()
+        .map(|(_, anchor)| anchor.root().clone())
+        .collect();
+    Ok(encode_certs_only(&roots)?)
 }
 
 /// `simpleenroll`: the connection's key must be the request's key, and an operator must have admitted it. Asking twice gives another

@@ -49,8 +49,8 @@ pub fn all(fleet: &Fleet, state: &State) -> Vec<Expiry> {
     let held = fleet.held();
     let mut found: Vec<Expiry> = Vec::new();
     let mut note = |of: String, at: Option<UnixSeconds>| found.extend(at.map(|at| Expiry { of, at }));
-    for (of, at) in held.certificates(&fleet.anchor) {
-        note(of.to_owned(), Some(at));
+    for (of, at) in held.certificates() {
+        note(of, Some(at));
     }
     let root = newest_root(files).or_else(|| expires::<Root>(fleet.release_root.as_bytes()));
     note("release.root".to_owned(), root);

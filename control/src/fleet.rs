@@ -13,7 +13,6 @@ use crate::release::{Files, Signing, accept};
 use crate::store::{Put, Store};
 use crate::tokens::TokenRow;
 use redan_control_core::Rollout;
-use redan_identity::FleetAnchor;
 use redan_identity::join::JoinKey;
 use redan_identity::tls::FleetServer;
 use redan_protocol::audit::{Action, AuditEntry};
@@ -67,6 +66,9 @@ pub struct DeviceRow {
     /// When it first fetched the order that decommissions it.
     #[serde(default)]
     pub ordered: Option<UnixSeconds>,
+    /// The authority of the certificate it last checked in with.
+    #[serde(default)]
+    pub authority: Option<Digest>,
     /// When it last checked in.
     pub last_seen: Option<UnixSeconds>,
     /// What it said then.
@@ -165,8 +167,6 @@ pub struct Fleet {
     pub id: FleetId,
     /// What this server's configuration says of it.
     pub settings: FleetSettings,
-    /// Its one trust anchor.
-    pub anchor: FleetAnchor,
     /// Its folder.
     folder: PathBuf,
     /// What it is served and signed with. Replaced under the lock of `state`: whoever has that lock sees one and the same.
@@ -218,7 +218,6 @@ impl Fleet {
         crate::replacement::finish(folder)?;
         crate::keys::sweep(&folder.join("online"))?;
         let public = folder.join("public");
-        let anchor = anchor(folder, &id)?;
         let token = folder.join("join.key");
         let join_key = JoinKey::open(&token).map_err(|source| ServerError::Identity {
             path: token.display().to_string(),
@@ -235,13 +234,12 @@ impl Fleet {
         state.artifacts = artifacts.all().await?;
         let exchange = settings.key_exchange.into();
         let own = Folder::new(folder);
-        let (held, tls) = Held::read(exchange, &anchor, &own, &state.release, now)?;
+        let (held, tls) = Held::read(exchange, &id, &own, &state.release, now)?;
         let held = Arc::new(held);
         let places = Arc::new(Semaphore::new(settings.connections_max));
         let fleet = Self {
             id,
             settings,
-            anchor,
             folder: folder.to_owned(),
             held: RwLock::new(Arc::clone(&held)),
             join_key,
@@ -257,6 +255,7 @@ impl Fleet {
         let mut state = fleet.state.lock().await;
         fleet.adopt(&mut state, &held, now).await?;
         drop(state);
+        crate::authorities::sweep(&folder.join("online"), &held.anchors)?;
         fleet.first_admin(now).await?;
         Ok((fleet, tls))
     }
@@ -278,9 +277,15 @@ impl Fleet {
         crate::replacement::finish(&self.folder)?;
         let exchange = self.settings.key_exchange.into();
         let own = Folder::new(&self.folder);
-        let (held, tls) = Held::read(exchange, &self.anchor, &own, &state.release, now)?;
+        let (held, tls) = Held::read(exchange, &self.id, &own, &state.release, now)?;
         self.adopt(&mut state, &held, now).await?;
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
+        let held = Arc::new(held);
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&held);
+        drop(state);
+        // It is no more than untidy if that fails: what is there is not presented.
+        if let Err(error) = crate::authorities::sweep(&self.folder.join("online"), &held.anchors) {
+            tracing::warn!(code = error.code().name(), "{error}");
+        }
         Ok(tls)
     }
 
@@ -372,15 +377,6 @@ impl Fleet {
     pub async fn audit(&self, from: u64) -> Result<Vec<AuditEntry>, StoreError> {
         self.store.audit(from).await
     }
-}
-
-/// A fleet's one trust anchor, by its folder.
-pub(crate) fn anchor(folder: &Path, id: &FleetId) -> Result<FleetAnchor, ServerError> {
-    let ca = folder.join("public/ca.pem");
-    FleetAnchor::from_pem(id.clone(), &read(&ca)?).map_err(|source| ServerError::Identity {
-        path: ca.display().to_string(),
-        source,
-    })
 }
 
 fn read(path: &Path) -> Result<String, ServerError> {

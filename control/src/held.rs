@@ -1,13 +1,14 @@
 //! What a fleet is served and signed with: certificates, online keys and roots, read from its folder and held against each other.
 //! Taken over as a whole or not at all, at start and while the server runs.
 
+use crate::authorities::{anchors, file_under};
 use crate::error::ServerError;
 use crate::keys;
 use crate::release::Files;
-use redan_identity::profile::{Purpose, check, valid_between};
-use redan_identity::tls::{FleetServer, KeyExchange, fleet_server_with};
-use redan_identity::{CertificateDer, FleetAnchor, IdentityError, Issuer, IssuerKind, KeyFile, pem};
-use redan_protocol::{Digest, UnixSeconds};
+use redan_identity::profile::{Purpose, valid_between};
+use redan_identity::tls::{FleetServer, KeyExchange, ServerChain, fleet_server_of};
+use redan_identity::{Anchors, CertificateDer, IdentityError, Issuer, IssuerKind, KeyFile, pem};
+use redan_protocol::{AuthorityState, Digest, FleetId, UnixSeconds};
 use redan_publish::{PublishError, SigningKey};
 use redan_trust::metadata::file_name;
 use redan_trust::{TufError, rehearse};
@@ -123,7 +124,9 @@ pub struct OnlineKeys {
 pub struct Held {
     /// Online keys.
     pub keys: OnlineKeys,
-    /// Issues devices' certificates.
+    /// Whom the fleet believes.
+    pub anchors: Anchors,
+    /// Issues devices' certificates, under the active authority.
     pub issuer: Issuer,
     /// All roots of the director repository by file name.
     pub director_roots: Files,
@@ -139,17 +142,20 @@ impl Held {
     /// names are served with.
     pub(crate) fn read(
         exchange: KeyExchange,
-        anchor: &FleetAnchor,
+        fleet: &FleetId,
         folder: &Folder,
         uploaded: &Files,
         now: UnixSeconds,
     ) -> Result<(Self, FleetServer), ServerError> {
-        let (tls, server) = server_certificate(exchange, anchor, &folder.online("server.pem"), now)?;
+        let anchors = anchors(folder, fleet, uploaded)?;
+        let (tls, server) = server_certificates(exchange, &anchors, folder, now)?;
         let issuing = folder.online("device-issuer.pem");
         let (issuer_key, issuer_chain) = bundle(&issuing)?;
         let certificate = issuer_chain.into_iter().next().ok_or(ServerError::NoFleet)?;
         // The operators' or servers' issuer in its place would be an offline key on this machine.
-        let issuer = Issuer::load(IssuerKind::Device, anchor.clone(), issuer_key, certificate)
+        active(&anchors, &certificate, &issuing)?;
+        let root = anchors.active().clone();
+        let issuer = Issuer::load(IssuerKind::Device, root, issuer_key, certificate)
             .proven(now)
             .map_err(|source| ServerError::Identity {
                 path: issuing.display().to_string(),
@@ -162,7 +168,7 @@ impl Held {
             director_snapshot: key("director.snapshot")?,
             director_timestamp: key("director.timestamp")?,
         };
-        keys::hold(anchor, folder, uploaded)?;
+        keys::hold(&anchors, folder, uploaded)?;
         let roots = |name: &'static str| -> Result<Files, ServerError> {
             let mut files = folder.repository(name)?;
             files.retain(|file, _| file.ends_with(".root.json"));
@@ -172,6 +178,7 @@ impl Held {
         walk(&director_roots)?;
         let held = Self {
             keys,
+            anchors,
             issuer,
             director_roots,
             release_roots: roots("release")?,
@@ -181,16 +188,26 @@ impl Held {
     }
 
     /// The certificates the server depends on, with their last second.
-    pub(crate) fn certificates(&self, anchor: &FleetAnchor) -> Vec<(&'static str, UnixSeconds)> {
+    pub(crate) fn certificates(&self) -> Vec<(String, UnixSeconds)> {
         let (server, issuer) = self.server;
         let last =
             |certificate| valid_between(certificate).map_or_else(|_| UnixSeconds::default(), |(_, to)| to);
-        vec![
-            ("certificate.server", server),
-            ("certificate.server-issuer", issuer),
-            ("certificate.device-issuer", last(self.issuer.certificate())),
-            ("certificate.ca", last(anchor.root())),
-        ]
+        let mut all = vec![
+            ("certificate.server".to_owned(), server),
+            ("certificate.server-issuer".to_owned(), issuer),
+            (
+                "certificate.device-issuer".to_owned(),
+                last(self.issuer.certificate()),
+            ),
+        ];
+        for (state, anchor) in self.anchors.iter() {
+            let name = match state {
+                AuthorityState::Active => "certificate.ca".to_owned(),
+                other => format!("certificate.ca-{other}-{}", short(anchor.sha256())),
+            };
+            all.push((name, last(anchor.root())));
+        }
+        all
     }
 
     /// Release roots that are not served yet.
@@ -255,17 +272,59 @@ fn named(path: &Path, source: IdentityError) -> ServerError {
     }
 }
 
-/// `server.pem`: what the fleet's names are served with, and the last second of leaf and issuer.
-fn server_certificate(
+/// First digits of a digest: enough to tell a fleet's authorities apart.
+fn short(digest: Digest) -> String {
+    digest.to_string().get(..8).unwrap_or_default().to_owned()
+}
+
+/// A certificate that must be under the active authority; whether it is under any is for whoever uses it to say.
+fn active(anchors: &Anchors, issuer: &CertificateDer<'_>, path: &Path) -> Result<(), ServerError> {
+    match anchors.signer_of(issuer) {
+        Some(anchor) if anchor.sha256() != anchors.active().sha256() => Err(ServerError::Inactive {
+            path: path.display().to_string(),
+            authority: anchor.sha256(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// What the fleet's names are served with, and the last second of leaf and issuer under the active authority: `server.pem`, and for
+/// devices that do not know that authority yet `server-<authority>.pem` under another that they do.
+fn server_certificates(
     exchange: KeyExchange,
-    anchor: &FleetAnchor,
-    path: &Path,
+    anchors: &Anchors,
+    folder: &Folder,
     now: UnixSeconds,
 ) -> Result<(FleetServer, (UnixSeconds, UnixSeconds)), ServerError> {
-    let (key, chain) = pem::load_held(path).map_err(|source| named(path, source))?;
+    let path = folder.online("server.pem");
+    let (key, chain) = pem::load_held(&path).map_err(|source| named(&path, source))?;
+    if let Some(issuer) = chain.last() {
+        active(anchors, issuer, &path)?;
+    }
+    let mut chains = vec![ServerChain {
+        chain: chain.clone(),
+        key,
+    }];
+    for (state, anchor) in anchors.iter() {
+        let path = folder.online(&file_under(anchor.sha256()));
+        if state == AuthorityState::Active || path.symlink_metadata().is_err() {
+            continue;
+        }
+        let (key, chain) = pem::load_held(&path).map_err(|source| named(&path, source))?;
+        match anchors.check(&chain, Purpose::Server, now) {
+            // The change takes longer than it lives; whoever needs it comes back by a bundle.
+            Err(IdentityError::NotNow { to, .. }) => {
+                tracing::warn!(path = %path.display(), %to, "the server's certificate under another authority is not valid now");
+            }
+            checked => {
+                checked.map_err(|source| named(&path, source))?;
+                chains.push(ServerChain { chain, key });
+            }
+        }
+    }
     let checked = || {
-        let tls = fleet_server_with(exchange, anchor, &chain, key.as_ref(), now)?;
-        let leaf = check(anchor, &chain, Purpose::Server, now)?.expires();
+        let tls = fleet_server_of(exchange, anchors, &chains, now)?;
+        let leaf = anchors.check(&chain, Purpose::Server, now)?.expires();
         let issuer = chain.last().map(valid_between).transpose()?;
         Ok((tls, (leaf, issuer.map_or(leaf, |(_, to)| to))))
     };

@@ -1,9 +1,10 @@
 //! The keys a server may hold, and the refusal of every other (promise 3).
 
+use crate::authorities::is_under_another;
 use crate::error::ServerError;
 use crate::held::{Folder, listed};
 use crate::release::Files;
-use redan_identity::FleetAnchor;
+use redan_identity::Anchors;
 use redan_publish::SigningKey;
 use redan_trust::Claimed;
 use redan_trust::TufError;
@@ -22,15 +23,24 @@ const OFFLINE: &[&str] = &["root", "targets", "snapshot"];
 
 /// Holds the folder of online keys against the fleet's metadata: the ceremony's, and what was uploaded since. Each key is of the role
 /// it is for; none signs offline, whatever its file is called; and there is nothing else in the folder.
-pub(crate) fn hold(anchor: &FleetAnchor, folder: &Folder, uploaded: &Files) -> Result<(), ServerError> {
+pub(crate) fn hold(anchors: &Anchors, folder: &Folder, uploaded: &Files) -> Result<(), ServerError> {
     let mut release = folder.repository("release")?;
     release.extend(uploaded.clone());
     let director = folder.repository("director")?;
     refuse_offline(folder, &release, &director)?;
     for (repository, files, roles) in [("release", &release, RELEASE), ("director", &director, DIRECTOR)] {
         let root = newest_root(files)?;
-        let fleet = root.fleet.as_ref() == Some(anchor.fleet()) && root.ca_sha256 == Some(anchor.sha256());
-        if !fleet {
+        // The release root names the active authority; the director's the one that was active when it was signed.
+        let authority = if repository == "release" {
+            root.ca_sha256 == Some(anchors.active().sha256())
+        } else {
+            let roots = all::<Root>(&release, "root")?;
+            root.ca_sha256.is_some()
+                && roots
+                    .iter()
+                    .any(|(_, release)| release.ca_sha256 == root.ca_sha256)
+        };
+        if root.fleet.as_ref() != Some(anchors.fleet()) || !authority {
             return Err(ServerError::OtherFleet { repository });
         }
         for role in roles {
@@ -81,7 +91,7 @@ fn refuse_offline(folder: &Folder, release: &Files, director: &Files) -> Result<
             Some(_) => named
                 .get(&one_way(&SigningKey::load(&path)?.public().public))
                 .cloned(),
-            None if name.to_ascii_lowercase().ends_with(".pem") && !CERTIFIED.contains(&name) => {
+            None if name.to_ascii_lowercase().ends_with(".pem") && !needed(name) => {
                 Some("the fleet's certificates".to_owned())
             }
             None => None,
@@ -104,7 +114,9 @@ fn needed(name: &str) -> bool {
         _ => false,
     };
     let signs = name.strip_suffix(".key.json");
-    CERTIFIED.contains(&name) || signs.and_then(|signs| signs.split_once('.')).is_some_and(of_role)
+    CERTIFIED.contains(&name)
+        || is_under_another(name)
+        || signs.and_then(|signs| signs.split_once('.')).is_some_and(of_role)
 }
 
 /// Removes what a power cut left of writing one of these files ([`write_private`] renames `<name>.new` to `<name>`), and only that: a file
@@ -148,7 +160,7 @@ fn keyids(root: &Root, role: &str) -> Vec<String> {
         .unwrap_or_default()
 }
 
-fn newest_root(files: &Files) -> Result<Root, ServerError> {
+pub(crate) fn newest_root(files: &Files) -> Result<Root, ServerError> {
     let roots = all::<Root>(files, "root")?;
     let newest = roots.into_iter().max_by_key(|(version, _)| *version);
     let missing = || {
@@ -178,7 +190,7 @@ fn delegating(files: &Files) -> Result<Vec<Targets>, ServerError> {
 }
 
 /// Every version of a role's file: `<version>.<role>.json`.
-fn all<T: Metadata>(files: &Files, role: &str) -> Result<Vec<(u64, T)>, ServerError> {
+pub(crate) fn all<T: Metadata>(files: &Files, role: &str) -> Result<Vec<(u64, T)>, ServerError> {
     let mut found = Vec::new();
     for (name, bytes) in files {
         let version = name

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod artifacts;
+mod authorities;
 pub mod checkin;
 pub mod claims;
 pub mod config;

@@ -1,6 +1,6 @@
 //! Connections of devices and operators that are open now, so that a revocation closes them instead of waiting for their next request.
 
-use redan_protocol::SpiffeId;
+use redan_protocol::{Digest, SpiffeId};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
@@ -12,7 +12,7 @@ pub(crate) struct Live(Mutex<Open>);
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    by_member: BTreeMap<SpiffeId, BTreeMap<u64, watch::Sender<bool>>>,
+    by_member: BTreeMap<SpiffeId, BTreeMap<u64, (Digest, watch::Sender<bool>)>>,
 }
 
 /// One open connection; forgotten when this goes. Declare it before what holds the socket: that it is gone says that the socket is.
@@ -25,8 +25,8 @@ pub(crate) struct Entry<'a> {
 }
 
 impl Live {
-    /// A connection of this member of the fleet begins.
-    pub(crate) fn enter(&self, member: SpiffeId) -> Entry<'_> {
+    /// A connection of this member of the fleet begins, with a certificate under this authority.
+    pub(crate) fn enter(&self, member: SpiffeId, authority: Digest) -> Entry<'_> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (sender, cut) = watch::channel(false);
         let id = open.next;
@@ -34,7 +34,7 @@ impl Live {
         open.by_member
             .entry(member.clone())
             .or_default()
-            .insert(id, sender);
+            .insert(id, (authority, sender));
         Entry {
             live: self,
             member,
@@ -49,13 +49,24 @@ impl Live {
             let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             open.by_member.remove(member).unwrap_or_default()
         };
-        for sender in cut.values() {
-            // Nobody listening any more: it has just ended by itself.
-            sender.send(true).ok();
+        end(cut.into_values().map(|(_, sender)| sender).collect()).await;
+    }
+
+    /// Closes every connection that was opened with a certificate under a revoked authority, and waits until they are closed.
+    pub(crate) async fn cut_under(&self, revoked: impl Fn(Digest) -> bool) {
+        let mut cut = Vec::new();
+        {
+            let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            for connections in open.by_member.values_mut() {
+                for (authority, sender) in connections.values() {
+                    if revoked(*authority) {
+                        cut.push(sender.clone());
+                    }
+                }
+                connections.retain(|_, (authority, _)| !revoked(*authority));
+            }
         }
-        for sender in cut.values() {
-            sender.closed().await;
-        }
+        end(cut).await;
     }
 
     /// Closes every connection there is.
@@ -75,6 +86,17 @@ impl Live {
         let devices = open.by_member.iter();
         let devices = devices.filter(|(member, _)| matches!(member, SpiffeId::Device(..)));
         devices.map(|(_, connections)| connections.len()).sum()
+    }
+}
+
+/// Ends connections, and waits for it.
+async fn end(cut: Vec<watch::Sender<bool>>) {
+    for sender in &cut {
+        // Nobody listening any more: it has just ended by itself.
+        sender.send(true).ok();
+    }
+    for sender in &cut {
+        sender.closed().await;
     }
 }
 
@@ -110,9 +132,10 @@ mod tests {
     async fn a_connection_that_ends_is_forgotten_and_one_that_is_cut_is_waited_for() {
         let live = Live::default();
         let device = member("device/press-1");
-        let ended = live.enter(device.clone());
-        let mut open = live.enter(device.clone());
-        let other = live.enter(member("device/press-2"));
+        let authority = Digest::of(b"authority");
+        let ended = live.enter(device.clone(), authority);
+        let mut open = live.enter(device.clone(), authority);
+        let other = live.enter(member("device/press-2"), authority);
         drop(ended);
         assert_eq!(live.devices(), 2);
         let connection = async {
@@ -132,5 +155,23 @@ mod tests {
         assert_eq!(live.devices(), 1);
         drop(other);
         assert_eq!(live.devices(), 0);
+    }
+
+    #[tokio::test]
+    async fn only_connections_under_the_revoked_authority_are_cut() {
+        let live = Live::default();
+        let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+        let device = member("device/press-1");
+        let (mut gone, mut stays) = (live.enter(device.clone(), old), live.enter(device, new));
+        let mut operator = live.enter(member("operator/ada"), old);
+        let ends = async {
+            gone.cut().await;
+            operator.cut().await;
+            drop((gone, operator));
+        };
+        tokio::join!(ends, live.cut_under(|authority| authority == old));
+        assert_eq!(live.devices(), 1);
+        let cut = tokio::time::timeout(std::time::Duration::ZERO, stays.cut()).await;
+        assert!(cut.is_err(), "it goes on");
     }
 }

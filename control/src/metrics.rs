@@ -78,6 +78,20 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
             let _ = writeln!(text, "{name}{{device=\"{device}\"}} {silent}");
         }
     }
+    let name = "redan_devices_by_authority";
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "# HELP {name} Devices that last checked in with a certificate under an authority\n# TYPE {name} gauge"
+    );
+    for (stands, anchor) in fleet.held().anchors.iter() {
+        let authority = anchor.sha256();
+        let devices = crate::authorities::devices_under(&state, authority);
+        let _ = writeln!(
+            text,
+            "{name}{{authority=\"{authority}\",state=\"{stands}\"}} {devices}"
+        );
+    }
     let name = "redan_seconds_left";
     // Writing to a String cannot fail.
     let _ = writeln!(

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use redan_control_core::rollout::{UNBLOCKED_MAX, WAVES_MAX};
 use redan_control_core::{Input, NoApproval, Rollout, Rules};
+use redan_identity::Anchors;
 use redan_identity::est::decode_csr;
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::wire::{Voucher, VoucherSchema};
@@ -157,6 +158,7 @@ impl Operator<'_> {
                 .devices
                 .get(&request.device)
                 .map_or_else(Vec::new, |row| row.leaves.clone()),
+            authority: None,
             last_seen: None,
             report: None,
         };
@@ -191,7 +193,7 @@ impl Operator<'_> {
             fleet: self.fleet.id.clone(),
             device: request.device,
             spki: request.spki,
-            ca: redan_identity::pem::write_chain(&[self.fleet.anchor.root().clone()]),
+            ca: redan_identity::pem::write_chain(&[self.fleet.held().anchors.active().root().clone()]),
             release_root: self.fleet.release_root.clone(),
             director_root: self.fleet.director_root.clone(),
             server: request.server.unwrap_or_else(|| server.to_owned()),
@@ -226,7 +228,8 @@ impl Operator<'_> {
     /// All devices, or one.
     pub async fn devices(&self, only: Option<&DeviceId>) -> Result<Value, Refused> {
         let state = self.fleet.state.lock().await;
-        let view = |(id, row): (&DeviceId, &DeviceRow)| device_view(id, row, &state, self.now);
+        let anchors = self.fleet.held().anchors.clone();
+        let view = |(id, row): (&DeviceId, &DeviceRow)| device_view(id, row, (&state, &anchors), self.now);
         match only {
             Some(id) => {
                 let found = state.devices.get_key_value(id);
@@ -262,6 +265,7 @@ impl Operator<'_> {
         };
         let mut merged = state.release.clone();
         merged.extend(accepted.clone());
+        self.same_authorities(&merged)?;
         self.artifacts_are_here(&merged, &accepted).await?;
         let puts = accepted
             .iter()
@@ -272,6 +276,19 @@ impl Operator<'_> {
             .await?;
         state.release = merged;
         Ok(json!({"accepted": names}))
+    }
+
+    /// A root that changes the authorities needs certificates beside it, which are on the server's host.
+    fn same_authorities(&self, files: &Files) -> Result<(), Refused> {
+        let newest = crate::keys::newest_root(files).map_err(|_| Refused::plain(Code::MetadataInvalid))?;
+        let Some(listed) = newest.authorities else {
+            return Ok(());
+        };
+        let known = Anchors::of(&self.fleet.id, &listed);
+        match known {
+            Ok(known) if known.same_as(&self.fleet.held().anchors) => Ok(()),
+            _ => Err(Refused::plain(Code::AuthorityOnHost)),
+        }
     }
 
     /// Metadata that names bytes nobody can fetch would stop every device at once.

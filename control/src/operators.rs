@@ -93,8 +93,16 @@ impl Operator<'_> {
     pub async fn whoami(&self) -> Result<Value, Refused> {
         let fleet = self.fleet;
         let role = fleet.role(self.name, self.expires).await?;
-        let ca = fleet.anchor.sha256();
-        Ok(json!({"fleet": fleet.id, "ca_sha256": ca, "operator": self.name, "role": role}))
+        let ca = fleet.held().anchors.active().sha256();
+        let state = fleet.state.lock().await;
+        let authorities = crate::authorities::view(fleet, &state);
+        Ok(json!({
+            "fleet": fleet.id,
+            "ca_sha256": ca,
+            "authorities": authorities,
+            "operator": self.name,
+            "role": role,
+        }))
     }
 
     /// All of them, also who was removed.

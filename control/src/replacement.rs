@@ -4,14 +4,16 @@
 //! `replacement.unfinished` is written, proven, and renamed to `replacement`. With the rename the change is decided: whoever opens the
 //! fleet's folder next finishes it. A power cut before leaves the old keys, one after it the new ones.
 
+use crate::authorities::{anchors, file_under};
 use crate::config::{Config, FleetSettings};
 use crate::error::ServerError;
-use crate::fleet::{DATABASE, anchor};
+use crate::fleet::DATABASE;
 use crate::held::{Folder, Held, is_public_half, listed};
 use crate::register::named_fleet;
 use crate::release::{Files, Signing, accept};
 use crate::server::now;
 use crate::store::Store;
+use redan_identity::{Zeroizing, pem};
 use redan_protocol::FleetId;
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
@@ -51,7 +53,7 @@ pub async fn replace(config: &Config, online: Option<&Path>, public: &Path) -> R
         .map_err(|_| ServerError::Busy(fleet.to_string()))?;
     finish(&own)?;
 
-    let files = changed(&own, online, public)?;
+    let mut files = changed(&own, online, public)?;
     if files.is_empty() {
         let folder = public.display().to_string();
         return Err(ServerError::NothingNew { folder });
@@ -63,13 +65,14 @@ pub async fn replace(config: &Config, online: Option<&Path>, public: &Path) -> R
     if let Some(online) = online {
         brought = brought.with_online(online);
     }
-    prove(&own, &fleet, &brought, &served)?;
+    prove(&fleet, &brought, &served)?;
+    retain(&own, &fleet, &brought, &served, &mut files)?;
     let unfinished = own.join(UNFINISHED);
     let decided = lay(&unfinished, &files).and_then(|()| {
         let staged = Folder::new(&own)
             .with_online(&unfinished.join("online"))
             .with_public(&unfinished.join("public"));
-        prove(&own, &fleet, &staged, &served)?;
+        prove(&fleet, &staged, &served)?;
         let decided = own.join(DECIDED);
         std::fs::rename(&unfinished, &decided).map_err(|error| ServerError::file(&decided, &error))?;
         durable(&own)
@@ -106,11 +109,10 @@ pub(crate) fn finish(fleet: &Path) -> Result<(), ServerError> {
 }
 
 /// Holds what there would be to everything a start holds it to, and a new release root to a device's walk.
-fn prove(own: &Path, fleet: &FleetId, folder: &Folder, served: &Files) -> Result<(), ServerError> {
-    let anchor = anchor(own, fleet)?;
+fn prove(fleet: &FleetId, folder: &Folder, served: &Files) -> Result<(), ServerError> {
     // Whatever the fleet's settings say of key exchange: that is no property of the keys.
     let exchange = FleetSettings::default().key_exchange.into();
-    let (held, _) = Held::read(exchange, &anchor, folder, served, now())?;
+    let (held, _) = Held::read(exchange, fleet, folder, served, now())?;
     let roots = held.new_roots(served);
     if roots.is_empty() {
         return Ok(());
@@ -127,6 +129,33 @@ fn prove(own: &Path, fleet: &FleetId, folder: &Folder, served: &Files) -> Result
         code: refused.code,
         what: refused.detail.unwrap_or_else(|| refused.code.to_string()),
     })
+}
+
+/// The server's certificate whose place is taken by one under another authority stays beside it, as long as devices may know no other
+/// authority.
+fn retain(
+    own: &Path,
+    fleet: &FleetId,
+    brought: &Folder,
+    served: &Files,
+    files: &mut BTreeMap<String, Vec<u8>>,
+) -> Result<(), ServerError> {
+    let path = own.join("online/server.pem");
+    if !files.contains_key("online/server.pem") {
+        return Ok(());
+    }
+    let present = std::fs::read(&path).map_err(|error| ServerError::file(&path, &error))?;
+    let present = Zeroizing::new(present);
+    let chain = std::str::from_utf8(&present)
+        .ok()
+        .and_then(|text| pem::read_chain(text).ok());
+    let anchors = anchors(brought, fleet, served)?;
+    let above = chain.as_deref().and_then(|chain| anchors.above(chain));
+    if let Some(anchor) = above.filter(|anchor| anchor.sha256() != anchors.active().sha256()) {
+        let place = format!("online/{}", file_under(anchor.sha256()));
+        files.entry(place).or_insert_with(|| present.to_vec());
+    }
+    Ok(())
 }
 
 /// What is new, by its place below the fleet's folder.

@@ -16,9 +16,9 @@ use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Body as _;
-use redan_identity::Peer;
 use redan_identity::est::PKCS10;
 use redan_identity::join::Binding;
+use redan_identity::{Peer, VerifiedIdentity};
 use redan_protocol::join::{Claim, TokenId};
 use redan_protocol::wire::{
     CHECKIN_LEN_MAX, CHECKIN_REPLY_LEN, COMPONENT_LEN_MAX, CSR_LEN_MAX, EST_ENROLL, padded,
@@ -91,7 +91,7 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
                 fleet.in_time(identity, &path, caller.grace, now()).await?;
                 no_claims(caller, &identity.id().to_string(), request.headers(), false).await?;
                 let (op, parts) = found(Who::Device, &method, &path)?;
-                device_request(caller, (&device, spki), (op, &parts), request).await
+                device_request(caller, (&device, identity), (op, &parts), request).await
             }
             SpiffeId::Operator(_, name) => {
                 in_time(identity, &path, Seconds::default(), now())?;
@@ -184,7 +184,7 @@ async fn enrolment(
 
 async fn device_request(
     caller: &Caller,
-    (device, spki): (&DeviceId, Digest),
+    (device, identity): (&DeviceId, &VerifiedIdentity),
     (op, parts): (Op, &[&str]),
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Refused> {
@@ -197,13 +197,16 @@ async fn device_request(
                 return Err(Refused::plain(Code::WrongContentType));
             }
             let body = collect(request, CHECKIN_LEN_MAX).await?;
-            let reply = check_in(fleet, device, &body, caller.interval, now()).await?;
+            let from = (device, identity.authority());
+            let reply = check_in(fleet, from, &body, caller.interval, now()).await?;
             let reply = padded(&reply, CHECKIN_REPLY_LEN).ok_or_else(|| Refused::plain(Code::Internal))?;
             Ok(respond("application/json", reply))
         }
         Op::Reenroll => {
             let body = text(request, CSR_LEN_MAX).await?;
-            Ok(pkcs7(est::reenroll(fleet, device, spki, &body, now()).await?))
+            Ok(pkcs7(
+                est::reenroll(fleet, device, identity.spki(), &body, now()).await?,
+            ))
         }
         Op::CaCerts => Ok(pkcs7(est::cacerts(fleet)?)),
         Op::Artifact => fleet.artifacts.serve(digest(part)?, request.headers()).await,

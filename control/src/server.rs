@@ -1,4 +1,4 @@
-//! Accepting connections: the name asked for chooses the fleet, its one anchor judges the certificate, and requests go to `routes`.
+//! Accepting connections: the name asked for chooses the fleet, its anchors judge the certificate, and requests go to `routes`.
 
 use crate::checkin::tick;
 use crate::config::Config;
@@ -92,7 +92,7 @@ impl Server {
                 state.warned = Some(now());
                 crate::expiry::warn(&fleet, &state, now());
                 drop(state);
-                names.put(&fleet.anchor, &tls);
+                names.put(&fleet.held().anchors, &tls);
                 fleets.insert(id, Arc::new(fleet));
             }
         }
@@ -182,7 +182,15 @@ impl Server {
             return;
         };
         let mut entry = match &accepted.peer {
-            Peer::Known(identity) | Peer::Expired(identity) => Some(fleet.live.enter(identity.id().clone())),
+            Peer::Known(identity) | Peer::Expired(identity) => {
+                let (id, authority) = (identity.id().clone(), identity.authority());
+                let entry = fleet.live.enter(id, authority);
+                // Revoked between the handshake and here; from here on it is cut.
+                if fleet.held().anchors.state(authority).is_none() {
+                    return;
+                }
+                Some(entry)
+            }
             Peer::Enrolling { .. } => None,
         };
         let caller = Caller {
@@ -247,7 +255,8 @@ impl Server {
     }
 }
 
-/// Takes new keys, certificates and roots over. Open connections keep their certificate and go on; who comes later sees the new one.
+/// Takes new keys, certificates and roots over. Open connections keep their certificate and go on, but for those of whoever came with
+/// one under an authority that was revoked; who comes later sees the new one.
 #[derive(Debug)]
 pub struct Reloader {
     fleets: Arc<Served>,
@@ -270,11 +279,16 @@ impl Reloader {
         let mut outcomes = Vec::new();
         for fleet in self.fleets.all() {
             let outcome = if fleet.is_here() {
-                let taken = fleet.reload(now()).await;
-                taken.map(|tls| {
-                    self.names.put(&fleet.anchor, &tls);
-                    Reloaded::Served
-                })
+                match fleet.reload(now()).await {
+                    Ok(tls) => {
+                        let anchors = &fleet.held().anchors;
+                        self.names.put(anchors, &tls);
+                        let revoked = |authority| anchors.state(authority).is_none();
+                        fleet.live.cut_under(revoked).await;
+                        Ok(Reloaded::Served)
+                    }
+                    Err(error) => Err(error),
+                }
             } else {
                 self.names.remove(&fleet.id);
                 self.fleets.remove(&fleet.id);

@@ -115,7 +115,7 @@ impl Operator<'_> {
             token: token.clone(),
             secret: self.fleet.join_key.secret(&self.fleet.id, &token),
             prefix: row.prefix.clone(),
-            ca: redan_identity::pem::write_chain(&[self.fleet.anchor.root().clone()]),
+            ca: redan_identity::pem::write_chain(&[self.fleet.held().anchors.active().root().clone()]),
             release_root: self.fleet.release_root.clone(),
             director_root: self.fleet.director_root.clone(),
             server: make.server.unwrap_or_else(|| server.to_owned()),
@@ -240,6 +240,7 @@ fn fresh(token: TokenId, spki: Digest, expires: UnixSeconds, now: UnixSeconds) -
         revoked: false,
         ordered: None,
         last_seen: None,
+        authority: None,
         report: None,
     }
 }

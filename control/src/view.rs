@@ -3,10 +3,16 @@
 use crate::fleet::{DeviceRow, State};
 use crate::policy::order;
 use redan_control_core::{Rollout, desired};
+use redan_identity::Anchors;
 use redan_protocol::{Code, DeviceId, UnixSeconds};
 use serde_json::{Value, json};
 
-pub(crate) fn device_view(id: &DeviceId, row: &DeviceRow, state: &State, now: UnixSeconds) -> Value {
+pub(crate) fn device_view(
+    id: &DeviceId,
+    row: &DeviceRow,
+    (state, anchors): (&State, &Anchors),
+    now: UnixSeconds,
+) -> Value {
     let report = row.report.as_ref();
     let slots: Vec<Value> = report
         .into_iter()
@@ -38,6 +44,9 @@ pub(crate) fn device_view(id: &DeviceId, row: &DeviceRow, state: &State, now: Un
             "first": alarm.first,
             "last": alarm.last,
         })),
+        "authority": row.authority,
+        // `null` beside an authority: nobody believes it any more.
+        "authority_state": row.authority.and_then(|authority| anchors.state(authority)),
         "last_seen": row.last_seen,
         "silent_seconds": row.silent(now),
         "direction": state.director.get(id).map(|row| row.sequence),

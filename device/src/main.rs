@@ -195,7 +195,10 @@ fn main() -> ExitCode {
             })
             .map_err(Fault::from)
             .map(|direction| {
-                say(&format!("redan-device: follows direction {direction}"));
+                say(&match direction.get() {
+                    0 => "redan-device: knows the fleet's newest root".to_owned(),
+                    direction => format!("redan-device: follows direction {direction}"),
+                });
                 0
             }),
         Device::Run { config } => supervisor::run(&config),

@@ -1,11 +1,12 @@
-//! A fleet's one trust anchor.
+//! One root of a fleet, which chains end in.
 
 use crate::error::IdentityError;
 use crate::profile::rules;
 use redan_protocol::{Digest, FleetId};
+use rustls::DistinguishedName;
 use rustls::pki_types::CertificateDer;
 
-/// The root certificate of one fleet. Chains of this fleet end here and nowhere else.
+/// The root certificate of one authority of a fleet. A fleet has one, and several while it changes: [`crate::Anchors`].
 #[derive(Clone, Debug)]
 pub struct FleetAnchor {
     fleet: FleetId,
@@ -49,5 +50,16 @@ impl FleetAnchor {
     /// SHA-256 of the certificate, DER: pinned in the TUF root as `ca_sha256`.
     pub fn sha256(&self) -> Digest {
         Digest::of(&self.root)
+    }
+
+    /// SHA-256 of its key.
+    pub(crate) fn spki_sha256(&self) -> Result<Digest, IdentityError> {
+        Ok(Digest::of(rules::parse(&self.root)?.public_key().raw))
+    }
+
+    /// Its subject.
+    pub(crate) fn subject(&self) -> Option<DistinguishedName> {
+        let parsed = rules::parse(&self.root).ok()?;
+        Some(DistinguishedName::from(parsed.subject().as_raw().to_vec()))
     }
 }

@@ -12,10 +12,13 @@ use rcgen::{
     GeneralSubtree, IsCa, Issuer as Signer, KeyPair, KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
     SubjectPublicKeyInfo,
 };
-use redan_protocol::{FleetId, Seconds, SpiffeId, UnixSeconds};
+use redan_protocol::{Digest, FleetId, Seconds, SpiffeId, UnixSeconds};
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
+
+/// Digits of its key's hash in a root's name.
+const ROOT_NAME_DIGITS: usize = 16;
 
 /// The fleet's root: P-384, offline.
 pub struct FleetCa {
@@ -37,7 +40,10 @@ impl FleetCa {
             doing: "making a key",
         })?;
         let window = Window::starting(now, ROOT_LIFE);
-        let mut params = authority(&fleet, "root", window)?;
+        // A name of its own: clients name whom they believe by subject (RFC 8446 §4.2.4), also while the fleet has two.
+        let own = Digest::of(&rcgen::PublicKeyData::subject_public_key_info(&key)).to_string();
+        let name = format!("root {}", own.get(..ROOT_NAME_DIGITS).unwrap_or_default());
+        let mut params = authority(&fleet, &name, window)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root = params.self_signed(&key).map_err(signing)?.der().clone();
         let anchor = FleetAnchor::new(fleet, root)?;

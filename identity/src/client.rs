@@ -1,6 +1,8 @@
 //! HTTP/1.1 to the platform over any stream the caller has connected. Opens no socket.
 
+use crate::anchors::Anchors;
 use crate::join::Binding;
+use crate::profile::{Purpose, latest_not_before};
 use crate::tls::{refusal, rejection};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
@@ -9,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use redan_protocol::{ByteCount, Code};
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -103,6 +105,7 @@ impl Download {
 pub struct Connection {
     host: HeaderValue,
     binding: Binding,
+    presented: Vec<CertificateDer<'static>>,
     send: SendRequest<Full<Bytes>>,
     driver: tokio::task::JoinHandle<()>,
     /// What the server said of our certificate, if it ended the connection for it.
@@ -129,6 +132,8 @@ impl Connection {
             (None, None) => ClientError::Connection,
         })?;
         let binding = Binding::of(tls.get_ref().1).map_err(|_| ClientError::Connection)?;
+        let presented = tls.get_ref().1.peer_certificates();
+        let presented = presented.map(<[_]>::to_vec).unwrap_or_default();
         let (send, connection) = within(handshake(Io(tls)))
             .await?
             .map_err(|_| ClientError::Connection)?;
@@ -146,6 +151,7 @@ impl Connection {
         Ok(Self {
             host,
             binding,
+            presented,
             send,
             driver,
             rejected,
@@ -155,6 +161,13 @@ impl Connection {
     /// What proofs on this connection are bound to.
     pub fn binding(&self) -> &Binding {
         &self.binding
+    }
+
+    /// Whether the chain that the server presented would be taken under these anchors: a connection may outlive the authority it was
+    /// opened under. When it was good is no question of the authorities.
+    pub fn stands_under(&self, anchors: &Anchors) -> bool {
+        let made = latest_not_before(&self.presented);
+        anchors.check(&self.presented, Purpose::Server, made).is_ok()
     }
 
     /// One request, whole answer, at most `limit` bytes of it.

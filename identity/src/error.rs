@@ -1,6 +1,6 @@
 //! What can be wrong with an identity.
 
-use redan_protocol::{Code, FleetId, NameError, SpiffeId, UnixSeconds};
+use redan_protocol::{Code, Digest, FleetId, NameError, SpiffeId, UnixSeconds};
 use redan_token::TokenError;
 
 /// Why a key, a certificate or a request is not taken.
@@ -24,6 +24,17 @@ pub enum IdentityError {
         /// The fleet whose root it should end in.
         fleet: FleetId,
     },
+    /// The chain ends in an authority that the fleet's root custodians revoked.
+    #[error("authority {authority} of fleet {fleet}, which the certificate is under, was revoked")]
+    Revoked {
+        /// The fleet.
+        fleet: FleetId,
+        /// SHA-256 of the authority's certificate.
+        authority: Digest,
+    },
+    /// Two authorities with one key.
+    #[error("two authorities of the fleet have the same key")]
+    SameKey,
     /// The trust domain is another fleet's.
     #[error("{found} is not of fleet {fleet}")]
     WrongFleet {
@@ -153,7 +164,9 @@ impl IdentityError {
             | Self::Issuer(_)
             | Self::Root(_)
             | Self::KeyMismatch
+            | Self::SameKey
             | Self::Malformed { .. } => Code::CertificateProfile,
+            Self::Revoked { .. } => Code::AuthorityRevoked,
             Self::Foreign { .. } | Self::WrongFleet { .. } => Code::ForeignCertificate,
             Self::NotNow { .. } => Code::CertificateExpired,
             Self::Csr => Code::CsrInvalid,

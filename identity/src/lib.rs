@@ -3,8 +3,8 @@
 //! What it is: everything between a private key and "this connection is press-7 of fleet plant.example". Shared by control,
 //! agent, ceremony and command line, so that issuer and verifier cannot drift.
 //!
-//! Whom it believes: the one root certificate of the fleet at hand ([`FleetAnchor`]), and whom it leads to by a chain of exactly one
-//! issuer that follows the profile. Not the common name, not the wall clock of a device.
+//! Whom it believes: the root certificates of the fleet at hand that its root custodians list ([`Anchors`], usually one), and whom
+//! each leads to by a chain of exactly one issuer that follows the profile. Not the common name, not the wall clock of a device.
 //!
 //! Invariants: a [`VerifiedIdentity`] comes out of [`profile::check`] only; TLS is 1.3 with both sides authenticated and never
 //! resumed; a key file is readable by its owner alone.
@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anchor;
+pub mod anchors;
 pub mod ca;
 pub mod client;
 pub mod crl;
@@ -27,6 +28,7 @@ pub mod profile;
 pub mod tls;
 
 pub use anchor::FleetAnchor;
+pub use anchors::Anchors;
 pub use ca::{FleetCa, Issuer};
 pub use error::{IdentityError, ProfileFault};
 pub use key::{KeyFile, KeyProvider, TokenKey};

@@ -30,6 +30,7 @@ pub struct VerifiedIdentity {
     id: SpiffeId,
     spki: Digest,
     expires: UnixSeconds,
+    authority: Digest,
 }
 
 impl VerifiedIdentity {
@@ -46,6 +47,11 @@ impl VerifiedIdentity {
     /// Last second of the leaf.
     pub fn expires(&self) -> UnixSeconds {
         self.expires
+    }
+
+    /// The authority the chain ends in: SHA-256 of its certificate.
+    pub fn authority(&self) -> Digest {
+        self.authority
     }
 }
 
@@ -94,6 +100,7 @@ pub fn check(
         id,
         spki: Digest::of(parsed.public_key().raw),
         expires: validity(&parsed).1,
+        authority: anchor.sha256(),
     })
 }
 
@@ -141,6 +148,16 @@ pub fn check_device_leaf(
     let identity = check(anchor, chain, Purpose::Client, now)?;
     match identity.id {
         SpiffeId::Device(fleet, device) => Ok((fleet, device, identity.spki)),
+        _ => Err(ProfileFault::Uri.into()),
+    }
+}
+
+/// Who a device's own chain says it is, when no authority that verifies it is left: for a device that reads its own disk, and for
+/// nobody else. It must get another one before anybody believes it.
+pub fn read_own_leaf(leaf: &CertificateDer<'_>) -> Result<(FleetId, DeviceId, Digest), IdentityError> {
+    let parsed = parse(leaf)?;
+    match presented_id(&parsed)? {
+        SpiffeId::Device(fleet, device) => Ok((fleet, device, Digest::of(parsed.public_key().raw))),
         _ => Err(ProfileFault::Uri.into()),
     }
 }

@@ -4,15 +4,17 @@
 //! [`accept`] is the whole way from a connected stream to a [`Peer`]. [`device_client`] and [`enrolment_client`] are the other side.
 
 mod accept;
+mod present;
 mod verify;
 
 pub use accept::{Accepted, Face, Fleets, HANDSHAKE_WITHIN, accept};
+pub use present::ServerChain;
 pub use verify::{Floor, refusal, rejection};
 
-use crate::anchor::FleetAnchor;
+use crate::anchors::Anchors;
 use crate::error::{IdentityError, ProfileFault};
 use crate::key::{ForCertificates, KeyProvider, for_tls};
-use crate::profile::{Presented, Purpose, VerifiedIdentity, check, check_client, presented_spki};
+use crate::profile::{Presented, VerifiedIdentity, presented_spki};
 use rcgen::{CertificateParams, DistinguishedName, IsCa};
 use redan_protocol::wire::{ALPN, control_host, enrol_host};
 use redan_protocol::{Digest, UnixSeconds};
@@ -62,43 +64,58 @@ pub enum KeyExchange {
 
 /// Sets a fleet's server up, with any key exchange of the profile.
 pub fn fleet_server(
-    anchor: &FleetAnchor,
+    anchors: impl Into<Anchors>,
     chain: &[CertificateDer<'static>],
     key: &dyn KeyProvider,
     now: UnixSeconds,
 ) -> Result<FleetServer, IdentityError> {
-    fleet_server_with(KeyExchange::Any, anchor, chain, key, now)
+    fleet_server_with(KeyExchange::Any, anchors, chain, key, now)
 }
 
-/// Sets a fleet's server up. The chain is held against the profile first, so a server never starts with a certificate its own
-/// devices would refuse.
+/// Sets a fleet's server up with one certificate.
 pub fn fleet_server_with(
     exchange: KeyExchange,
-    anchor: &FleetAnchor,
+    anchors: impl Into<Anchors>,
     chain: &[CertificateDer<'static>],
     key: &dyn KeyProvider,
     now: UnixSeconds,
 ) -> Result<FleetServer, IdentityError> {
-    check(anchor, chain, Purpose::Server, now)?;
-    let control = server(exchange, Arc::new(Members::new(anchor.clone())), chain, key)?;
-    let enrol = server(exchange, Arc::new(Anybody), chain, key)?;
+    let only = ServerChain {
+        chain: chain.to_vec(),
+        key: key.share(),
+    };
+    fleet_server_of(exchange, anchors, &[only], now)
+}
+
+/// Sets a fleet's server up with a certificate under each of several authorities: a client is presented one it can verify. The first is
+/// for whoever believes several. Each is held against the profile first, so a server never starts with a certificate its own devices
+/// would refuse.
+pub fn fleet_server_of(
+    exchange: KeyExchange,
+    anchors: impl Into<Anchors>,
+    chains: &[ServerChain],
+    now: UnixSeconds,
+) -> Result<FleetServer, IdentityError> {
+    let anchors = anchors.into();
+    let resolver = Arc::new(present::ByAuthority::new(&anchors, chains, now)?);
+    let members = Arc::new(Members::new(anchors));
+    let control = server(exchange, members, Arc::clone(&resolver))?;
+    let enrol = server(exchange, Arc::new(Anybody), resolver)?;
     Ok(FleetServer { control, enrol })
 }
 
 fn server(
     exchange: KeyExchange,
     verifier: Arc<dyn ClientCertVerifier>,
-    chain: &[CertificateDer<'static>],
-    key: &dyn KeyProvider,
+    presents: Arc<present::ByAuthority>,
 ) -> Result<Arc<ServerConfig>, IdentityError> {
-    let certified = for_tls(key, chain.to_vec())?;
     let mut config = ServerConfig::builder_with_provider(provider_for(exchange))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|_| IdentityError::Crypto {
             doing: "setting the server's TLS up",
         })?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        .with_cert_resolver(presents);
     config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
     // No resumption: rustls does not ask the client's verifier again when a session is resumed.
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -109,7 +126,7 @@ fn server(
 
 /// Who opened this connection. The verifier has run: this reads what it has verified.
 pub fn peer(
-    anchor: &FleetAnchor,
+    anchors: &Anchors,
     enrolment: bool,
     chain: Option<&[CertificateDer<'_>]>,
     now: UnixSeconds,
@@ -121,7 +138,7 @@ pub fn peer(
             spki: presented_spki(leaf)?,
         });
     }
-    check_client(anchor, chain, now).map(|presented| match presented {
+    anchors.check_client(chain, now).map(|presented| match presented {
         Presented::Valid(identity) => Peer::Known(identity),
         Presented::Expired(identity) => Peer::Expired(identity),
     })
@@ -130,17 +147,19 @@ pub fn peer(
 /// A device's or an operator's side. `floor`: lower bound of the true time; the server's chain is judged at the later of it and
 /// its own not-before, so a clock that lags refuses no server (corrections 5).
 pub fn device_client(
-    anchor: &FleetAnchor,
+    anchors: impl Into<Anchors>,
     chain: Vec<CertificateDer<'static>>,
     key: &dyn KeyProvider,
     floor: impl Into<Floor>,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
-    client(anchor, control_host(anchor.fleet()), chain, key, floor.into())
+    let anchors = anchors.into();
+    let host = control_host(anchors.fleet());
+    client(anchors, host, chain, key, floor.into())
 }
 
 /// A device's side before it has a certificate: a self-signed one of its key, on the enrolment name.
 pub fn enrolment_client(
-    anchor: &FleetAnchor,
+    anchors: impl Into<Anchors>,
     key: &dyn KeyProvider,
     floor: impl Into<Floor>,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
@@ -152,18 +171,20 @@ pub fn enrolment_client(
         doing: "signing a certificate",
     })?;
     let chain = vec![own.der().clone()];
-    client(anchor, enrol_host(anchor.fleet()), chain, key, floor.into())
+    let anchors = anchors.into();
+    let host = enrol_host(anchors.fleet());
+    client(anchors, host, chain, key, floor.into())
 }
 
 fn client(
-    anchor: &FleetAnchor,
+    anchors: Anchors,
     host: String,
     chain: Vec<CertificateDer<'static>>,
     key: &dyn KeyProvider,
     floor: Floor,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
     let certified = for_tls(key, chain)?;
-    let verifier = OurServer::new(anchor.clone(), host, floor);
+    let verifier = OurServer::new(anchors, host, floor);
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|_| IdentityError::Crypto {

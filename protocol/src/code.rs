@@ -275,7 +275,7 @@ codes! {
     /// The certificate request's key is not the key of the connection, or its signature is wrong.
     CsrInvalid = 167, "csr-invalid", "make the request with the key that opens the connection";
     /// What the server presented is not this fleet's control server.
-    ForeignServer = 168, "foreign-server", "check which server the device is pointed at";
+    ForeignServer = 168, "foreign-server", "check which server the device is pointed at; if the fleet's CA was changed meanwhile, bring a running device the new one with `redan bundle --authorities`, and enrol with a voucher or token made since";
     /// The request's authority is not the name the connection was opened for.
     MisdirectedRequest = 169, "misdirected-request", "send the request to the name you connected to";
     /// The certificate expired longer ago than the fleet lets a device renew by itself.
@@ -292,6 +292,14 @@ codes! {
     RevocationListRollback = 183, "revocation-list-rollback", "find out who offers an old revocation list; the newer one is gone by meanwhile";
     /// No revocation list of the certificate's issuer is known.
     RevocationListMissing = 184, "revocation-list-missing", "publish a revocation list: `redan crl publish`";
+    /// The authority that signed the certificate was revoked by the fleet's root custodians.
+    AuthorityRevoked = 185, "authority-revoked", "the fleet's CA was changed: a device asks for a new certificate by itself; where that is refused, admit its key once more with `redan device admit`; an operator has one issued under the new authority";
+    /// A step of a certificate authority that no authority takes.
+    AuthorityStep = 186, "authority-step", "prepare, activate, taint, revoke: one authority, one step, one root at a time (docs/ceremony.md)";
+    /// A certificate that should be under the active authority is under another.
+    AuthorityInactive = 187, "authority-inactive", "bring certificates that the active authority's issuers signed: `redan-ceremony issue`";
+    /// A root that changes the authorities came over the network.
+    AuthorityOnHost = 188, "authority-on-host", "bring it to the server's own host, together with its new certificates: `redan-control fleet keys`";
     /// The name of a key in a token does not read.
     TokenUri = 190, "token-uri", "write pkcs11:token=LABEL;object=LABEL?module-path=/FILE&pin-source=file:/FILE";
     /// The module, or the token in it, is not there.

@@ -16,6 +16,7 @@
 
 pub mod amounts;
 pub mod audit;
+pub mod authority;
 pub mod code;
 pub mod digest;
 pub mod ids;
@@ -28,6 +29,7 @@ pub mod wire;
 pub use amounts::{
     ByteCount, DirectionSequence, Millis, Permille, ReleaseCounter, Seconds, UnixSeconds, Version64,
 };
+pub use authority::{Authorities, Authority, AuthorityState};
 pub use code::Code;
 pub use digest::Digest;
 pub use ids::{

@@ -171,10 +171,12 @@ pub enum RecoveryRequestSchema {
 pub struct BundleNote {
     /// Always `redan.bundle/1`.
     pub schema: BundleSchema,
-    /// The device it is for.
-    pub device: SpiffeId,
-    /// The direction's target in the release repository.
-    pub direction: String,
+    /// The device it is for; none, for one that brings roots alone: it is for every device of the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<SpiffeId>,
+    /// The direction's target in the release repository; none, for one that brings roots alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<String>,
 }
 
 /// The one schema of a [`BundleNote`].

@@ -2,7 +2,7 @@
 
 pub use crate::delegation::{DelegatedRole, Delegations, SuccinctRoles};
 use crate::listed::{Hashes, TargetMap};
-use redan_protocol::{ByteCount, Digest, UnixSeconds};
+use redan_protocol::{Authorities, ByteCount, Digest, UnixSeconds};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -34,6 +34,9 @@ pub enum Malformed {
     /// one, or is trusted for paths in two ways or in none.
     #[error("a role's keys and threshold make no sense")]
     Role,
+    /// The active authority is another than `ca_sha256`.
+    #[error("its active certificate authority is not the one that `ca_sha256` names")]
+    Authority,
 }
 
 /// One signature.
@@ -232,9 +235,12 @@ pub struct Root {
     /// Redan: `production` or `development`.
     #[serde(default)]
     pub profile: Option<String>,
-    /// Redan: SHA-256 of the fleet's root certificate, DER.
+    /// Redan: SHA-256 of the certificate, DER, of the fleet's active authority.
     #[serde(default)]
     pub ca_sha256: Option<Digest>,
+    /// Redan: all authorities of the fleet, in the release root once there was more than one (decision 0014).
+    #[serde(default)]
+    pub authorities: Option<Authorities>,
 }
 
 impl Metadata for Root {
@@ -249,7 +255,10 @@ impl Metadata for Root {
         for role in TOP_LEVEL {
             self.roles.get(role).ok_or(Malformed::Role)?.sane()?;
         }
-        Ok(())
+        match &self.authorities {
+            Some(listed) if self.ca_sha256 != Some(listed.active()) => Err(Malformed::Authority),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -461,10 +470,11 @@ mod tests {
         let targets = format!(
             r#""targets": {{"b/c": {{"length": 0, "hashes": {{}}}}, "a": {{"length": 1, "hashes": {hashes}, "custom": {{"x": "\u00e9"}}}}}}"#
         );
+        let ca = Digest::of(b"a");
         let read = both::<Timestamp>(&format!("{{{}, {meta}}}", head("timestamp")))
             + both::<Snapshot>(&format!("{{{meta}, {}}}", head("snapshot")))
             + both::<Root>(&format!(
-                r#"{{{}, "keys": {{"a": {key}}}, "consistent_snapshot": true, "roles": {{"root": {role}, "timestamp": {role}, "snapshot": {role}, "targets": {role}}}}}"#,
+                r#"{{{}, "ca_sha256": "{ca}", "authorities": {{"{ca}": {{"state": "active", "certificate": "61"}}}}, "keys": {{"a": {key}}}, "consistent_snapshot": true, "roles": {{"root": {role}, "timestamp": {role}, "snapshot": {role}, "targets": {role}}}}}"#,
                 head("root")
             ))
             + both::<Targets>(&format!(

@@ -1,9 +1,10 @@
 use super::*;
 use crate::clock::Clock;
-use redan_identity::{KeyFile, KeyProvider as _};
+use redan_identity::KeyFile;
 use redan_protocol::Seconds;
 use stage::{DAY, Does, Stage, days_ago, now, speaks};
 
+mod change;
 mod stage;
 
 #[tokio::test]

@@ -1,7 +1,7 @@
-//! From a connected stream to a peer: the name asked for chooses the fleet, and the fleet's one anchor judges the certificate.
+//! From a connected stream to a peer: the name asked for chooses the fleet, and the fleet's anchors judge the certificate.
 
 use super::{FleetServer, Peer, peer, refusal};
-use crate::anchor::FleetAnchor;
+use crate::anchors::Anchors;
 use crate::join::Binding;
 use redan_protocol::wire::{control_host, enrol_host};
 use redan_protocol::{Code, FleetId, UnixSeconds};
@@ -19,8 +19,8 @@ pub const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// One name the server answers to.
 #[derive(Clone, Debug)]
 pub struct Face {
-    /// The fleet's anchor.
-    pub anchor: FleetAnchor,
+    /// The fleet's anchors.
+    pub anchors: Anchors,
     /// Whether only enrolment is served here.
     pub enrolment: bool,
     config: Arc<ServerConfig>,
@@ -33,15 +33,16 @@ pub struct Fleets(RwLock<Arc<BTreeMap<String, Face>>>);
 
 impl Fleets {
     /// Serves a fleet from now on, or serves it with another certificate.
-    pub fn put(&self, anchor: &FleetAnchor, server: &FleetServer) {
+    pub fn put(&self, anchors: impl Into<Anchors>, server: &FleetServer) {
+        let anchors = anchors.into();
         let face = |enrolment: bool, config: &Arc<ServerConfig>| Face {
-            anchor: anchor.clone(),
+            anchors: anchors.clone(),
             enrolment,
             config: Arc::clone(config),
         };
         self.change(|faces| {
-            faces.insert(control_host(anchor.fleet()), face(false, &server.control));
-            faces.insert(enrol_host(anchor.fleet()), face(true, &server.enrol));
+            faces.insert(control_host(anchors.fleet()), face(false, &server.control));
+            faces.insert(enrol_host(anchors.fleet()), face(true, &server.enrol));
         });
     }
 
@@ -115,7 +116,7 @@ where
     let stream = hello.into_stream(face.config).await;
     let stream = stream.map_err(|error| refusal(&error).unwrap_or(Code::BadRequest))?;
     let peer = peer(
-        &face.anchor,
+        &face.anchors,
         face.enrolment,
         stream.get_ref().1.peer_certificates(),
         clock(),
@@ -124,7 +125,7 @@ where
     Ok(Accepted {
         binding,
         peer: peer.map_err(|error| error.code())?,
-        fleet: face.anchor.fleet().clone(),
+        fleet: face.anchors.fleet().clone(),
         stream,
         host,
     })

@@ -1,9 +1,9 @@
 //! The three verifiers: members of a fleet, anybody with a key (enrolment), this fleet's control server.
 
 use super::provider;
-use crate::anchor::FleetAnchor;
+use crate::anchors::Anchors;
 use crate::error::{IdentityError, ProfileFault};
-use crate::profile::{Purpose, check, check_client, latest_not_before, presented_spki};
+use crate::profile::{Purpose, latest_not_before, presented_spki};
 use redan_protocol::{Code, SpiffeId, UnixSeconds};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -61,6 +61,7 @@ pub fn refusal(error: &std::io::Error) -> Option<Code> {
     match tls_error(error)? {
         rustls::Error::InvalidCertificate(CertificateError::Expired) => Some(Code::CertificateExpired),
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => Some(Code::ForeignCertificate),
+        rustls::Error::InvalidCertificate(CertificateError::Revoked) => Some(Code::AuthorityRevoked),
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) => {
             cause.downcast_ref::<IdentityError>().map(IdentityError::code)
         }
@@ -78,6 +79,7 @@ pub fn rejection(error: &std::io::Error) -> Option<Code> {
     match alert {
         AlertDescription::CertificateExpired => Some(Code::CertificateExpired),
         AlertDescription::UnknownCA => Some(Code::ForeignCertificate),
+        AlertDescription::CertificateRevoked => Some(Code::AuthorityRevoked),
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateUnknown
@@ -90,10 +92,11 @@ fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// Refuses with the alert that says the least one needs: expired, foreign, or not of the profile.
+/// Refuses with the alert that says the least one needs: expired, of a revoked authority, foreign, or not of the profile.
 fn refuse(error: IdentityError) -> rustls::Error {
     rustls::Error::InvalidCertificate(match error {
         IdentityError::NotNow { .. } => CertificateError::Expired,
+        IdentityError::Revoked { .. } => CertificateError::Revoked,
         IdentityError::Foreign { .. } | IdentityError::WrongFleet { .. } => CertificateError::UnknownIssuer,
         other => CertificateError::Other(OtherError(Arc::new(other))),
     })
@@ -140,15 +143,15 @@ macro_rules! handshake_signatures {
     };
 }
 
-/// Devices and operators of one fleet; devices also with a certificate that has expired, see [`check_client`].
+/// Devices and operators of one fleet; devices also with a certificate that has expired, see [`crate::profile::check_client`].
 #[derive(Debug)]
 pub(super) struct Members {
-    anchor: FleetAnchor,
+    anchors: Anchors,
 }
 
 impl Members {
-    pub(super) fn new(anchor: FleetAnchor) -> Self {
-        Self { anchor }
+    pub(super) fn new(anchors: Anchors) -> Self {
+        Self { anchors }
     }
 }
 
@@ -163,7 +166,9 @@ impl ClientCertVerifier for Members {
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        check_client(&self.anchor, &chain(leaf, others), seconds(now)).map_err(refuse)?;
+        self.anchors
+            .check_client(&chain(leaf, others), seconds(now))
+            .map_err(refuse)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -195,18 +200,29 @@ impl ClientCertVerifier for Anybody {
 /// This fleet's control server and nobody else.
 #[derive(Debug)]
 pub(super) struct OurServer {
-    anchor: FleetAnchor,
+    anchors: Anchors,
+    /// What the server is told of them, so that it presents a certificate that this client can verify.
+    subjects: Vec<Hint>,
     host: String,
     floor: Floor,
 }
 
 impl OurServer {
-    pub(super) fn new(anchor: FleetAnchor, host: String, floor: Floor) -> Self {
-        Self { anchor, host, floor }
+    pub(super) fn new(anchors: Anchors, host: String, floor: Floor) -> Self {
+        Self {
+            subjects: anchors.subjects(),
+            anchors,
+            host,
+            floor,
+        }
     }
 }
 
 impl ServerCertVerifier for OurServer {
+    fn root_hint_subjects(&self) -> Option<&[Hint]> {
+        Some(&self.subjects)
+    }
+
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -218,8 +234,8 @@ impl ServerCertVerifier for OurServer {
         let chain = chain(leaf, others);
         let made = latest_not_before(&chain);
         let now = (self.floor.now)().max(made);
-        let identity = check(&self.anchor, &chain, Purpose::Server, now).map_err(refuse)?;
-        let control = SpiffeId::Control(self.anchor.fleet().clone());
+        let identity = self.anchors.check(&chain, Purpose::Server, now).map_err(refuse)?;
+        let control = SpiffeId::Control(self.anchors.fleet().clone());
         if *identity.id() != control || name.to_str() != self.host {
             return Err(refuse(ProfileFault::Uri.into()));
         }

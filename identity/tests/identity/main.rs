@@ -10,6 +10,7 @@
 
 mod authority;
 mod bodies;
+mod change;
 mod client;
 mod crl;
 mod forge;

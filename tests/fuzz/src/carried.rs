@@ -66,8 +66,8 @@ pub(crate) const DIRECTION: Target = Target {
         };
         let note = BundleNote {
             schema: BundleSchema::V1,
-            device: device(),
-            direction: path,
+            device: Some(device()),
+            direction: Some(path),
         };
         vec![
             serde_json::to_vec(&carried).unwrap(),

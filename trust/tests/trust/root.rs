@@ -1,6 +1,7 @@
 //! The root walk (TUF 1.0.34 §5.3).
 
 use crate::maker::{Device, Repo, Served, Signer, envelope};
+use redan_protocol::{AuthorityState, Digest};
 use redan_trust::TufError;
 use redan_trust::claimed::TooFewSignatures;
 use redan_trust::metadata::{Malformed, Metadata as _};
@@ -217,4 +218,97 @@ fn a_development_fleet_never_becomes_another_or_a_production_fleet() {
         repo.publish_root(&[]);
         assert_eq!(refused(&mut device, &repo), TufError::OtherFleet);
     }
+}
+
+/// The authorities a root lists, and the one that `ca_sha256` names.
+fn listing(repo: &mut Repo, listed: &[(&str, &str)], active: &str) {
+    let entry = |(name, state): &(&str, &str)| {
+        let authority = json!({"state": state, "certificate": hex::encode(name)});
+        (Digest::of(name.as_bytes()).to_string(), authority)
+    };
+    repo.root["authorities"] = listed.iter().map(entry).collect();
+    repo.root["ca_sha256"] = json!(Digest::of(active.as_bytes()));
+}
+
+#[test]
+fn the_authorities_of_a_root_are_those_its_custodians_listed() {
+    let mut repo = Repo::new();
+    listing(&mut repo, &[("old", "active"), ("new", "prepared")], "old");
+    repo.publish_root(&[]);
+    let mut device = repo.device();
+    let read = device.refresh(&repo).unwrap().root().authorities.clone().unwrap();
+    let state = |name: &str| read.state(Digest::of(name.as_bytes()));
+    assert_eq!(read.active(), Digest::of(b"old"));
+    assert_eq!(state("new"), Some(AuthorityState::Prepared));
+    assert_eq!(state("third"), None);
+}
+
+#[test]
+fn a_list_of_authorities_of_an_illegal_form_makes_the_root_malformed() {
+    for (listed, active, source) in [
+        (&[][..], "a", Malformed::Field),
+        (&[("a", "prepared")], "a", Malformed::Field),
+        (&[("a", "active"), ("b", "active")], "a", Malformed::Field),
+        (&[("a", "active"), ("b", "revoked")], "a", Malformed::Field),
+        (
+            &[
+                ("a", "active"),
+                ("b", "old"),
+                ("c", "old"),
+                ("d", "old"),
+                ("e", "old"),
+            ],
+            "a",
+            Malformed::Field,
+        ),
+        (&[("a", "active"), ("b", "prepared")], "b", Malformed::Authority),
+    ] {
+        let mut repo = Repo::new();
+        let mut device = repo.device();
+        listing(&mut repo, listed, active);
+        repo.publish_root(&[]);
+        let role = "root".to_owned();
+        assert_eq!(refused(&mut device, &repo), TufError::Malformed { role, source });
+    }
+    // One authority twice is a key twice, which no JSON here has.
+    let mut repo = Repo::new();
+    let mut device = repo.device();
+    listing(&mut repo, &[("a", "active"), ("b", "prepared")], "a");
+    let text = envelope(&repo.root, &repo.by("root")).to_string();
+    let (a, b) = (Digest::of(b"a").to_string(), Digest::of(b"b").to_string());
+    let twice = text.replace(&format!("\"{b}\""), &format!("\"{a}\""));
+    repo.served
+        .insert("2.root.json".into(), Served::Bytes(twice.into_bytes()));
+    let (role, source) = ("root".to_owned(), Malformed::Json);
+    assert_eq!(refused(&mut device, &repo), TufError::Malformed { role, source });
+}
+
+/// The attacker holds every key of the repository but the root's: online, policy, snapshot and targets keys.
+#[test]
+fn whoever_lacks_the_root_keys_cannot_introduce_an_authority() {
+    let mut repo = Repo::new();
+    listing(&mut repo, &[("old", "active")], "old");
+    repo.root["version"] = json!(2);
+    let signed = envelope(&repo.root, &repo.by("root"));
+    repo.serve("2.root.json", &signed);
+    let mut device = repo.device();
+    device.refresh(&repo).unwrap();
+    listing(&mut repo, &[("old", "active"), ("evil", "prepared")], "old");
+    repo.root["version"] = json!(3);
+    fn forge(repo: &Repo, root: &serde_json::Value) -> serde_json::Value {
+        let stolen = ["timestamp", "snapshot", "targets"];
+        let stolen: Vec<&Signer> = stolen.iter().flat_map(|role| repo.by(role)).collect();
+        envelope(root, &stolen)
+    }
+    let forged = forge(&repo, &repo.root);
+    repo.serve("3.root.json", &forged);
+    assert_eq!(refused(&mut device, &repo), too_few("root", 0, 1));
+    // And it is no use to change the one that is there.
+    let mut older = repo.root.clone();
+    older["version"] = json!(2);
+    let forged = forge(&repo, &older);
+    repo.serve("2.root.json", &forged);
+    repo.served.remove("3.root.json");
+    let read = device.refresh(&repo).unwrap().root().authorities.clone().unwrap();
+    assert_eq!(read.state(Digest::of(b"evil")), None);
 }

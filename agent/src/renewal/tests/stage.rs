@@ -4,7 +4,7 @@ use super::super::*;
 use crate::clock::Clock;
 use crate::store::Store;
 use redan_identity::tls::{Fleets, Peer, accept, fleet_server};
-use redan_identity::{FleetAnchor, FleetCa, Issuer, IssuerKind, KeyFile, KeyProvider as _, pem};
+use redan_identity::{FleetAnchor, FleetCa, Issuer, IssuerKind, KeyFile, pem};
 use redan_protocol::wire::{Problem, Voucher, VoucherSchema, control_host};
 use redan_protocol::{DeviceId, FleetId, SpiffeId};
 use std::collections::VecDeque;
@@ -39,7 +39,7 @@ pub(super) struct Stage {
     pub(super) folder: tempfile::TempDir,
     pub(super) anchor: FleetAnchor,
     pub(super) servers: Issuer,
-    pub(super) devices: Arc<Issuer>,
+    pub(super) devices: Arc<Mutex<Issuer>>,
     pub(super) fleets: Arc<Fleets>,
     pub(super) address: String,
     pub(super) does: Arc<Mutex<VecDeque<Does>>>,
@@ -67,7 +67,7 @@ impl Stage {
         let stage = Self {
             folder: tempfile::tempdir().unwrap(),
             servers: ca.issuer(IssuerKind::Server, days_ago(200)).unwrap(),
-            devices: Arc::new(ca.issuer(IssuerKind::Device, days_ago(200)).unwrap()),
+            devices: Arc::new(Mutex::new(ca.issuer(IssuerKind::Device, days_ago(200)).unwrap())),
             fleets: Arc::default(),
             address: listener.local_addr().unwrap().to_string(),
             does: Arc::default(),
@@ -79,6 +79,8 @@ impl Stage {
         let key = store.key().unwrap();
         let chain = stage
             .devices
+            .lock()
+            .unwrap()
             .issue_for(&device("press-1"), &key, days_ago(15))
             .unwrap();
         store
@@ -105,16 +107,20 @@ impl Stage {
                 let Ok(accepted) = accept(&fleets, stream, now).await else {
                     continue;
                 };
-                let Peer::Known(who) = accepted.peer else { continue };
-                let (mut stream, said) = (accepted.stream, who.spki());
+                let said = match &accepted.peer {
+                    Peer::Known(who) => who.spki(),
+                    Peer::Enrolling { spki } => *spki,
+                    Peer::Expired(_) => continue,
+                };
+                let mut stream = accepted.stream;
                 while let Some((path, body)) = read(&mut stream).await {
                     let does = does.lock().unwrap().pop_front();
                     let about = match path.as_str() {
-                        EST_REENROLL => Digest::of(&est::decode_csr(&body).unwrap()).to_string(),
+                        EST_REENROLL | EST_ENROLL => Digest::of(&est::decode_csr(&body).unwrap()).to_string(),
                         _ => path.clone(),
                     };
                     heard.lock().unwrap().push((said, about));
-                    let answer = answer(&devices, &path, &body, does.as_ref());
+                    let answer = answer(&devices.lock().unwrap(), &path, &body, does.as_ref());
                     if matches!(does, Some(Does::LosesTheAnswer)) {
                         break;
                     }
@@ -154,7 +160,7 @@ impl Stage {
         let next = next::settle(&RealDisk, &Tokens, &self.identity_folder()).unwrap();
         let own = self.own();
         let speaks = match next {
-            Next::Whole(key, chain) => Identity::prove(own.voucher.clone(), key, chain).unwrap(),
+            Next::Whole(key, chain) => own.with(key, chain).unwrap(),
             _ => own.clone(),
         };
         let speaks = speaks.speaks(&proven).unwrap();
@@ -178,7 +184,8 @@ impl Stage {
     pub(super) fn prepare_whole(&self, key: &KeyFile) {
         let folder = self.identity_folder();
         key.save(&folder.join("next/key.pem")).unwrap();
-        let chain = self.devices.issue_for(&device("press-1"), key, now()).unwrap();
+        let devices = self.devices.lock().unwrap();
+        let chain = devices.issue_for(&device("press-1"), key, now()).unwrap();
         next::keep_chain(&RealDisk, &folder, &chain).unwrap();
     }
 
@@ -220,7 +227,7 @@ pub(super) fn answer(devices: &Issuer, path: &str, body: &str, does: Option<&Doe
             };
             (403, serde_json::to_string(&problem).unwrap())
         }
-        (EST_REENROLL, does) => {
+        (EST_REENROLL | EST_ENROLL, does) => {
             let asked = est::decode_csr(body).unwrap();
             let spki = if let Some(Does::IssuesFor(key)) = does {
                 key.spki()
