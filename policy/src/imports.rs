@@ -16,6 +16,8 @@ pub enum Capability {
     Config,
     /// `[log]`
     Log,
+    /// `[net.sockets]`, which binds them to a stub that refuses: this runtime offers none.
+    Sockets,
     /// Not offered by this runtime.
     NotOffered,
 }
@@ -28,6 +30,7 @@ impl Capability {
             Self::Kv => "kv",
             Self::Config => "config",
             Self::Log => "log",
+            Self::Sockets => "net.sockets",
             Self::NotOffered => "(none)",
         }
     }
@@ -49,12 +52,16 @@ pub enum Need {
     Inert,
     /// Nothing: it conveys no authority at all.
     Always,
+    /// An interface of WASI 0.3.
+    Later,
     /// Not an interface of this runtime.
     Unknown,
 }
 
 /// Versions of WASI 0.2 this runtime links, and the draft of key-value and configuration.
 const VERSION_02: &str = "0.2.";
+/// Of WASI 0.3, which it does not.
+const VERSION_03: &str = "0.3.";
 
 /// What an interface needs; `interface` as a component imports it, `wasi:http/types@0.2.3`.
 pub fn need(interface: &str) -> Need {
@@ -91,7 +98,8 @@ pub fn need(interface: &str) -> Need {
         }
         "wasi:config/store" if version.starts_with(VERSION_02) => Need::Granted(Capability::Config),
         "wasi:logging/logging" => Need::Granted(Capability::Log),
-        _ if name.starts_with("wasi:sockets/") => Need::Granted(Capability::NotOffered),
+        _ if name.starts_with("wasi:") && version.starts_with(VERSION_03) => Need::Later,
+        _ if name.starts_with("wasi:sockets/") => Need::Granted(Capability::Sockets),
         _ => Need::Unknown,
     }
 }
@@ -106,6 +114,12 @@ pub enum NotAdmitted {
         interface: String,
         /// The missing section.
         capability: Capability,
+    },
+    /// It was built for WASI 0.3.
+    #[error("the component is built for WASI 0.3 (`{interface}`); this runtime offers WASI 0.2")]
+    Later {
+        /// The interface.
+        interface: String,
     },
     /// It imports what this runtime does not know.
     #[error("the component imports `{interface}`, which this runtime does not offer")]
@@ -125,6 +139,11 @@ impl NotAdmitted {
     /// The code of the refusal.
     pub const fn code(&self) -> Code {
         match self {
+            Self::Import {
+                capability: Capability::Sockets,
+                ..
+            } => Code::SocketsNotOffered,
+            Self::Later { .. } => Code::WasiNotOffered,
             Self::Import { .. } | Self::Unknown { .. } => Code::UndeclaredImport,
             Self::Export { .. } => Code::MissingExport,
         }
@@ -134,7 +153,7 @@ impl NotAdmitted {
     pub const fn subject(&self) -> &'static str {
         match self {
             Self::Import { capability, .. } => capability.section(),
-            Self::Unknown { .. } => Capability::NotOffered.section(),
+            Self::Unknown { .. } | Self::Later { .. } => Capability::NotOffered.section(),
             Self::Export { interface } => interface,
         }
     }
@@ -154,7 +173,7 @@ pub fn admit(
             Capability::Kv => !grant.kv.is_empty(),
             Capability::Config => grant.config.is_some(),
             Capability::Log => grant.log.is_some(),
-            Capability::NotOffered => false,
+            Capability::Sockets | Capability::NotOffered => false,
         };
         // An optional capability that did not survive is bound to a stub that refuses.
         granted || stub(capability.section())
@@ -169,6 +188,7 @@ pub fn admit_ask(imports: &[String], exports: &[String], ask: &Ask) -> Result<()
         Capability::Kv => !ask.document.kv.is_empty(),
         Capability::Config => ask.document.config.is_some(),
         Capability::Log => ask.document.log.is_some(),
+        Capability::Sockets => ask.document.net.sockets.is_some(),
         Capability::NotOffered => false,
     })
 }
@@ -189,6 +209,11 @@ fn check(
                     capability,
                 });
             }
+            Need::Later => {
+                return Err(NotAdmitted::Later {
+                    interface: interface.clone(),
+                });
+            }
             Need::Unknown => {
                 return Err(NotAdmitted::Unknown {
                     interface: interface.clone(),
@@ -205,8 +230,13 @@ fn check(
             .split_once('@')
             .is_some_and(|(name, version)| name == promised && version.starts_with(VERSION_02))
     });
+    let later = exports.iter().find(|export| need(export) == Need::Later);
     if there {
         Ok(())
+    } else if let Some(interface) = later {
+        Err(NotAdmitted::Later {
+            interface: interface.clone(),
+        })
     } else {
         Err(NotAdmitted::Export { interface: promised })
     }
@@ -260,14 +290,38 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_refused_whatever_is_asked() {
+    fn sockets_are_refused_unless_the_ask_takes_a_stub_that_refuses() {
         let imports = names(&["wasi:sockets/tcp@0.2.3"]);
         let exports = names(&["wasi:http/incoming-handler@0.2.3"]);
         let refused = NotAdmitted::Import {
             interface: imports[0].clone(),
-            capability: Capability::NotOffered,
+            capability: Capability::Sockets,
         };
+        assert_eq!(refused.code(), Code::SocketsNotOffered);
         assert_eq!(admit_ask(&imports, &exports, &ask("")), Err(refused));
+        assert_eq!(admit_ask(&imports, &exports, &ask("[net.sockets]\n")), Ok(()));
+    }
+
+    #[test]
+    fn a_component_of_wasi_0_3_is_refused_by_that_name() {
+        for (imports, exports) in [
+            (
+                names(&["wasi:cli/environment@0.3.0"]),
+                names(&["wasi:cli/run@0.2.3"]),
+            ),
+            (names(&[]), names(&["wasi:http/handler@0.3.0-rc-2025-09-16"])),
+        ] {
+            let interface = imports
+                .iter()
+                .chain(&exports)
+                .find(|name| name.contains("@0.3"))
+                .unwrap();
+            let refused = NotAdmitted::Later {
+                interface: interface.clone(),
+            };
+            assert_eq!(refused.code(), Code::WasiNotOffered);
+            assert_eq!(admit_ask(&imports, &exports, &ask("")), Err(refused));
+        }
     }
 
     #[test]
