@@ -14,6 +14,7 @@
 
 pub mod access;
 pub mod bundle;
+pub mod dev;
 pub mod draft;
 pub mod error;
 pub mod operate;

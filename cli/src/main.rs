@@ -6,7 +6,7 @@ use redan::access::{Access, read_text};
 use redan::error::CliError;
 use redan::operate::{self, Rules, WaveArgument};
 use redan::sign::{Keys, Signing};
-use redan::{bundle, draft, publish, release, show};
+use redan::{bundle, dev, draft, publish, release, show};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
 use redan_protocol::join::{DevicePrefix, TokenId};
 use redan_protocol::{
@@ -14,6 +14,7 @@ use redan_protocol::{
 };
 use redan_trust::release_set::Ring;
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +41,13 @@ enum Task {
         /// Its ask.
         #[arg(long)]
         ask: PathBuf,
+    },
+    /// Run a component here, unverified, with what its ask grants: `redan dev --help`.
+    #[command(disable_help_flag = true)]
+    Dev {
+        /// Passed on to the bench, `redan-dev`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// Explain what a workload would get: every grant with the line that decided it, every denial with the line to add.
     Explain {
@@ -460,6 +468,7 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
                 "exports": found.exports,
             }))
         }
+        Task::Dev { arguments } => Err(dev::become_bench(&arguments)),
         Task::Explain { ask, fleet, device } => {
             let named = |path: &PathBuf| path.display().to_string();
             let ask = parse_ask(&named(&ask), &read_text(&ask)?)?;

@@ -1,17 +1,22 @@
 //! Clocks as coarse as the grant says, or standing still.
 
+use crate::bench::Bench;
 use redan_policy::grant::Clock;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
 /// Wall time in the grant's steps; without a grant for it, 1970-01-01 for ever.
-pub(crate) struct Wall(pub(crate) Option<Clock>);
+pub(crate) struct Wall(pub(crate) Option<Clock>, pub(crate) Option<Arc<Bench>>);
 
 impl HostWallClock for Wall {
     fn resolution(&self) -> Duration {
         step(self.0)
     }
     fn now(&self) -> Duration {
+        if let Some(bench) = &self.1 {
+            bench.note(|seen| (seen.clock, seen.wall) = (true, true));
+        }
         match self.0 {
             Some(clock) if clock.wall => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -23,13 +28,20 @@ impl HostWallClock for Wall {
 }
 
 /// Monotonic time in the grant's steps; without a grant it stands still.
-pub(crate) struct Monotonic(pub(crate) Option<Clock>, pub(crate) Instant);
+pub(crate) struct Monotonic(
+    pub(crate) Option<Clock>,
+    pub(crate) Instant,
+    pub(crate) Option<Arc<Bench>>,
+);
 
 impl HostMonotonicClock for Monotonic {
     fn resolution(&self) -> u64 {
         nanos(step(self.0))
     }
     fn now(&self) -> u64 {
+        if let Some(bench) = &self.2 {
+            bench.note(|seen| seen.clock = true);
+        }
         match self.0 {
             Some(_) => nanos(coarse(self.1.elapsed(), step(self.0))),
             None => 0,
@@ -67,12 +79,12 @@ mod tests {
             wall: true,
             resolution: Millis::new(1000),
         };
-        assert_eq!(Wall(Some(clock)).now().subsec_nanos(), 0);
+        assert_eq!(Wall(Some(clock), None).now().subsec_nanos(), 0);
     }
 
     #[test]
     fn without_a_grant_time_stands_still() {
-        assert_eq!(Wall(None).now(), Duration::ZERO);
-        assert_eq!(Monotonic(None, Instant::now()).now(), 0);
+        assert_eq!(Wall(None, None).now(), Duration::ZERO);
+        assert_eq!(Monotonic(None, Instant::now(), None).now(), 0);
     }
 }

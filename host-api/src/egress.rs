@@ -293,6 +293,7 @@ impl Destination {
 pub(crate) struct Hooks {
     pub(crate) egress: Option<Arc<Egress>>,
     pub(crate) verdict: Verdict,
+    pub(crate) bench: Option<Arc<crate::state::Capabilities>>,
 }
 
 type Answer = Result<
@@ -319,7 +320,8 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Answer> + Send> {
-        let (egress, verdict) = (self.egress.clone(), self.verdict.clone());
+        let lent = self.bench.as_ref().and_then(|bench| bench.egress_for(&request));
+        let (egress, verdict) = (lent.or_else(|| self.egress.clone()), self.verdict.clone());
         Box::new(async move {
             let Some(egress) = egress else {
                 verdict.deny(Code::EgressDenied);

@@ -109,6 +109,12 @@ impl std::fmt::Debug for Bucket {
 }
 
 impl Bucket {
+    /// Bytes and keys it holds.
+    pub fn used(&self) -> (u64, u64) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.bytes, u64::try_from(state.live.len()).unwrap_or(u64::MAX))
+    }
+
     /// Opens or creates the file, and cuts off a record that was not finished.
     pub fn open(path: &Path) -> Result<Self, KvError> {
         if let Some(folder) = path.parent() {

@@ -14,6 +14,7 @@
 //! Start reading at [`link`], then [`state`] and [`limits`].
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod bindings;
 pub mod body;
 mod clock;
@@ -27,5 +28,6 @@ mod output;
 mod payload;
 pub mod state;
 pub mod volume;
+mod watch;
 
 pub use payload::Payload;

@@ -1,5 +1,6 @@
 //! The limits of one call, and who broke which: [`Meter`] is the store's only resource limiter.
 
+use crate::bench::Bench;
 use redan_policy::grant::Limits;
 use redan_protocol::Code;
 use rustix::time::{ClockId, clock_gettime};
@@ -22,11 +23,12 @@ pub struct Meter {
     last_memory: u64,
     last_table: u64,
     verdict: Verdict,
+    bench: Option<Arc<Bench>>,
 }
 
 impl Meter {
     /// A meter for one call.
-    pub fn new(limits: &Limits, verdict: Verdict) -> Self {
+    pub fn new(limits: &Limits, verdict: Verdict, bench: Option<Arc<Bench>>) -> Self {
         Self {
             memory_max: limits.memory_total.get(),
             tables_max: u64::from(limits.table_elements),
@@ -36,6 +38,7 @@ impl Meter {
             last_memory: 0,
             last_table: 0,
             verdict,
+            bench,
         }
     }
 }
@@ -58,6 +61,9 @@ impl ResourceLimiter for Meter {
             return Ok(false);
         }
         self.memory = sum;
+        if let Some(bench) = &self.bench {
+            bench.note(|seen| seen.memory = seen.memory.max(sum));
+        }
         Ok(true)
     }
 
@@ -84,6 +90,9 @@ impl ResourceLimiter for Meter {
             return Ok(false);
         }
         self.tables = sum;
+        if let Some(bench) = &self.bench {
+            bench.note(|seen| seen.tables = seen.tables.max(sum));
+        }
         Ok(true)
     }
 

@@ -7,7 +7,7 @@
 use crate::bindings::{keyvalue, logging};
 use crate::limits::Verdict;
 use crate::log::Source;
-use crate::state::GuestState;
+use crate::state::{Capabilities, GuestState};
 use redan_policy::EffectiveGrant;
 use redan_policy::imports::Capability;
 use redan_protocol::Code;
@@ -63,7 +63,33 @@ pub fn linker(engine: &Engine, grant: &EffectiveGrant) -> Result<Linker<GuestSta
     if grant.config.is_some() || stub(Capability::Config) {
         wasmtime_wasi_config::add_to_linker(l, |state: &mut G| WasiConfig::from(state.config()))?;
     }
+    if stub(Capability::Sockets) {
+        sockets(l)?;
+    }
     Ok(linker)
+}
+
+/// The same, for capabilities a bench may have lent something to.
+pub fn linker_for(engine: &Engine, capabilities: &Capabilities) -> Result<Linker<GuestState>> {
+    let mut linker = linker(engine, capabilities.grant())?;
+    if capabilities.bench().is_some_and(|bench| bench.witness.is_some()) {
+        crate::watch::watch(&mut linker)?;
+    }
+    Ok(linker)
+}
+
+/// `wasi:sockets`, with nothing behind it: the context allows no TCP, no UDP and no names.
+fn sockets(l: &mut Linker<G>) -> Result<()> {
+    use wasmtime_wasi::p2::bindings::sockets as p2;
+    use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
+    let options = p2::network::LinkOptions::default();
+    p2::network::add_to_linker::<G, WasiSockets>(l, &options, G::sockets)?;
+    p2::instance_network::add_to_linker::<G, WasiSockets>(l, G::sockets)?;
+    p2::ip_name_lookup::add_to_linker::<G, WasiSockets>(l, G::sockets)?;
+    p2::tcp::add_to_linker::<G, WasiSockets>(l, G::sockets)?;
+    p2::tcp_create_socket::add_to_linker::<G, WasiSockets>(l, G::sockets)?;
+    p2::udp::add_to_linker::<G, WasiSockets>(l, G::sockets)?;
+    p2::udp_create_socket::add_to_linker::<G, WasiSockets>(l, G::sockets)
 }
 
 /// Which code a failed call gets. What the host itself denied outranks the trap it led to.
@@ -107,6 +133,7 @@ pub fn classify(error: &wasmtime::Error, verdict: &Verdict) -> Code {
 
 impl GuestState {
     fn random(&mut self, length: u64) -> Result<&mut wasmtime_wasi::random::WasiRandomCtx> {
+        self.note(|seen| seen.random = seen.random.max(Some(length)));
         let limit = self.capabilities.grant().random;
         if limit.is_none_or(|random| length > random.max_bytes_per_call.get()) {
             self.verdict.deny(Code::RandomLimit);

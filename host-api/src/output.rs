@@ -1,6 +1,7 @@
 //! Standard output and error of a guest: lines for the owner's log.
 
 use crate::Payload;
+use crate::bench::{Bench, Told};
 use crate::limits::Verdict;
 use crate::log::{LINE_LEN_MAX, Sink, Source};
 use bytes::Bytes;
@@ -18,11 +19,22 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 #[derive(Clone)]
 pub(crate) struct Lines {
     pub(crate) sink: Option<(Arc<Sink>, Log)>,
+    pub(crate) bench: Option<Arc<Bench>>,
+    /// Whether the grant has a log.
+    pub(crate) logged: bool,
     pub(crate) verdict: Verdict,
 }
 
 impl Lines {
     pub(crate) fn write(&self, source: Source, text: &[u8]) {
+        if let Some(bench) = &self.bench {
+            // Its streams come here only where no log was granted.
+            match source {
+                Source::Log if self.logged => (bench.hear)(Told::Logged(text)),
+                _ => bench.dropped.store(true, std::sync::atomic::Ordering::Relaxed),
+            }
+            bench.note(|seen| seen.log = true);
+        }
         if let Some((sink, budget)) = &self.sink
             && !sink.line(budget, source, &Payload::new(text))
         {

@@ -1,5 +1,6 @@
 //! What a workload version may use ([`Capabilities`]), and what one call holds of it ([`GuestState`]).
 
+use crate::bench::Bench;
 use crate::clock::{Monotonic, Wall};
 use crate::egress::{Dial, Egress, Hooks};
 use crate::kv::{Bucket, KvError, Stores};
@@ -8,7 +9,7 @@ use crate::log::{Sink, Source};
 use crate::output::{Lines, Standard};
 use crate::volume::Mounted;
 use redan_policy::EffectiveGrant;
-use redan_policy::grant::{Bucket as Quota, Mode};
+use redan_policy::grant::{Bucket as Quota, Mode, World};
 use redan_protocol::Code;
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -51,6 +52,8 @@ pub struct Capabilities {
     sink: Option<Arc<Sink>>,
     config: WasiConfigVariables,
     egress: Option<Arc<Egress>>,
+    tls: Arc<rustls::ClientConfig>,
+    bench: Option<Arc<Bench>>,
 }
 
 impl Capabilities {
@@ -75,7 +78,13 @@ impl Capabilities {
         let volumes = volumes.map_err(CapabilityError::Folder)?;
         let egress = (!grant.net_http.is_empty()).then(|| {
             let (component, limits) = (grant.component.clone(), grant.limits);
-            Arc::new(Egress::new(component, &grant.net_http, limits, dial, tls))
+            Arc::new(Egress::new(
+                component,
+                &grant.net_http,
+                limits,
+                dial,
+                Arc::clone(&tls),
+            ))
         });
         let config = grant.config.iter().flatten();
         let config = config.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -86,7 +95,28 @@ impl Capabilities {
             sink,
             config,
             egress,
+            tls,
+            bench: None,
         }))
+    }
+
+    /// The same with what a publisher's bench lends. Of capabilities nobody uses yet.
+    pub fn on(mut self: Arc<Self>, bench: &Arc<Bench>) -> Arc<Self> {
+        if let Some(capabilities) = Arc::get_mut(&mut self) {
+            capabilities.bench = Some(Arc::clone(bench));
+        }
+        self
+    }
+
+    /// The egress a bench lends for one request.
+    pub(crate) fn egress_for<B>(&self, request: &http::Request<B>) -> Option<Arc<Egress>> {
+        let bench = self.bench.as_ref()?;
+        bench.egress_for(&self.grant.component, self.grant.limits, &self.tls, request)
+    }
+
+    /// What a bench lends; never on a device.
+    pub fn bench(&self) -> Option<&Arc<Bench>> {
+        self.bench.as_ref()
     }
 
     /// The grant they come from.
@@ -111,8 +141,16 @@ impl Capabilities {
     }
 
     pub(crate) fn bucket(&self, label: &str) -> Option<(Arc<Bucket>, Arc<Quota>)> {
-        let (bucket, quota) = self.buckets.get(label)?;
-        Some((Arc::clone(bucket), Arc::clone(quota)))
+        let granted = self.buckets.get(label);
+        let granted = granted.map(|(bucket, quota)| (Arc::clone(bucket), Arc::clone(quota)));
+        let Some(bench) = &self.bench else {
+            return granted;
+        };
+        let found = granted.or_else(|| bench.bucket(self.grant.component.workload().as_str(), label));
+        if let Some((bucket, _)) = &found {
+            bench.note(|seen| drop(seen.buckets.insert(label.to_owned(), Arc::clone(bucket))));
+        }
+        found
     }
 }
 
@@ -126,9 +164,19 @@ pub struct GuestState {
     pub(crate) lines: Lines,
     pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) verdict: Verdict,
+    /// For a witness: which volume a descriptor belongs to.
+    pub(crate) below: BTreeMap<u32, String>,
 }
 
 impl GuestState {
+    /// For a witness: how many resources there are now.
+    fn count_handles(&mut self) {
+        if self.capabilities.bench.is_some() {
+            let now = u64::try_from(self.table.iter_mut().count()).unwrap_or(u64::MAX);
+            self.note(|seen| seen.handles = seen.handles.max(now));
+        }
+    }
+
     /// `wasi:config`'s values.
     pub(crate) fn config(&self) -> &WasiConfigVariables {
         &self.capabilities.config
@@ -164,6 +212,8 @@ pub fn new_store(
     let limits = capabilities.grant.limits;
     let lines = Lines {
         sink: capabilities.sink.clone().zip(capabilities.grant.log),
+        bench: capabilities.bench.clone(),
+        logged: capabilities.grant.log.is_some(),
         verdict: verdict.clone(),
     };
     let handles = usize::try_from(limits.handles).unwrap_or(usize::MAX);
@@ -180,11 +230,13 @@ pub fn new_store(
         hooks: Hooks {
             egress: capabilities.egress.clone(),
             verdict: verdict.clone(),
+            bench: capabilities.bench.is_some().then(|| Arc::clone(capabilities)),
         },
-        meter: Meter::new(&limits, verdict.clone()),
+        meter: Meter::new(&limits, verdict.clone(), capabilities.bench.clone()),
         lines,
         capabilities: Arc::clone(capabilities),
         verdict: verdict.clone(),
+        below: BTreeMap::new(),
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);
@@ -192,7 +244,8 @@ pub fn new_store(
     store.set_max_component_handles(handles);
     let (cpu, verdict) = (Arc::clone(cpu), verdict.clone());
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| {
+    store.epoch_deadline_callback(move |mut store| {
+        store.data_mut().count_handles();
         Ok(if cpu.is_interrupted() {
             verdict.deny(Code::Superseded);
             UpdateDeadline::Interrupt
@@ -216,8 +269,6 @@ fn wasi(capabilities: &Capabilities, lines: &Lines, verdict: &Verdict) -> io::Re
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)
-        .wall_clock(Wall(grant.clock))
-        .monotonic_clock(Monotonic(grant.clock, Instant::now()))
         .stdout(Standard {
             lines: lines.clone(),
             source: Source::Out,
@@ -226,11 +277,25 @@ fn wasi(capabilities: &Capabilities, lines: &Lines, verdict: &Verdict) -> io::Re
             lines: lines.clone(),
             source: Source::Err,
         });
+    let bench = capabilities.bench.as_ref();
+    if !bench.is_some_and(|bench| bench.fine_clocks) {
+        builder
+            .wall_clock(Wall(grant.clock, bench.cloned()))
+            .monotonic_clock(Monotonic(grant.clock, Instant::now(), bench.cloned()));
+    }
     if let Some(random) = grant.random {
         builder.max_random_size(random.max_bytes_per_call.get());
     }
     for (name, value) in &grant.env {
         builder.env(name, value);
+    }
+    if grant.world == World::Command {
+        builder
+            .arg(grant.component.workload().as_str())
+            .args(&grant.job_args);
+    }
+    if let Some(bench) = bench {
+        lend(&mut builder, bench, grant.log.is_some())?;
     }
     for volume in &capabilities.volumes {
         let write = volume.granted.mode == Mode::ReadWrite;
@@ -246,6 +311,24 @@ fn wasi(capabilities: &Capabilities, lines: &Lines, verdict: &Verdict) -> io::Re
         opened.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
     }
     Ok(builder.build())
+}
+
+fn lend(builder: &mut WasiCtxBuilder, bench: &Bench, log: bool) -> io::Result<()> {
+    (bench.input)(builder);
+    if log {
+        (bench.output)(builder);
+    }
+    builder.envs(&bench.env);
+    for (folder, guest, write) in &bench.folders {
+        let perms = if *write {
+            FsPerms::ReadWrite
+        } else {
+            FsPerms::ReadOnly
+        };
+        let opened = builder.preopened_dir(folder, guest, perms);
+        opened.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+    }
+    Ok(())
 }
 
 fn narrow(n: u64) -> usize {

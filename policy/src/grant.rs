@@ -27,6 +27,9 @@ pub struct EffectiveGrant {
     pub trigger_http: Vec<HttpTrigger>,
     /// Timers; empty for a service.
     pub trigger_timer: Vec<TimerTrigger>,
+    /// Arguments of a job, after its name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub job_args: Vec<String>,
     /// Outgoing HTTP; empty means the interface is not linked.
     pub net_http: Vec<HttpRule>,
     /// Messages in and out.

@@ -18,6 +18,8 @@ pub enum Capability {
     Log,
     /// `[[outbox]]`
     Outbox,
+    /// `[net.sockets]`, which binds them to a stub that refuses: this runtime offers none.
+    Sockets,
     /// Not offered by this runtime.
     NotOffered,
 }
@@ -31,6 +33,7 @@ impl Capability {
             Self::Config => "config",
             Self::Log => "log",
             Self::Outbox => "outbox",
+            Self::Sockets => "net.sockets",
             Self::NotOffered => "(none)",
         }
     }
@@ -52,6 +55,8 @@ pub enum Need {
     Inert,
     /// Nothing: it conveys no authority at all.
     Always,
+    /// An interface of WASI 0.3.
+    Later,
     /// Not an interface of this runtime.
     Unknown,
 }
@@ -60,6 +65,8 @@ pub enum Need {
 const VERSION_02: &str = "0.2.";
 /// Versions of this runtime's own interfaces.
 const VERSION_OWN: &str = "0.1.";
+/// Of WASI 0.3, which it does not.
+const VERSION_03: &str = "0.3.";
 
 /// What an interface needs; `interface` as a component imports it, `wasi:http/types@0.2.3`.
 pub fn need(interface: &str) -> Need {
@@ -98,7 +105,8 @@ pub fn need(interface: &str) -> Need {
         "wasi:logging/logging" => Need::Granted(Capability::Log),
         "redan:outbox/outbox" if version.starts_with(VERSION_OWN) => Need::Granted(Capability::Outbox),
         "redan:messaging/types" if version.starts_with(VERSION_OWN) => Need::Always,
-        _ if name.starts_with("wasi:sockets/") => Need::Granted(Capability::NotOffered),
+        _ if name.starts_with("wasi:") && version.starts_with(VERSION_03) => Need::Later,
+        _ if name.starts_with("wasi:sockets/") => Need::Granted(Capability::Sockets),
         _ => Need::Unknown,
     }
 }
@@ -113,6 +121,12 @@ pub enum NotAdmitted {
         interface: String,
         /// The missing section.
         capability: Capability,
+    },
+    /// It was built for WASI 0.3.
+    #[error("the component is built for WASI 0.3 (`{interface}`); this runtime offers WASI 0.2")]
+    Later {
+        /// The interface.
+        interface: String,
     },
     /// It imports what this runtime does not know.
     #[error("the component imports `{interface}`, which this runtime does not offer")]
@@ -132,6 +146,11 @@ impl NotAdmitted {
     /// The code of the refusal.
     pub const fn code(&self) -> Code {
         match self {
+            Self::Import {
+                capability: Capability::Sockets,
+                ..
+            } => Code::SocketsNotOffered,
+            Self::Later { .. } => Code::WasiNotOffered,
             Self::Import { .. } | Self::Unknown { .. } => Code::UndeclaredImport,
             Self::Export { .. } => Code::MissingExport,
         }
@@ -141,7 +160,7 @@ impl NotAdmitted {
     pub const fn subject(&self) -> &'static str {
         match self {
             Self::Import { capability, .. } => capability.section(),
-            Self::Unknown { .. } => Capability::NotOffered.section(),
+            Self::Unknown { .. } | Self::Later { .. } => Capability::NotOffered.section(),
             Self::Export { interface } => interface,
         }
     }
@@ -162,7 +181,7 @@ pub fn admit(
             Capability::Config => grant.config.is_some(),
             Capability::Log => grant.log.is_some(),
             Capability::Outbox => !grant.messages.outbox.is_empty(),
-            Capability::NotOffered => false,
+            Capability::Sockets | Capability::NotOffered => false,
         };
         // An optional capability that did not survive is bound to a stub that refuses.
         granted || stub(capability.section())
@@ -178,6 +197,7 @@ pub fn admit_ask(imports: &[String], exports: &[String], ask: &Ask) -> Result<()
         Capability::Config => ask.document.config.is_some(),
         Capability::Log => ask.document.log.is_some(),
         Capability::Outbox => !ask.document.outbox.is_empty(),
+        Capability::Sockets => ask.document.net.sockets.is_some(),
         Capability::NotOffered => false,
     })
 }
@@ -198,6 +218,11 @@ fn check(
                     capability,
                 });
             }
+            Need::Later => {
+                return Err(NotAdmitted::Later {
+                    interface: interface.clone(),
+                });
+            }
             Need::Unknown => {
                 return Err(NotAdmitted::Unknown {
                     interface: interface.clone(),
@@ -215,8 +240,13 @@ fn check(
             .split_once('@')
             .is_some_and(|(name, version)| name == promised && version.starts_with(versions))
     });
+    let later = exports.iter().find(|export| need(export) == Need::Later);
     if there {
         Ok(())
+    } else if let Some(interface) = later {
+        Err(NotAdmitted::Later {
+            interface: interface.clone(),
+        })
     } else {
         Err(NotAdmitted::Export { interface: promised })
     }
@@ -270,14 +300,38 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_refused_whatever_is_asked() {
+    fn sockets_are_refused_unless_the_ask_takes_a_stub_that_refuses() {
         let imports = names(&["wasi:sockets/tcp@0.2.3"]);
         let exports = names(&["wasi:http/incoming-handler@0.2.3"]);
         let refused = NotAdmitted::Import {
             interface: imports[0].clone(),
-            capability: Capability::NotOffered,
+            capability: Capability::Sockets,
         };
+        assert_eq!(refused.code(), Code::SocketsNotOffered);
         assert_eq!(admit_ask(&imports, &exports, &ask("")), Err(refused));
+        assert_eq!(admit_ask(&imports, &exports, &ask("[net.sockets]\n")), Ok(()));
+    }
+
+    #[test]
+    fn a_component_of_wasi_0_3_is_refused_by_that_name() {
+        for (imports, exports) in [
+            (
+                names(&["wasi:cli/environment@0.3.0"]),
+                names(&["wasi:cli/run@0.2.3"]),
+            ),
+            (names(&[]), names(&["wasi:http/handler@0.3.0-rc-2025-09-16"])),
+        ] {
+            let interface = imports
+                .iter()
+                .chain(&exports)
+                .find(|name| name.contains("@0.3"))
+                .unwrap();
+            let refused = NotAdmitted::Later {
+                interface: interface.clone(),
+            };
+            assert_eq!(refused.code(), Code::WasiNotOffered);
+            assert_eq!(admit_ask(&imports, &exports, &ask("")), Err(refused));
+        }
     }
 
     #[test]

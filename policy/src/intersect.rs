@@ -159,6 +159,7 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
         } else {
             Vec::new()
         },
+        job_args: ask.document.job.args.clone(),
         net_http: work.net_http(),
         messages: work.messages(),
         fs: work.fs(),
@@ -229,12 +230,7 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
             line,
         });
     }
-    let denied: BTreeSet<&str> = dropped.iter().map(|dropped| dropped.section).collect();
-    let denied_optional = denied
-        .into_iter()
-        .filter(|section| !grants(&grant, section))
-        .map(str::to_owned)
-        .collect();
+    let denied_optional = denied_optional(ask, &grant, &dropped);
     Ok(Outcome {
         grant: EffectiveGrant {
             denied_optional,
@@ -242,6 +238,18 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
         },
         dropped,
     })
+}
+
+/// Sections that are denied as a whole. Sockets always are: an ask can only take the stub.
+fn denied_optional(ask: &Ask, grant: &EffectiveGrant, dropped: &[Dropped]) -> Vec<String> {
+    let sockets = ask.document.net.sockets.map(|_| "net.sockets");
+    let denied: BTreeSet<&str> = dropped
+        .iter()
+        .map(|dropped| dropped.section)
+        .chain(sockets)
+        .collect();
+    let denied = denied.into_iter().filter(|section| !grants(grant, section));
+    denied.map(str::to_owned).collect()
 }
 
 /// Finest clock step when nobody names one.

@@ -22,6 +22,7 @@ pub mod intersect;
 pub mod parse;
 pub mod place;
 pub mod schema;
+pub mod suppose;
 pub mod topic;
 pub mod units;
 mod wellformed;

@@ -63,6 +63,9 @@ pub struct Document {
     /// What may start a workload.
     #[serde(default)]
     pub trigger: Triggers,
+    /// Ask: what a job is started with.
+    #[serde(default)]
+    pub job: JobSection,
     /// Outgoing connections.
     #[serde(default)]
     pub net: Net,

@@ -5,6 +5,7 @@
 mod messages;
 
 use crate::egress::{is_path, is_path_pattern};
+use crate::grant::World;
 use crate::schema::{Document, Kind};
 use redan_protocol::{ComponentName, PublisherName, WorkloadName};
 use std::collections::BTreeSet;
@@ -95,6 +96,8 @@ fn kinds(d: &Document) -> Result<(), Flaw> {
         (device || d.totals.memory.is_none(), "totals", "memory", DEVICE),
         (device || d.listen.is_empty(), "listen", "", DEVICE),
         (device || d.broker.is_empty(), "broker", "label", DEVICE),
+        (ask || d.job.args.is_empty(), "job", "args", ASK),
+        (ask || d.net.sockets.is_none(), "net.sockets", "", ASK),
     ] {
         hold(good, section, 0, key, what)?;
     }
@@ -169,7 +172,16 @@ fn triggers(d: &Document) -> Result<(), Flaw> {
             "must be longer than nothing",
         )?;
     }
-    Ok(())
+    let job = d.job.args.is_empty() || d.subject.world == Some(World::Command);
+    hold(
+        job,
+        "job",
+        0,
+        "args",
+        "belongs to an ask of world \"wasi:cli/command@0.2\"",
+    )?;
+    let nul = d.job.args.iter().any(|argument| argument.contains('\0'));
+    hold(!nul, "job", 0, "args", "holds a NUL")
 }
 
 const METHODS: &str = "must be a list, not empty, of methods in upper case such as \"GET\"";

@@ -151,6 +151,12 @@ codes! {
     /// The folder is no bundle, or files that its own metadata names are not in it.
     BundleInvalid = 88, "bundle-invalid", "write the bundle again with `redan bundle`, and check that the whole folder was copied";
 
+    // 94–99: what a runtime of this version does not offer
+    /// An import of `wasi:sockets`, and no `[net.sockets]` in the ask.
+    SocketsNotOffered = 94, "sockets-not-offered", "use wasi:http; where only a standard library imports sockets, write [net.sockets] into the ask: every call of them is then refused";
+    /// A component of WASI 0.3.
+    WasiNotOffered = 95, "wasi-not-offered", "build for WASI 0.2, for example with the target wasm32-wasip2";
+
     // 100–139: the running workload
     /// Linking failed: a granted import is not offered, or its type differs.
     LinkFailed = 100, "link-failed", "build against the WIT of this runtime";

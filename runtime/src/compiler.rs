@@ -103,7 +103,7 @@ pub fn admit(engine: &Engine, bytes: &[u8], grant: &EffectiveGrant) -> Result<Co
 }
 
 /// Names of the component's own imports and exports.
-fn surface(bytes: &[u8]) -> Option<(Vec<String>, Vec<String>)> {
+pub fn surface(bytes: &[u8]) -> Option<(Vec<String>, Vec<String>)> {
     use wasmparser::{Parser, Payload};
     let (mut imports, mut exports) = (Vec::new(), Vec::new());
     let mut depth = 0_u32;

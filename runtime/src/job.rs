@@ -16,6 +16,13 @@ const EVERY_MIN: Millis = Millis::new(100);
 
 /// Runs the job once. What the guest says by its exit is its outcome.
 pub(crate) async fn run(lease: &Lease) -> Result<(), Code> {
+    exit(lease)
+        .await
+        .and_then(|status| if status == 0 { Ok(()) } else { Err(Code::JobFailed) })
+}
+
+/// Runs the job once, to its exit status. `wasi:cli/run`'s own error is 1.
+pub(crate) async fn exit(lease: &Lease) -> Result<i32, Code> {
     let Entry::Job(entry) = &lease.entry else {
         return Err(Code::Internal);
     };
@@ -28,18 +35,22 @@ pub(crate) async fn run(lease: &Lease) -> Result<(), Code> {
             let guest = async {
                 let command = entry.instantiate_async(&mut store).await?;
                 match command.wasi_cli_run().call_run(&mut store).await {
-                    Ok(outcome) => Ok(outcome.is_ok()),
+                    Ok(outcome) => Ok(i32::from(outcome.is_err())),
                     Err(error) => match error.downcast_ref::<I32Exit>() {
-                        Some(exit) => Ok(exit.0 == 0),
+                        Some(exit) => Ok(exit.0),
                         None => Err(error),
                     },
                 }
             };
-            let ended = call.run(lease, limits.wall_call, guest).await;
-            ended.and_then(|good| if good { Ok(()) } else { Err(Code::JobFailed) })
+            call.run(lease, limits.wall_call, guest).await
         }
     };
-    lease.record(outcome.err(), call.verdict.noted(), call.cpu.used_millis());
+    let failure = match outcome {
+        Ok(0) => None,
+        Ok(_) => Some(Code::JobFailed),
+        Err(code) => Some(code),
+    };
+    lease.record(failure, call.verdict.noted(), call.cpu.used_millis());
     outcome
 }
 

@@ -84,11 +84,7 @@ impl Service {
             return Err((StatusCode::INTERNAL_SERVER_ERROR, Code::Internal));
         };
         let limits = *version.limits();
-        routed(
-            &version.capabilities.grant().trigger_http,
-            request.method(),
-            request.uri().path(),
-        )?;
+        admitted(&version, request.method(), request.uri().path())?;
         if header_bytes(request.headers()) > limits.header_bytes.get() {
             return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::HeaderLimit));
         }
@@ -277,6 +273,17 @@ impl Drop for Account {
 async fn place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     let place = Arc::clone(places).acquire_owned();
     tokio::time::timeout(QUEUE_TIMEOUT, place).await.ok()?.ok()
+}
+
+/// Whether the version may be asked this: by its grant, or by a publisher's bench.
+fn admitted(version: &Version, method: &Method, path: &str) -> Result<(), Refused> {
+    if let Some(bench) = version.capabilities.bench() {
+        bench.answered(method.as_str(), path);
+        if bench.every_request {
+            return Ok(());
+        }
+    }
+    routed(&version.capabilities.grant().trigger_http, method, path)
 }
 
 /// Whether a trigger of the grant admits it. A route ending in `/...` admits everything below.

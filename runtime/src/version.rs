@@ -2,6 +2,7 @@
 
 use crate::swap::Leases;
 use futures_util::future::Either;
+use redan_host_api::bench::Told;
 use redan_host_api::bindings::{MessagesPre, ProbedPre};
 use redan_host_api::limits::{Cpu, Verdict};
 use redan_host_api::link;
@@ -65,7 +66,7 @@ impl Version {
         capabilities: Arc<Capabilities>,
     ) -> Result<Arc<Self>, Code> {
         let component = native.component(engine).map_err(|error| error.code())?;
-        let linker = link::linker(engine, capabilities.grant()).map_err(|_| Code::Internal)?;
+        let linker = link::linker_for(engine, &capabilities).map_err(|_| Code::Internal)?;
         let plain = linker.instantiate_pre(&component).map_err(|_| Code::LinkFailed)?;
         let entry = match kind {
             WorkloadKind::Service => ProxyPre::new(plain.clone()).map(Entry::Service),
@@ -106,6 +107,9 @@ impl Version {
     }
 
     pub(crate) fn record(&self, failure: Option<Code>, noted: Option<Code>, cpu_millis: u64) {
+        if let Some(bench) = self.capabilities.bench() {
+            bench.ended(cpu_millis, failure);
+        }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.calls = seen.calls.saturating_add(1);
         seen.failures = seen.failures.saturating_add(u32::from(failure.is_some()));
@@ -153,7 +157,12 @@ impl Call {
             biased;
             outcome = tokio::time::timeout(wall, self.cpu.measure(guest)) => match outcome {
                 Ok(Ok(value)) => return Ok(value),
-                Ok(Err(error)) => return Err(link::classify(&error, &self.verdict)),
+                Ok(Err(error)) => {
+                    if let Some(bench) = version.capabilities.bench() {
+                        (bench.hear)(Told::Trapped(&error));
+                    }
+                    return Err(link::classify(&error, &self.verdict));
+                }
                 Err(_) => Code::WallLimit,
             },
             () = version.leases.stopped() => Code::Superseded,

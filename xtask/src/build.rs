@@ -19,6 +19,7 @@ const PROGRAMS: &[&str] = &[
     "redan-control",
     "redan-ceremony",
     "redan",
+    "redan-dev",
     "redan-attack-lab",
 ];
 

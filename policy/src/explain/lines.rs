@@ -31,6 +31,7 @@ pub(super) fn of(
     let what = format!("{} {}, world {world}", grant.component, grant.version);
     writer.whole("subject", what, |_| true);
     writer.triggers(grant);
+    writer.job(grant);
     for rule in &grant.net_http {
         writer.egress(rule);
     }
@@ -90,6 +91,21 @@ impl Writer<'_> {
             self.tables("trigger.timer", what, |document| {
                 indices(&document.trigger.timer, |s| s.every.0 == timer.every)
             });
+        }
+    }
+
+    fn job(&mut self, grant: &EffectiveGrant) {
+        if !grant.job_args.is_empty() {
+            let what = format!("is started with {:?}", grant.job_args);
+            self.amount("job", "args", what, |d| !d.job.args.is_empty());
+        }
+        if grant
+            .denied_optional
+            .iter()
+            .any(|section| section == "net.sockets")
+        {
+            let what = "imports sockets; every call of them is refused".to_owned();
+            self.whole("net.sockets", what, |d| d.net.sockets.is_some());
         }
     }
 

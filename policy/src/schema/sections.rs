@@ -49,10 +49,26 @@ pub struct TimerSection {
     pub required: bool,
 }
 
+/// `[job]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobSection {
+    /// Ask: arguments, after the workload's name.
+    #[serde(default)]
+    pub args: Vec<String>,
+}
+
+/// `[net.sockets]`
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SocketsSection {}
+
 /// Outgoing connections.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Net {
+    /// Ask: a standard library imports sockets; every call of them may be refused.
+    pub sockets: Option<SocketsSection>,
     /// Outgoing HTTP.
     #[serde(default)]
     pub http: Vec<NetHttpSection>,

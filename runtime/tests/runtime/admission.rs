@@ -56,21 +56,36 @@ fn precompiled_native_code_is_refused() {
 fn an_import_nobody_declared_is_refused() {
     for interface in [
         "evil:host/shell@0.2.0",
-        "wasi:sockets/tcp@0.2.0",
-        "wasi:sockets/tcp-create-socket@0.2.0",
-        "wasi:sockets/udp@0.2.0",
-        "wasi:sockets/udp-create-socket@0.2.0",
-        "wasi:sockets/network@0.2.0",
-        "wasi:sockets/instance-network@0.2.0",
-        "wasi:sockets/ip-name-lookup@0.2.0",
         "wasi:http/outgoing-handler@0.2.0",
         "wasi:keyvalue/store@0.2.0-draft",
         "wasi:config/store@0.2.0-rc.1",
         "wasi:logging/logging@0.1.0-draft",
-        "wasi:cli/environment@0.3.0",
     ] {
         let refused = refusal(&importing(interface), &command());
         assert_eq!(refused, Some(Code::UndeclaredImport), "{interface}");
+    }
+}
+
+#[test]
+fn sockets_are_refused_by_name_unless_the_grant_has_a_stub_for_them() {
+    for interface in [
+        "tcp",
+        "tcp-create-socket",
+        "udp",
+        "udp-create-socket",
+        "network",
+        "instance-network",
+        "ip-name-lookup",
+    ] {
+        let text = importing(&format!("wasi:sockets/{interface}@0.2.0"));
+        assert_eq!(
+            refusal(&text, &command()),
+            Some(Code::SocketsNotOffered),
+            "{interface}"
+        );
+        let mut stubbed = command();
+        stubbed.denied_optional.push("net.sockets".to_owned());
+        assert_eq!(refusal(&text, &stubbed), None, "{interface}");
     }
 }
 
@@ -114,6 +129,10 @@ fn a_component_of_another_world_is_refused() {
 #[test]
 fn a_component_of_another_wasi_is_refused() {
     let text = importing("wasi:cli/environment@0.2.0").replace("wasi:cli/run@0.2.0", "wasi:cli/run@0.3.0");
+    assert_eq!(refusal(&text, &command()), Some(Code::WasiNotOffered));
+    let text = importing("wasi:cli/environment@0.3.0");
+    assert_eq!(refusal(&text, &command()), Some(Code::WasiNotOffered));
+    let text = importing("wasi:cli/environment@0.2.0").replace("wasi:cli/run@0.2.0", "wasi:cli/walk@0.2.0");
     assert_eq!(refusal(&text, &command()), Some(Code::MissingExport));
 }
 

@@ -16,6 +16,7 @@ pub(crate) fn bare(component: &str, world: World) -> EffectiveGrant {
         world,
         trigger_http: Vec::new(),
         trigger_timer: Vec::new(),
+        job_args: Vec::new(),
         net_http: Vec::new(),
         messages: Messages::default(),
         fs: Vec::new(),

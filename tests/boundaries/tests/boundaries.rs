@@ -166,6 +166,41 @@ fn what_runs_guests_links_neither_trust_nor_identity() {
 }
 
 #[test]
+fn a_device_has_no_way_to_the_publishers_bench() {
+    const BENCH: &str = "redan-dev";
+    for name in PACKAGES.keys() {
+        nothing(name, |other| other == BENCH);
+    }
+    nothing(BENCH, |other| {
+        let device = DEVICE.contains(&other) && other.contains("agent");
+        device || ["redan-trust", "redan-identity", "redan-publish"].contains(&other)
+    });
+    // What a bench lends is made by it alone, and so are documents that nobody signed.
+    let names = ["bench::Bench", "runtime::bench", "suppose::"];
+    let mentions = |package: &str| -> Vec<PathBuf> {
+        let found = sources(&PACKAGES[package].folder.join("src")).into_iter();
+        let found = found.filter(|source| {
+            let text = std::fs::read_to_string(source).unwrap();
+            names.iter().any(|name| text.contains(name))
+        });
+        found.collect()
+    };
+    for package in DEVICE
+        .iter()
+        .filter(|name| !["redan-host-api", "redan-runtime"].contains(name))
+    {
+        assert_eq!(mentions(package), Vec::<PathBuf>::new(), "{package}");
+    }
+    let executor = PACKAGES["redan-runtime"].folder.join("src/executor.rs");
+    let executor = std::fs::read_to_string(executor).unwrap();
+    assert!(
+        !executor.contains("bench") && !executor.contains(".on("),
+        "an executor lends nothing"
+    );
+    assert!(!mentions(BENCH).is_empty(), "the search would find it");
+}
+
+#[test]
 fn the_ceremony_resolves_to_nothing_that_opens_a_socket() {
     nothing("redan-ceremony", |other| SOCKETS.contains(&other));
 }

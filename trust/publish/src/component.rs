@@ -18,6 +18,13 @@ pub struct Interfaces {
 
 /// Reads and validates a component. Native code, core modules and proposals the runtime has off are refused.
 pub fn inspect(bytes: &[u8]) -> Result<Interfaces, PublishError> {
+    let found = surface(bytes)?;
+    validate(bytes)?;
+    Ok(found)
+}
+
+/// Names of its own imports and exports.
+fn surface(bytes: &[u8]) -> Result<Interfaces, PublishError> {
     let refuse = |code, what: &str| {
         Err(PublishError::Component {
             code,
@@ -68,7 +75,11 @@ pub fn inspect(bytes: &[u8]) -> Result<Interfaces, PublishError> {
             _ => {}
         }
     }
-    // After the cheap answers, so that "core module" is said before "does not validate as a component".
+    Ok(found)
+}
+
+/// After the cheap answers, so that "core module" is said before "does not validate as a component".
+fn validate(bytes: &[u8]) -> Result<(), PublishError> {
     let features = WasmFeatures::WASM2 | WasmFeatures::COMPONENT_MODEL | WasmFeatures::TAIL_CALL;
     if let Err(error) = Validator::new_with_features(features).validate_all(bytes) {
         let what = format!("the component does not validate at offset {}", error.offset());
@@ -77,15 +88,16 @@ pub fn inspect(bytes: &[u8]) -> Result<Interfaces, PublishError> {
             what,
         });
     }
-    Ok(found)
+    Ok(())
 }
 
-/// Reads a component and holds it against its ask.
+/// Reads a component and holds it against its ask. Its names first: "WASI 0.3" says more than what of it does not validate.
 pub fn check(bytes: &[u8], ask: &Ask) -> Result<Interfaces, PublishError> {
-    let found = inspect(bytes)?;
+    let found = surface(bytes)?;
     admit_ask(&found.imports, &found.exports, ask).map_err(|refused| PublishError::Component {
         code: refused.code(),
         what: refused.to_string(),
     })?;
+    validate(bytes)?;
     Ok(found)
 }

@@ -36,6 +36,7 @@ pub(super) fn member(name: &str, version: u64) -> MemberRecord {
             version: version_text,
             world: WitWorld::HttpProxy,
             trigger_http: vec![],
+            job_args: Vec::new(),
             trigger_timer: vec![],
             net_http: vec![],
             messages: Messages::default(),

@@ -188,12 +188,12 @@ fn look_around() -> bool {
     use wasip2::clocks::{monotonic_clock, wall_clock};
     let names = std::env::vars().filter(|(name, _)| name != "ATTACK").count();
     let folders = wasip2::filesystem::preopens::get_directories().len();
-    let arguments = std::env::args().count();
+    let arguments: Vec<String> = std::env::args().collect();
     let input = std::io::read_to_string(std::io::stdin()).unwrap_or_default();
     let seed = wasip2::random::insecure_seed::insecure_seed();
     names == 0
         && folders == 0
-        && arguments == 0
+        && arguments == ["hostile"]
         && input.is_empty()
         && seed == (0, 0)
         && wall_clock::now().seconds == 0

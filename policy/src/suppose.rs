@@ -1,0 +1,94 @@
+//! The policy and the ceiling of nobody's fleet: they admit exactly what one ask names. For a publisher's bench, which has
+//! neither; no device reads them.
+
+use crate::parse::{Ask, DeviceCeiling, FleetPolicy};
+use crate::place::Source;
+use crate::schema::{Document, JobSection, Kind, Subject};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a policy and a ceiling give beside leave: values and places.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Given {
+    /// Values of environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Values of configuration keys.
+    pub config: BTreeMap<String, String>,
+    /// Folders, by the path the guest sees.
+    pub folders: BTreeMap<String, String>,
+}
+
+/// A fleet policy and a device ceiling that take nothing from an ask.
+pub fn suppose(ask: &Ask, given: &Given) -> (FleetPolicy, DeviceCeiling) {
+    let mut fleet = all_of(ask);
+    fleet.kind = Kind::Fleet;
+    fleet.serial = Some(1);
+    fleet.subject.publishers = BTreeSet::from([ask.name.publisher().clone()]);
+    fleet.subject.worlds = BTreeSet::from([ask.world]);
+    let mut device = all_of(ask);
+    device.kind = Kind::Device;
+    device.hardware = Some("bench".to_owned());
+    for volume in &mut device.fs {
+        let guest = volume.guest.take().unwrap_or_else(|| format!("/{}", volume.name));
+        volume.host = given.folders.get(&guest).cloned();
+    }
+    if let Some(env) = &mut device.env {
+        env.values = given.env.clone();
+    }
+    if let Some(config) = &mut device.config {
+        config.values = given.config.clone();
+    }
+    let source = |file: &str| Source {
+        file: file.to_owned(),
+        text: String::new(),
+    };
+    let fleet = FleetPolicy {
+        document: fleet,
+        source: source("(no fleet policy given: everything asked for)"),
+        serial: 1,
+    };
+    let device = DeviceCeiling {
+        hardware: "bench".to_owned(),
+        document: device,
+        source: source("(no device ceiling given: everything asked for)"),
+    };
+    (fleet, device)
+}
+
+/// The ask's own sections, said of it by somebody above.
+fn all_of(ask: &Ask) -> Document {
+    Document {
+        job: JobSection::default(),
+        subject: Subject {
+            names: BTreeSet::from([ask.name.to_string()]),
+            ..Subject::default()
+        },
+        ..ask.document.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{intersect, parse_ask};
+
+    #[test]
+    fn what_is_supposed_takes_nothing_from_an_ask_and_adds_values_only_where_it_names_them() {
+        let text = "schema = \"redan.policy/1\"\nkind = \"ask\"\n[subject]\nname = \"acme/job\"\nversion = \"1.0.0\"\n\
+                    world = \"wasi:cli/command@0.2\"\n[job]\nargs = [\"-v\"]\n[[fs]]\nname = \"state\"\nguest = \"/var\"\n\
+                    mode = \"rw\"\nrequired = true\n[env]\nallow = [\"A\"]\nrequired = true\n[limits]\nmemory_total = \"1GiB\"\n";
+        let ask = parse_ask("ask.toml", text).unwrap();
+        let pair = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        let mut given = Given {
+            env: pair("A", "1"),
+            folders: pair("/var", "/tmp/var"),
+            ..Given::default()
+        };
+        given.env.insert("B".to_owned(), "2".to_owned());
+        let (fleet, device) = suppose(&ask, &given);
+        let grant = intersect(&ask, &fleet, &device).unwrap();
+        assert_eq!(grant.env, pair("A", "1"));
+        assert_eq!(grant.job_args, ["-v"]);
+        assert_eq!(grant.fs[0].host.as_deref(), Some("/tmp/var"));
+        assert_eq!(grant.limits.memory_total, redan_protocol::ByteCount::mib(1024));
+    }
+}
