@@ -10,7 +10,9 @@ fn page() -> String {
 
 /// Everything in backticks in the last column of the tables of limits.
 fn named_tests(page: &str) -> Vec<&str> {
-    let limits = page.split("\n## ").filter(|section| section.starts_with("Limits of"));
+    let limits = page
+        .split("\n## ")
+        .filter(|section| section.starts_with("Limits of"));
     let rows = limits.flat_map(str::lines).filter(|line| line.starts_with('|'));
     let last = rows.filter_map(|row| row.trim_end_matches('|').rsplit('|').next());
     last.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()

@@ -191,19 +191,19 @@ fn a_declared_length_is_sent_as_declared() {
     assert_eq!(same(&get("/length")).body, b"12345");
 }
 
-/// How much of a broken answer leaves before the connection does is a matter of time, under either; that it broke is not.
+/// The reference ends a broken answer as if it were whole, now and then: this one never does. How much of it leaves before the
+/// connection does is a matter of time.
 #[test]
 fn an_answer_that_breaks_off_does_not_look_whole() {
-    let (reference, ours) = servers();
-    for address in [reference.address, ours.address] {
-        let raw = exchange(address, &get("/panics-later"));
-        assert!(raw.is_empty() || !read(&raw).whole, "the client is told");
-        let raw = exchange(address, &get("/too-short"));
-        assert!(
-            raw.is_empty() || read(&raw).body.len() < 5,
-            "fewer than the five bytes it declared"
-        );
-    }
+    let (_, ours) = servers();
+    let raw = exchange(ours.address, &get("/panics-later"));
+    assert!(raw.is_empty() || !read(&raw).whole, "the client is told");
+    let raw = exchange(ours.address, &get("/too-short"));
+    assert!(
+        raw.is_empty() || read(&raw).body.len() < 5,
+        "fewer than the five bytes it declared"
+    );
+    assert!(read(&exchange(ours.address, &get("/length"))).whole);
 }
 
 /// Differs on purpose: the reference closes the connection or says 500, here the client is also told which rule said no.
