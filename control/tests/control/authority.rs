@@ -2,7 +2,7 @@
 
 use crate::ceremony::decide;
 use crate::release::upload;
-use crate::site::{Caller, Door, Site, config, now};
+use crate::site::{Answer, Caller, Door, Site, config, now};
 use redan_ceremony::authority::{Changed, make, read};
 use redan_ceremony::change::Change;
 use redan_ceremony::custody::Custody;
@@ -11,7 +11,7 @@ use redan_control::error::ServerError;
 use redan_control::replacement::replace;
 use redan_control::server::Reloaded;
 use redan_identity::client::ClientError;
-use redan_identity::{FleetAnchor, Issuer, IssuerKind, est, pem};
+use redan_identity::{FleetAnchor, Issuer, IssuerKind, KeyFile, est, pem};
 use redan_protocol::authority::Step;
 use redan_protocol::report::Report;
 use redan_protocol::{Code, DeviceId, OperatorName, SpiffeId};
@@ -85,7 +85,7 @@ impl Changing {
         let (by, chain) = pem::read_bundle(&text).unwrap();
         let issuer = Issuer::load(IssuerKind::Operator, self.new.clone(), by, chain[0].clone());
         let id = SpiffeId::Operator(self.site.fleet.clone(), OperatorName::parse("admin").unwrap());
-        let key = redan_identity::KeyFile::generate().unwrap();
+        let key = KeyFile::generate().unwrap();
         let chain = issuer.issue_for(&id, &key, now()).unwrap();
         let bundle = self.site.keep("admin", &key, &chain);
         self.door().connect(&bundle).await.unwrap()
@@ -143,7 +143,7 @@ async fn each_step_is_taken_over_while_the_server_runs_and_the_last_cuts_what_th
         .await;
     let mut admin = changing.admin().await;
     assert_eq!(under(&mut admin, &old).await, Some(("old".into(), 1)));
-    let key = redan_identity::KeyFile::generate().unwrap();
+    let key = KeyFile::generate().unwrap();
     let voucher = site.admit("press-2", &key).await;
     assert_eq!(voucher.ca, pem::write_chain(&[changing.new.root().clone()]));
     changing.sign(changing.later(Step::Taint));
@@ -178,6 +178,53 @@ async fn each_step_is_taken_over_while_the_server_runs_and_the_last_cuts_what_th
     assert_eq!(foreign.code(), Code::ForeignServer);
 }
 
+/// Every device's voucher has ended.
+const ENDED: &str =
+    "UPDATE documents SET body = json_set(body, '$.voucher_expires', 1) WHERE kind = 'device'";
+/// Every device was last seen long ago.
+const LONG_AWAY: &str = "UPDATE documents SET body = json_set(body, '$.last_seen', 1) WHERE kind = 'device'";
+
+/// A key asks by the enrolment name.
+async fn enrols(door: &Door, key: &KeyFile) -> Answer {
+    let headers = [("content-type", est::PKCS10)];
+    let request = est::csr(key).unwrap();
+    let mut caller = door.enrolling(key).await;
+    let asked = caller.ask_with("POST", "/.well-known/est/simpleenroll", &headers, request);
+    asked.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_device_whose_voucher_has_ended_too_is_let_in_as_long_as_it_could_have_renewed() {
+    let mut changing = Changing::open().await;
+    let bundle = changing.site.enrolled("press-1").await;
+    let (key, _) = pem::load_bundle(&bundle).unwrap();
+    let mut device = changing.site.connect(&bundle).await.unwrap();
+    device.check_in(Report::default()).await;
+    changing.prepare().await;
+    changing.activate().await;
+    changing.site = changing.site.restart_after(ENDED).await;
+    // Its certificate is good: it renews, and enrols no more.
+    let refused = enrols(&changing.door(), &key).await.refusal();
+    assert_eq!(refused, (403, Code::VoucherInvalid));
+    for step in [Step::Taint, Step::Revoke] {
+        changing.sign(changing.later(step));
+        changing.bring(None).await.unwrap();
+    }
+    assert_eq!(enrols(&changing.door(), &key).await.status, 200);
+    // Somebody who is not admitted is not let in by a change, nor is a device that was away for longer than it may be.
+    let stranger = KeyFile::generate().unwrap();
+    let refused = enrols(&changing.door(), &stranger).await.refusal();
+    assert_eq!(refused, (403, Code::NotAdmitted));
+    changing.site = changing.site.restart_after(LONG_AWAY).await;
+    let refused = enrols(&changing.door(), &key).await.refusal();
+    assert_eq!(refused, (403, Code::VoucherInvalid));
+    // Until somebody says that it is the device it was.
+    let spki = serde_json::json!({"device": "press-1", "spki": key.spki_sha256()});
+    let mut admin = changing.admin().await;
+    admin.post("/v1/devices/admit", &spki).await.json();
+    assert_eq!(enrols(&changing.door(), &key).await.status, 200);
+}
+
 #[tokio::test]
 async fn a_stolen_old_issuer_makes_no_device_after_revoke_and_the_key_itself_is_let_in_again() {
     let changing = Changing::open().await;
@@ -202,15 +249,7 @@ async fn a_stolen_old_issuer_makes_no_device_after_revoke_and_the_key_itself_is_
         assert_eq!(refused, ClientError::Rejected(Code::AuthorityRevoked));
     }
     // What the device does then: its key alone speaks, and gets a certificate of the new one.
-    let headers = [("content-type", est::PKCS10)];
-    let request = est::csr(&key).unwrap();
-    let answer = changing
-        .door()
-        .enrolling(&key)
-        .await
-        .ask_with("POST", "/.well-known/est/simpleenroll", &headers, request)
-        .await
-        .unwrap();
+    let answer = enrols(&changing.door(), &key).await;
     assert_eq!(answer.status, 200);
     let chain = est::decode_certs_only(std::str::from_utf8(&answer.body).unwrap()).unwrap();
     let anew = site.keep("anew", &key, &chain);

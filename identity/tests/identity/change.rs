@@ -6,13 +6,14 @@ use redan_identity::anchors::FORMER_MAX;
 use redan_identity::client::ClientError;
 use redan_identity::profile::Purpose;
 use redan_identity::tls::{
-    Fleets, KeyExchange, Peer, ServerChain, device_client, enrolment_client, fleet_server_of,
+    Fleets, Floor, KeyExchange, Peer, ServerChain, device_client, enrolment_client, fleet_server_of,
 };
 use redan_identity::{Anchors, FleetAnchor, IdentityError, IssuerKind, KeyProvider as _};
 use redan_protocol::{Authorities, Authority, AuthorityState, Code, Digest, UnixSeconds};
 use rustls::ClientConfig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use AuthorityState::{Active, Old, Prepared, Tainted};
 
@@ -136,6 +137,23 @@ async fn a_device_whose_authority_was_revoked_still_reaches_enrolment_with_its_k
     let spki = key.spki_sha256();
     assert_eq!(seen.unwrap().0, Peer::Enrolling { spki });
     assert_eq!(answer, Ok(204));
+}
+
+#[tokio::test]
+async fn a_tainted_authority_moves_no_clock_and_any_other_does() {
+    for (state, moves) in [(Old, true), (Tainted, false)] {
+        let (old, new) = (fleet(NAME), fleet(NAME));
+        let anchors = listed(&[(&new, Active), (&old, state)]);
+        let learned = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&learned);
+        let floor = Floor::learning(|| NEVER, move |time| seen.store(time.get(), Ordering::SeqCst));
+        let (key, chain) = old.device("press-7");
+        let client = device_client(&anchors, chain, &key, floor).unwrap();
+        // It has no other certificate to show.
+        let server = serving(&anchors, &[&old]);
+        assert_eq!(meet(&server, client).await, Ok(old.anchor.sha256()));
+        assert_eq!(learned.load(Ordering::SeqCst) > 0, moves, "{state}");
+    }
 }
 
 #[test]
