@@ -311,6 +311,12 @@ impl Agent {
                     self.renewal.expired();
                 }
                 match unreached {
+                    // Nobody else will say so to whoever stands before a device that was off while its fleet's authority changed.
+                    Unreached::Link(Code::ForeignServer | Code::AuthorityRevoked) => tracing::warn!(
+                        code = code.name(),
+                        remedy = code.remedy(),
+                        "the server and this device do not believe each other; what runs goes on, and it is tried again"
+                    ),
                     Unreached::Link(_) => tracing::info!(code = code.name(), "the check-in failed"),
                     // Somebody has to do something about it, and may be looking at this device only.
                     Unreached::Refused(_) => tracing::warn!(

@@ -8,7 +8,7 @@ use crate::held::{DeviceKey, Tokens, line, no_such_key};
 use crate::seal::{KEY_LEN, SealKey};
 use redan_identity::key::read_private;
 use redan_identity::profile::{latest_not_before, read_own_leaf, valid_between};
-use redan_identity::{KeyFile, KeyProvider as _, ProfileFault, TokenUri, tls};
+use redan_identity::{FleetAnchor, KeyFile, KeyProvider as _, ProfileFault, TokenUri, tls};
 use redan_protocol::wire::{VOUCHER_LEN_MAX, Voucher};
 use redan_protocol::{AuthorityState, ByteCount, DeviceId, Digest, FleetId, SpiffeId, UnixSeconds};
 use std::os::unix::fs::DirBuilderExt;
@@ -200,7 +200,7 @@ impl Identity {
         if spki != key.spki_sha256() {
             return Err(AgentError::Voucher("the certificate is for another key"));
         }
-        let authority = believed.anchors.above(&chain).map(|anchor| anchor.sha256());
+        let authority = believed.anchors.above(&chain).map(FleetAnchor::sha256);
         Ok(Self {
             id: SpiffeId::Device(fleet, device),
             voucher,
@@ -235,7 +235,7 @@ impl Identity {
     pub(crate) fn under(&self, believed: Believed) -> Self {
         let authority = believed.anchors.above(&self.chain);
         Self {
-            authority: authority.map(|anchor| anchor.sha256()),
+            authority: authority.map(FleetAnchor::sha256),
             believed,
             ..self.clone()
         }

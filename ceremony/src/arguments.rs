@@ -114,6 +114,9 @@ pub(crate) enum Ceremony {
     /// Make metadata for others to sign, and say what it changes.
     #[command(subcommand)]
     Request(Template),
+    /// Change the fleet's certificate authority while its devices run: make, prepare, activate, taint, revoke.
+    #[command(subcommand)]
+    Ca(CaTask),
     /// Say what a request is and changes, held against your own copy of the public folder.
     Inspect {
         #[command(flatten)]
@@ -158,6 +161,56 @@ pub(crate) enum Ceremony {
         #[command(flatten)]
         at: At,
     },
+}
+
+/// What is done to a certificate authority. All but `make` are requests for a new release root, to be inspected, signed and assembled as
+/// any other, and then brought to the server: redan-control fleet keys.
+#[derive(Subcommand)]
+pub(crate) enum CaTask {
+    /// Make an authority with its issuers, and what the server is to have of it. Nobody believes it before it is prepared.
+    Make {
+        /// The fleet's public/ folder.
+        #[arg(long)]
+        fleet_dir: PathBuf,
+        #[command(flatten)]
+        keeping: Keeping,
+        /// Folder to write; must not exist. offline/ is for the custodians' media, online/ for the control server.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Every device learns the new authority, which issues nothing yet.
+    Prepare {
+        /// Its certificate: ca.pem of the folder that `ca make` wrote.
+        #[arg(long)]
+        ca: PathBuf,
+        #[command(flatten)]
+        making: Making,
+    },
+    /// It issues everything new; what the one before issued stays good. Bring the server its online/ folder with this root.
+    Activate {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// What the old one issued is replaced at once, and stays good until it is.
+    Taint {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Nobody believes it any more: first see in `redan status` that no device holds a certificate of it.
+    Revoke {
+        #[command(flatten)]
+        of: Of,
+    },
+}
+
+/// Which authority.
+#[derive(Args)]
+pub(crate) struct Of {
+    /// SHA-256 of its certificate, or its first 8 characters or more: `verify` lists them.
+    #[arg(long)]
+    pub(crate) authority: String,
+    #[command(flatten)]
+    pub(crate) making: Making,
 }
 
 /// What to request.

@@ -1,5 +1,6 @@
 //! The templates of requests: each takes the newest signed file and changes what its name says, nothing else.
 
+use crate::authority::{Changed, changed, listed, write};
 use crate::error::CeremonyError;
 use crate::present::Present;
 use crate::request::Request;
@@ -56,6 +57,8 @@ pub enum Change {
     },
     /// A snapshot of the newest targets files.
     Snapshot,
+    /// One step of a certificate authority.
+    Authority(Changed),
 }
 
 impl Change {
@@ -88,6 +91,7 @@ impl Change {
             Self::Rotate { role } => Ok(role.clone()),
             Self::Delegate { .. } => Ok("targets".to_owned()),
             Self::Snapshot => Ok("snapshot".to_owned()),
+            Self::Authority(_) => Ok("root".to_owned()),
         }
     }
 
@@ -121,6 +125,10 @@ impl Change {
             );
             set(&mut payload, "expires", json!(date(expires)?));
             self.apply(&mut payload)?;
+            if let Self::Authority(change) = self {
+                let after = changed(change, &listed(root.get(), present)?)?;
+                write(&mut payload, &after);
+            }
             payload
         };
         let fleet = root.get().fleet.clone().ok_or(CeremonyError::Fleet)?;
@@ -197,7 +205,7 @@ impl Change {
                 }));
                 Ok(())
             }
-            Self::Rotate { .. } | Self::Snapshot => Ok(()),
+            Self::Rotate { .. } | Self::Snapshot | Self::Authority(_) => Ok(()),
         }
     }
 }

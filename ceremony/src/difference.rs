@@ -62,6 +62,21 @@ pub fn inspect(request: &Request, present: &Present, now: UnixSeconds) -> Result
             line(format!("  - key {}", clean(key)));
         }
     }
+    let (was, is) = (authorities(&old), authorities(new));
+    for name in was.keys().chain(is.keys()).collect::<BTreeSet<_>>() {
+        let state = |of: &BTreeMap<String, String>| {
+            let state = of.get(name).map(String::as_str);
+            clean(state.unwrap_or("revoked"))
+        };
+        if state(&was) != state(&is) {
+            line(format!(
+                "authority {}: {} -> {}",
+                clean(name),
+                state(&was),
+                state(&is)
+            ));
+        }
+    }
     for (name, target) in new
         .get("targets")
         .and_then(Value::as_object)
@@ -99,6 +114,21 @@ fn roles(signed: &Value) -> BTreeMap<String, Value> {
     of_root
         .map(|(name, role)| (name.clone(), role.clone()))
         .chain(delegated.into_iter().flatten().filter_map(named))
+        .collect()
+}
+
+/// How a root's authorities stand; before there was a list, the one it pins.
+fn authorities(signed: &Value) -> BTreeMap<String, String> {
+    if let Some(listed) = signed.get("authorities").and_then(Value::as_object) {
+        let state = |one: &Value| one.get("state").map_or_else(|| "none".to_owned(), shown);
+        return listed
+            .iter()
+            .map(|(name, one)| (name.clone(), state(one)))
+            .collect();
+    }
+    let only = signed.get("ca_sha256").and_then(Value::as_str);
+    only.map(|name| (name.to_owned(), "active".to_owned()))
+        .into_iter()
         .collect()
 }
 

@@ -2,6 +2,7 @@
 
 use crate::present::RepositoryName;
 use redan_identity::IdentityError;
+use redan_protocol::authority::{AuthoritiesError, StepError};
 use redan_protocol::{Code, ComponentName, UnixSeconds};
 use redan_publish::PublishError;
 use redan_trust::TufError;
@@ -70,6 +71,18 @@ pub enum CeremonyError {
     /// Another fleet, profile, CA or repository than here.
     #[error("the fleet, its profile, its CA or the repository is not that of this public folder")]
     OtherFleet,
+    /// Authorities of another form than that of a list.
+    #[error(transparent)]
+    Authorities(#[from] AuthoritiesError),
+    /// A step that no authority takes.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// A name that is no listed authority's.
+    #[error("{name} does not name one of the fleet's authorities by at least 8 characters")]
+    NoAuthority {
+        /// How its digest would begin.
+        name: String,
+    },
     /// A role that people do not sign.
     #[error("the control server signs role {role} of the {repository} repository")]
     Online {
@@ -256,6 +269,7 @@ impl CeremonyError {
             Self::Exists { .. } | Self::Version { .. } | Self::OtherRoot { .. } => Code::Conflict,
             Self::File { .. } => Code::DiskFailed,
             Self::OtherFleet => Code::WrongFleet,
+            Self::Authorities(_) | Self::Step(_) => Code::AuthorityStep,
             Self::Recovery(error) => error.code(),
             Self::Payload { .. } | Self::BadSignature { .. } | Self::OtherPayload { .. } => {
                 Code::MetadataInvalid
@@ -300,7 +314,11 @@ impl CeremonyError {
             Self::Signature { .. } => "name a file made by redan-ceremony sign",
             Self::TooLong { .. } => "check that the right file was named",
             Self::OtherFleet => {
-                "use the public folder of the fleet the request is for; fleet, profile and CA of a root never change"
+                "use the public folder of the fleet the request is for; fleet and profile of a root never change, and its CA by `ca` alone"
+            }
+            Self::Authorities(_) | Self::Step(_) => Code::AuthorityStep.remedy(),
+            Self::NoAuthority { .. } => {
+                "read the authorities with redan-ceremony verify, and give more of one; a new one is prepared first"
             }
             Self::Online { .. } => {
                 "leave it to the server; to replace its keys: redan-ceremony request revoke-online"
@@ -371,6 +389,8 @@ impl CeremonyError {
             | Self::Identity(IdentityError::File { .. }) => 3,
             Self::Bug => 70,
             Self::OtherFleet
+            | Self::Authorities(_)
+            | Self::Step(_)
             | Self::Twice { .. }
             | Self::Shared { .. }
             | Self::Holders { .. }

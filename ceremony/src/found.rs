@@ -4,7 +4,7 @@ use crate::custody::Custody;
 use crate::error::CeremonyError;
 use crate::transcript::Transcript;
 use redan_identity::key::write_private;
-use redan_identity::{FleetCa, IssuerKind, KeyFile, pem};
+use redan_identity::{FleetAnchor, FleetCa, Issuer, IssuerKind, KeyFile, pem};
 use redan_protocol::{
     ComponentName, Digest, FleetId, OperatorName, PublisherName, Seconds, SpiffeId, UnixSeconds,
 };
@@ -205,30 +205,12 @@ fn write(
 /// The fleet CA, its issuers, the server's first certificate, the first administrator's.
 fn certificates(founding: &Founding, custody: &Custody, folders: &Folders) -> Result<Digest, CeremonyError> {
     let (fleet, now) = (&founding.fleet, founding.now);
-    let ca = FleetCa::found(fleet.clone(), now)?;
-    let anchor = ca.anchor()?;
-    custody.save_text(&folders.offline, "fleet-ca.key.pem", &ca.key_pem())?;
+    let places = (folders.offline.as_path(), folders.online.as_path());
+    let (anchor, operators) = issuers(fleet, custody, places, now)?;
     put(
         &folders.public.join("ca.pem"),
         pem::write_chain(&[anchor.root().clone()]).as_bytes(),
     )?;
-
-    let devices = ca.issuer(IssuerKind::Device, now)?;
-    bundle(
-        &folders.online.join("device-issuer.pem"),
-        devices.key(),
-        &[devices.certificate().clone()],
-    )?;
-    let servers = ca.issuer(IssuerKind::Server, now)?;
-    let text = pem::write_bundle(servers.key(), &[servers.certificate().clone()]);
-    custody.save_text(&folders.offline, "server-issuer.pem", &text)?;
-    let operators = ca.issuer(IssuerKind::Operator, now)?;
-    let text = pem::write_bundle(operators.key(), &[operators.certificate().clone()]);
-    custody.save_text(&folders.offline, "operator-issuer.pem", &text)?;
-
-    let key = KeyFile::generate()?;
-    let chain = servers.issue_for(&SpiffeId::Control(fleet.clone()), &key, now)?;
-    bundle(&folders.online.join("server.pem"), &key, &chain)?;
     let key = KeyFile::generate()?;
     let admin = SpiffeId::Operator(
         fleet.clone(),
@@ -237,6 +219,33 @@ fn certificates(founding: &Founding, custody: &Custody, folders: &Folders) -> Re
     let chain = operators.issue_for(&admin, &key, now)?;
     bundle(&folders.operators.join("admin.pem"), &key, &chain)?;
     Ok(anchor.sha256())
+}
+
+/// An authority with its issuers and the server's first certificate under it. Also gives the operators' issuer.
+pub(crate) fn issuers(
+    fleet: &FleetId,
+    custody: &Custody,
+    (offline, online): (&Path, &Path),
+    now: UnixSeconds,
+) -> Result<(FleetAnchor, Issuer), CeremonyError> {
+    let ca = FleetCa::found(fleet.clone(), now)?;
+    custody.save_text(offline, "fleet-ca.key.pem", &ca.key_pem())?;
+    let devices = ca.issuer(IssuerKind::Device, now)?;
+    bundle(
+        &online.join("device-issuer.pem"),
+        devices.key(),
+        &[devices.certificate().clone()],
+    )?;
+    let servers = ca.issuer(IssuerKind::Server, now)?;
+    let text = pem::write_bundle(servers.key(), &[servers.certificate().clone()]);
+    custody.save_text(offline, "server-issuer.pem", &text)?;
+    let operators = ca.issuer(IssuerKind::Operator, now)?;
+    let text = pem::write_bundle(operators.key(), &[operators.certificate().clone()]);
+    custody.save_text(offline, "operator-issuer.pem", &text)?;
+    let key = KeyFile::generate()?;
+    let chain = servers.issue_for(&SpiffeId::Control(fleet.clone()), &key, now)?;
+    bundle(&online.join("server.pem"), &key, &chain)?;
+    Ok((ca.anchor()?, operators))
 }
 
 fn release(

@@ -3,9 +3,11 @@
 
 use crate::custody::Opening;
 use crate::error::CeremonyError;
-use crate::verify::fleet;
+use crate::verify::anchors;
 use redan_identity::key::write_private;
-use redan_identity::{FleetCa, Issuer, IssuerKind, KeyFile, TokenUri, Zeroizing, pem, profile};
+use redan_identity::{
+    FleetCa, IdentityError, Issuer, IssuerKind, KeyFile, TokenUri, Zeroizing, pem, profile,
+};
 use redan_protocol::{OperatorName, SpiffeId, UnixSeconds};
 use std::path::{Path, PathBuf};
 
@@ -47,9 +49,18 @@ pub fn issue(
         let path = out.display().to_string();
         return Err(CeremonyError::Exists { path });
     }
-    let (fleet, anchor) = fleet(&issuing.public)?;
+    let anchors = anchors(&issuing.public)?;
+    let fleet = anchors.fleet().clone();
     if issuing.whose == Whose::DeviceIssuer {
-        let ca = FleetCa::load(anchor, &opening.text(&issuing.issuer)?)?;
+        let key = opening.text(&issuing.issuer)?;
+        let mut ca = Err(IdentityError::KeyMismatch);
+        for (_, anchor) in anchors.iter() {
+            // Whose key it is, is for the key to say.
+            if matches!(ca, Err(IdentityError::KeyMismatch)) {
+                ca = FleetCa::load(anchor.clone(), &key);
+            }
+        }
+        let ca = ca?;
         let issuer = ca.issuer(IssuerKind::Device, issuing.now)?;
         let (_, expires) = profile::valid_between(issuer.certificate())?;
         let chain = [issuer.certificate().clone()];
@@ -59,10 +70,15 @@ pub fn issue(
     let (key, chain) = pem::read_bundle(&opening.text(&issuing.issuer)?)?;
     let certificate = chain.into_iter().next().ok_or(CeremonyError::Issuer)?;
     let (kind, id) = match &issuing.whose {
-        Whose::Operator(name) => (IssuerKind::Operator, SpiffeId::Operator(fleet, name.clone())),
-        Whose::Server | Whose::DeviceIssuer => (IssuerKind::Server, SpiffeId::Control(fleet)),
+        Whose::Operator(name) => (
+            IssuerKind::Operator,
+            SpiffeId::Operator(fleet.clone(), name.clone()),
+        ),
+        Whose::Server | Whose::DeviceIssuer => (IssuerKind::Server, SpiffeId::Control(fleet.clone())),
     };
-    let issuer = Issuer::load(kind, anchor.clone(), key, certificate).proven(issuing.now)?;
+    let foreign = || IdentityError::Foreign { fleet: fleet.clone() };
+    let above = anchors.signer_of(&certificate).ok_or_else(foreign)?;
+    let issuer = Issuer::load(kind, above.clone(), key, certificate).proven(issuing.now)?;
     let (chain, text) = if let Some(uri) = &issuing.key {
         let key = opening.identity_token(uri)?;
         let chain = issuer.issue_for(&id, &key, issuing.now)?;
@@ -74,7 +90,7 @@ pub fn issue(
         let text = pem::write_bundle(&key, &chain);
         (chain, text)
     };
-    let known = profile::check(&anchor, &chain, kind.purpose(), issuing.now)?;
+    let known = anchors.check(&chain, kind.purpose(), issuing.now)?;
     write_private(out, text.as_bytes())?;
     Ok((id.to_string(), known.expires()))
 }

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod authority;
 pub mod change;
 pub mod custody;
 pub mod delegate;

@@ -3,10 +3,11 @@
 
 mod arguments;
 
-use arguments::{Arguments, At, Ceremony, Keeping, Making, ProfileArgument, Template};
+use arguments::{Arguments, At, CaTask, Ceremony, Keeping, Making, ProfileArgument, Template};
 use clap::Parser as _;
 use redan_ceremony::CeremonyError;
 use redan_ceremony::assemble::assemble;
+use redan_ceremony::authority::{self, Changed};
 use redan_ceremony::change::Change;
 use redan_ceremony::custody::{self, Custody, Opening};
 use redan_ceremony::delegate;
@@ -20,6 +21,7 @@ use redan_ceremony::sign::{sign, signer};
 use redan_ceremony::transcript::Transcript;
 use redan_ceremony::verify::verify;
 use redan_identity::TokenUri;
+use redan_protocol::authority::Step;
 use redan_protocol::{ComponentName, DirectionSequence, FleetId, PublisherName, ReleaseCounter, UnixSeconds};
 use redan_publish::{Profile, PublicKey, Signers};
 use std::io::Write as _;
@@ -131,6 +133,7 @@ fn run(command: Ceremony) -> Result<String, CeremonyError> {
             ))
         }
         Ceremony::Request(template) => request(template),
+        Ceremony::Ca(task) => ca(task),
         Ceremony::Inspect { at, request } => {
             let request = Request::read(&request)?;
             inspect(&request, &Present::read(&at.public, request.repository)?, now())
@@ -286,6 +289,38 @@ fn request(template: Template) -> Result<String, CeremonyError> {
     let now = now();
     let present = Present::read(&making.at.public, making.repository)?;
     let request = change.request(&present, making.days, now)?;
+    put_request(&request, &present, &making, now)
+}
+
+fn ca(task: CaTask) -> Result<String, CeremonyError> {
+    let (changed, making) = match task {
+        CaTask::Make {
+            fleet_dir,
+            keeping,
+            out,
+        } => {
+            let root = Present::read(&fleet_dir, RepositoryName::Release)?.root(UnixSeconds::new(0))?;
+            let production = root.get().profile.as_deref() != Some("development");
+            if production && keeping.plain_keys {
+                return Err(CeremonyError::PlainKeys);
+            }
+            let authority = authority::make(&fleet_dir, &keep(&keeping, production, 1)?, &out, now())?;
+            let shown = out.display();
+            return Ok(format!(
+                "Made authority {authority} in {shown}.\n  offline/  its key and issuers: to the holder's medium\n  online/   for the \
+                 control server, once it is active\n  ca.pem    for redan-ceremony ca prepare\n"
+            ));
+        }
+        CaTask::Prepare { ca, making } => {
+            (Changed::Prepare(authority::read(&making.at.public, &ca)?), making)
+        }
+        CaTask::Activate { of } => (Changed::Later(Step::Activate, of.authority), of.making),
+        CaTask::Taint { of } => (Changed::Later(Step::Taint, of.authority), of.making),
+        CaTask::Revoke { of } => (Changed::Later(Step::Revoke, of.authority), of.making),
+    };
+    let now = now();
+    let present = Present::read(&making.at.public, making.repository)?;
+    let request = Change::Authority(changed).request(&present, making.days, now)?;
     put_request(&request, &present, &making, now)
 }
 

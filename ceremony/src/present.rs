@@ -60,6 +60,11 @@ pub struct Present {
 }
 
 impl Present {
+    /// The public folder it is in.
+    pub(crate) fn public(&self) -> &Path {
+        self.folder.parent().unwrap_or(&self.folder)
+    }
+
     /// Reads the repository's folder below a fleet's public/ folder.
     pub fn read(public: &Path, name: RepositoryName) -> Result<Self, CeremonyError> {
         let folder = public.join(name.folder());

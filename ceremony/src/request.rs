@@ -1,9 +1,11 @@
 //! Requests (`redan.request/1`): metadata that nobody has signed yet, on its way from signer to signer; and the rules every one
 //! of them holds it to, against the signer's own copy of the fleet's public folder and never against what the request says of itself.
 
+use crate::authority;
 use crate::error::CeremonyError;
 use crate::present::{Present, RepositoryName, bytes, publics, put_new};
 use crate::recovery;
+use redan_identity::Anchors;
 use redan_protocol::{Digest, FleetId, UnixSeconds};
 use redan_publish::PublicKey;
 use redan_publish::metadata::canonical;
@@ -99,7 +101,7 @@ impl Request {
         let (version, expires, signers) = match (self.repository, self.role.as_str()) {
             (_, "root") => {
                 let new: Root = self.read_as()?;
-                root_rules(root.get(), &new, self.repository)?;
+                root_rules(root.get(), &new, present)?;
                 let mut signers = role_keys(root.get(), "root");
                 for key in role_keys(&new, "root") {
                     if !signers.iter().any(|known| known.public == key.public) {
@@ -187,10 +189,12 @@ fn production(root: &Root) -> bool {
 }
 
 /// What a device would not notice and a fleet could not undo.
-fn root_rules(old: &Root, new: &Root, repository: RepositoryName) -> Result<(), CeremonyError> {
-    if (&old.fleet, &old.profile, &old.ca_sha256) != (&new.fleet, &new.profile, &new.ca_sha256) {
+fn root_rules(old: &Root, new: &Root, present: &Present) -> Result<(), CeremonyError> {
+    let repository = present.name;
+    if (&old.fleet, &old.profile) != (&new.fleet, &new.profile) {
         return Err(CeremonyError::OtherFleet);
     }
+    authority_rules(old, new, present)?;
     unique(&new.keys)?;
     let online = |role: &str| repository.online().contains(&role);
     for (name, role) in &new.roles {
@@ -205,6 +209,24 @@ fn root_rules(old: &Root, new: &Root, repository: RepositoryName) -> Result<(), 
     if let Some(key) = of(true).intersection(&of(false)).next() {
         return Err(CeremonyError::Shared { key: (*key).clone() });
     }
+    Ok(())
+}
+
+/// The authorities are the release root's matter; there they take one legal step at most, and stay a list once they are one.
+fn authority_rules(old: &Root, new: &Root, present: &Present) -> Result<(), CeremonyError> {
+    let Some(after) = &new.authorities else {
+        return match (&old.authorities, old.ca_sha256 == new.ca_sha256) {
+            (None, true) => Ok(()),
+            _ => Err(CeremonyError::OtherFleet),
+        };
+    };
+    let fleet = new.fleet.as_ref().ok_or(CeremonyError::Fleet)?;
+    if present.name != RepositoryName::Release {
+        return Err(CeremonyError::OtherFleet);
+    }
+    authority::listed(old, present)?.step_to(after)?;
+    // Each is a root of this fleet, and no two have one key.
+    Anchors::of(fleet, after)?;
     Ok(())
 }
 

@@ -1,24 +1,35 @@
 //! A fleet's public folder, walked as a device would: roots from the first on, then snapshot, targets and every delegated role. The
 //! timestamp is left out: only the control server signs it.
 
+use crate::authority::listed;
 use crate::error::CeremonyError;
 use crate::present::{Present, RepositoryName};
 use crate::transcript::Transcript;
-use redan_identity::FleetAnchor;
-use redan_protocol::{FleetId, UnixSeconds};
+use redan_identity::profile::valid_between;
+use redan_identity::{Anchors, FleetAnchor};
+use redan_protocol::{Digest, FleetId, UnixSeconds};
 use redan_trust::metadata::{Metadata as _, Root, Snapshot, Targets, file_name};
-use redan_trust::{TufError, Verified, rehearse};
+use redan_trust::{Claimed, TufError, Verified, rehearse};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
 /// Verifies the whole folder and says what is there.
 pub fn verify(public: &Path, transcript: &Path, now: UnixSeconds) -> Result<String, CeremonyError> {
-    let (fleet, anchor) = fleet(public)?;
+    let founding = founding(public)?;
+    let fleet = founding.fleet().clone();
+    let anchors = anchors(public)?;
+    let known = actives(public, &founding)?;
     let mut text = format!("fleet {fleet}\n");
     for name in [RepositoryName::Release, RepositoryName::Director] {
         let present = Present::read(public, name)?;
         let root = present.root(now)?;
-        if root.get().fleet.as_ref() != Some(&fleet) || root.get().ca_sha256 != Some(anchor.sha256()) {
+        // The release root names the active authority; the director's the one that was active when it was signed.
+        let authority = match name {
+            RepositoryName::Release => root.get().ca_sha256 == Some(anchors.active().sha256()),
+            RepositoryName::Director => root.get().ca_sha256.is_some_and(|ca| known.contains(&ca)),
+        };
+        if root.get().fleet.as_ref() != Some(&fleet) || !authority {
             return Err(CeremonyError::OtherFleet);
         }
         let _ = writeln!(
@@ -29,6 +40,10 @@ pub fn verify(public: &Path, transcript: &Path, now: UnixSeconds) -> Result<Stri
             root.get().expires()
         );
         if name == RepositoryName::Release {
+            for (state, anchor) in anchors.iter() {
+                let (_, until) = valid_between(anchor.root())?;
+                let _ = writeln!(text, "authority {}: {state}, until {until}", anchor.sha256());
+            }
             let snapshot = whole(&present, &root, now)?;
             for (file, entry) in &snapshot.get().meta {
                 let _ = writeln!(text, "{name}: {file} {}", entry.version);
@@ -47,8 +62,8 @@ pub fn verify(public: &Path, transcript: &Path, now: UnixSeconds) -> Result<Stri
     Ok(text)
 }
 
-/// The fleet that fleet.json names, and its CA.
-pub(crate) fn fleet(public: &Path) -> Result<(FleetId, FleetAnchor), CeremonyError> {
+/// The fleet that fleet.json names, with the authority it was founded with.
+pub(crate) fn founding(public: &Path) -> Result<FleetAnchor, CeremonyError> {
     let read = |name: &str| {
         let path = public.join(name);
         std::fs::read_to_string(&path).map_err(|error| CeremonyError::file(&path, &error))
@@ -57,8 +72,27 @@ pub(crate) fn fleet(public: &Path) -> Result<(FleetId, FleetAnchor), CeremonyErr
         serde_json::from_str(&read("fleet.json")?).map_err(|_| CeremonyError::Fleet)?;
     let name = described.get("fleet").and_then(serde_json::Value::as_str);
     let fleet = FleetId::parse(name.unwrap_or_default()).map_err(|_| CeremonyError::Fleet)?;
-    let anchor = FleetAnchor::from_pem(fleet.clone(), &read("ca.pem")?)?;
-    Ok((fleet, anchor))
+    Ok(FleetAnchor::from_pem(fleet, &read("ca.pem")?)?)
+}
+
+/// The fleet's authorities now: what the newest release root lists that the first one leads to.
+pub(crate) fn anchors(public: &Path) -> Result<Anchors, CeremonyError> {
+    let present = Present::read(public, RepositoryName::Release)?;
+    let root = present.root(UnixSeconds::new(0))?;
+    let listed = listed(root.get(), &present)?;
+    Ok(Anchors::of(founding(public)?.fleet(), &listed)?)
+}
+
+/// Every authority that was active once.
+fn actives(public: &Path, founding: &FleetAnchor) -> Result<BTreeSet<Digest>, CeremonyError> {
+    let present = Present::read(public, RepositoryName::Release)?;
+    let mut known = BTreeSet::from([founding.sha256()]);
+    for version in 1..=present.newest("root") {
+        let file = present.file(&file_name("root", Some(version)));
+        let root = file.and_then(|bytes| Claimed::<Root>::parse(bytes).ok());
+        known.extend(root.and_then(|root| root.peek().ca_sha256));
+    }
+    Ok(known)
 }
 
 /// Walks as far as a role: what there is once its newest file is added.

@@ -5,12 +5,12 @@ use bytes::Bytes;
 use clap::Args;
 use redan_identity::client::Connection;
 use redan_identity::profile;
-use redan_identity::{FleetAnchor, pem};
+use redan_identity::{Anchors, FleetAnchor, pem};
 use redan_protocol::wire::control_host;
 use redan_protocol::{ByteCount, Digest, FleetId, UnixSeconds};
 use redan_trust::lookup::LookupStep;
-use redan_trust::metadata::TargetEntry;
-use redan_trust::{Answer, Refresh, Repository, Step, Target, Trusted, TufError};
+use redan_trust::metadata::{TargetEntry, file_name};
+use redan_trust::{Answer, Refresh, Repository, Step, Target, Trusted, TufError, rehearse};
 use rustls_pki_types::CertificateDer;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -67,14 +67,26 @@ fn missing(option: &'static str) -> CliError {
 }
 
 impl Access {
-    /// The fleet's one trust anchor, from its folder.
-    pub fn anchor(&self) -> Result<FleetAnchor, CliError> {
+    /// The fleet's trust anchors, from its folder: what the newest release root lists that the first one leads to, and before there is
+    /// such a list the CA of the founding.
+    pub fn anchors(&self) -> Result<Anchors, CliError> {
         let folder = self.fleet_dir.as_ref().ok_or_else(|| missing("--fleet-dir"))?;
         let described: Value = serde_json::from_str(&read_text(&folder.join("fleet.json"))?)
             .map_err(|_| CliError::Answer("the fleet's description"))?;
         let fleet = described.get("fleet").and_then(Value::as_str).unwrap_or_default();
         let fleet = FleetId::parse(fleet).map_err(|_| CliError::Answer("the fleet's description"))?;
-        Ok(FleetAnchor::from_pem(fleet, &read_text(&folder.join("ca.pem"))?)?)
+        let release = folder.join("release");
+        let file = |name: String| std::fs::read(release.join(name)).ok();
+        let first = read_text(&release.join(file_name("root", Some(1))))?;
+        let root = rehearse::roots(
+            first.into_bytes(),
+            |name| file(name.to_owned()),
+            UnixSeconds::new(0),
+        );
+        match &root.map_err(CliError::from)?.get().authorities {
+            Some(listed) => Ok(Anchors::of(&fleet, listed)?),
+            None => Ok(FleetAnchor::from_pem(fleet, &read_text(&folder.join("ca.pem"))?)?.into()),
+        }
     }
 
     /// Connects.
@@ -82,11 +94,11 @@ impl Access {
         let folder = self.fleet_dir.as_ref().ok_or_else(|| missing("--fleet-dir"))?;
         let operator = self.operator.as_ref().ok_or_else(|| missing("--operator"))?;
         let address = self.server.clone().ok_or_else(|| missing("--server"))?;
-        let anchor = self.anchor()?;
-        let fleet = anchor.fleet().clone();
+        let anchors = self.anchors()?;
+        let fleet = anchors.fleet().clone();
         let (key, chain) = pem::read_held(&redan_identity::Zeroizing::new(read_text(operator)?))?;
-        hold_own(&anchor, &chain, operator, now())?;
-        let config = redan_identity::tls::device_client(&anchor, chain, key.as_ref(), now())?;
+        hold_own(&anchors, &chain, operator, now())?;
+        let config = redan_identity::tls::device_client(&anchors, chain, key.as_ref(), now())?;
         let root = read_text(&folder.join("release/1.root.json"))?.into_bytes();
         let stream = TcpStream::connect(&address)
             .await
@@ -112,12 +124,12 @@ impl Access {
 
 /// Holds one's own certificate against the profile before anybody else does: the server would only say "no".
 fn hold_own(
-    anchor: &FleetAnchor,
+    anchors: &Anchors,
     chain: &[CertificateDer<'_>],
     file: &Path,
     now: UnixSeconds,
 ) -> Result<(), CliError> {
-    let known = profile::check(anchor, chain, profile::Purpose::Client, now);
+    let known = anchors.check(chain, profile::Purpose::Client, now);
     known.map(drop).map_err(|source| CliError::Operator {
         file: file.display().to_string(),
         source,
@@ -292,10 +304,10 @@ mod tests {
         let id = SpiffeId::Operator(fleet, OperatorName::parse("alice").unwrap());
         let key = KeyFile::generate().unwrap();
         let chain = issuer.issue_for(&id, &key, founded).unwrap();
-        let anchor = ca.anchor().unwrap();
+        let anchors = Anchors::from(ca.anchor().unwrap());
         let at = |days: u64| {
             let now = UnixSeconds::new(founded.get() + days * 86_400);
-            hold_own(&anchor, &chain, Path::new("alice.pem"), now)
+            hold_own(&anchors, &chain, Path::new("alice.pem"), now)
         };
         assert!(at(6).is_ok());
         let error = at(8).unwrap_err();

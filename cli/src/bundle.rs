@@ -58,18 +58,27 @@ pub async fn publish(
     Ok(said)
 }
 
+/// Writes a folder to carry: for a direction, or with the release roots alone.
+pub async fn make(
+    access: &Access,
+    direction: Option<(DeviceId, DirectionSequence)>,
+    out: &Path,
+) -> Result<Value, CliError> {
+    match direction {
+        Some((device, sequence)) => write(access, device, sequence, out).await,
+        None => write_roots(access, out).await,
+    }
+}
+
 /// Writes everything a device needs to follow a published direction into a new folder.
-pub async fn write(
+async fn write(
     access: &Access,
     device: DeviceId,
     sequence: DirectionSequence,
     out: &Path,
 ) -> Result<Value, CliError> {
     if out.symlink_metadata().is_ok() {
-        return Err(CliError::Usage {
-            what: format!("{} exists already", out.display()),
-            remedy: "name a folder that does not exist; nothing is ever written over",
-        });
+        return Err(exists(out));
     }
     let mut server = access.connect().await?;
     let mut release = server.release().await?;
@@ -114,14 +123,52 @@ pub async fn write(
     Ok(json!({"bundle": out.display().to_string(), "device": device, "set": set, "artifacts": blobs.len()}))
 }
 
+/// Writes the release roots alone into a new folder: with them a device that was off while the fleet's authority changed learns the
+/// present ones (decision 0014). For every device of the fleet.
+async fn write_roots(access: &Access, out: &Path) -> Result<Value, CliError> {
+    if out.symlink_metadata().is_ok() {
+        return Err(exists(out));
+    }
+    let mut server = access.connect().await?;
+    let release = server.release().await?;
+    let newest = release.root().version();
+    let half = PathBuf::from(format!("{}.unfinished", out.display()));
+    let folder = Folder(half.clone());
+    folder.make()?;
+    roots(&mut server, &release, &folder).await?;
+    let note = BundleNote {
+        schema: BundleSchema::V1,
+        device: None,
+        direction: None,
+    };
+    let note = serde_json::to_vec_pretty(&note).map_err(|_| CliError::Answer("a bundle"))?;
+    folder.put("bundle.json", &note)?;
+    std::fs::rename(&half, out).map_err(|error| CliError::file(out, &error))?;
+    Ok(json!({"bundle": out.display().to_string(), "root": newest}))
+}
+
+async fn roots(server: &mut Server, release: &Repository, folder: &Folder) -> Result<(), CliError> {
+    for version in 2..=release.root().version() {
+        let name = file_name("root", Some(version));
+        let bytes = server.release_file(&name).await?;
+        let bytes = bytes.ok_or(CliError::Answer("a root that it has walked"))?;
+        folder.put(&format!("release/{name}"), &bytes)?;
+    }
+    Ok(())
+}
+
+fn exists(out: &Path) -> CliError {
+    CliError::Usage {
+        what: format!("{} exists already", out.display()),
+        remedy: "name a folder that does not exist; nothing is ever written over",
+    }
+}
+
 /// Roots, the snapshot under its plain name, and every file it lists.
 async fn metadata(server: &mut Server, release: &Repository, folder: &Folder) -> Result<(), CliError> {
     let snapshot = file_name("snapshot", Some(release.snapshot_version()));
     let mut names = vec![(snapshot, file_name("snapshot", None))];
-    for version in 2..=release.root().version() {
-        let name = file_name("root", Some(version));
-        names.push((name.clone(), name));
-    }
+    roots(server, release, folder).await?;
     for (listed, entry) in &release.snapshot().meta {
         let name = file_name(listed.trim_end_matches(".json"), Some(entry.version));
         names.push((name.clone(), name));

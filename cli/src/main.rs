@@ -89,14 +89,17 @@ enum Task {
     /// Directions for devices without a network.
     #[command(subcommand)]
     Direction(DirectionTask),
-    /// Write a folder that brings a published direction to its device.
+    /// Write a folder that brings a published direction to its device, or the fleet's present CA to one that was off while it changed.
     Bundle {
         /// The device.
-        #[arg(long)]
-        device: DeviceId,
+        #[arg(long, required_unless_present = "authorities", requires = "sequence")]
+        device: Option<DeviceId>,
         /// Sequence number of the direction.
-        #[arg(long, value_parser = sequence)]
-        sequence: DirectionSequence,
+        #[arg(long, value_parser = sequence, required_unless_present = "authorities", requires = "device")]
+        sequence: Option<DirectionSequence>,
+        /// No direction: the roots alone, which list the fleet's certificate authorities; for any of its devices.
+        #[arg(long, conflicts_with_all = ["device", "sequence"])]
+        authorities: bool,
         /// Folder to write; must not exist.
         #[arg(long)]
         out: PathBuf,
@@ -525,8 +528,9 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
         Task::Bundle {
             device,
             sequence,
+            authorities: _,
             out,
-        } => bundle::write(access, device, sequence, &out).await,
+        } => bundle::make(access, device.zip(sequence), &out).await,
         Task::Release(ReleaseTask::Upload { folder, keys }) => {
             release::upload(access, &folder, &keys.open()?).await
         }

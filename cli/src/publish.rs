@@ -144,7 +144,7 @@ pub const CRL_PATH: &str = "policy/devices.crl";
 /// Has the server make the next revocation list, holds it against what a verifier holds it against, and publishes it.
 pub async fn crl(access: &Access, keys: &Keys) -> Result<Value, CliError> {
     let keys = keys.open()?;
-    let anchor = access.anchor()?;
+    let anchors = access.anchors()?;
     let mut server = access.connect().await?;
     let made: Value = server.post("/v1/crl", &json!({})).await?;
     let unread = || CliError::Answer("a revocation list");
@@ -152,7 +152,7 @@ pub async fn crl(access: &Access, keys: &Keys) -> Result<Value, CliError> {
     let list = STANDARD.decode(text("crl")?).map_err(|_| unread())?;
     let issuer = redan_identity::pem::read_chain(text("issuer")?)?;
     let issuer = issuer.first().ok_or_else(unread)?;
-    Revocations::default().offer(&anchor, IssuerKind::Device, issuer, &list, now())?;
+    Revocations::default().offer(anchors.active(), IssuerKind::Device, issuer, &list, now())?;
     let none: Option<&Value> = None;
     let entry = target(&list, none)?;
     let digest = Digest::of(&list);

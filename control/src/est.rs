@@ -29,12 +29,19 @@ pub fn cacerts(fleet: &Fleet) -> Result<String, Refused> {
 }
 
 /// `simpleenroll`: the connection's key must be the request's key, and an operator must have admitted it. Asking twice gives another
-/// leaf for the same name and key: harmless.
-pub async fn enroll(fleet: &Fleet, spki: Digest, body: &str, now: UnixSeconds) -> Result<String, Refused> {
+/// leaf for the same name and key: harmless. `shorter`: as for [`Fleet::grace`].
+pub async fn enroll(
+    fleet: &Fleet,
+    spki: Digest,
+    body: &str,
+    shorter: Option<Seconds>,
+    now: UnixSeconds,
+) -> Result<String, Refused> {
     let request = decode_csr(body)?;
     if Digest::of(&request) != spki {
         return Err(Refused::plain(Code::CsrInvalid));
     }
+    let grace = fleet.grace(shorter).await?;
     let mut state = fleet.state.lock().await;
     let admitted = state
         .devices
@@ -44,7 +51,8 @@ pub async fn enroll(fleet: &Fleet, spki: Digest, body: &str, now: UnixSeconds) -
         return Err(Refused::plain(Code::NotAdmitted));
     };
     // Also for a device that has enrolled: past its voucher it renews, and this is no way around the end of that grace.
-    if now > row.voucher_expires {
+    // The one it cannot renew by is that of a revoked authority.
+    if now > row.voucher_expires && !row.orphaned(&fleet.held().anchors, grace, now) {
         return Err(Refused::plain(Code::VoucherInvalid));
     }
     let id = SpiffeId::Device(fleet.id.clone(), device.clone());

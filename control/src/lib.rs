@@ -6,7 +6,7 @@
 //! Nobody has to believe it: devices verify everything again.
 //!
 //! Invariants: no acceptance without audit, in one transaction; the fleet is chosen by the name of the connection and judged by that
-//! fleet's one anchor; offline-signed bytes are served unchanged.
+//! fleet's anchors; offline-signed bytes are served unchanged.
 //!
 //! Absent on purpose: keys of root, targets, snapshot or components; plain HTTP; any way to change a fleet's roots over the network.
 //!

@@ -4,7 +4,7 @@
 use crate::error::Refused;
 use crate::fleet::{DeviceRow, Fleet, State};
 use crate::store::Put;
-use redan_identity::VerifiedIdentity;
+use redan_identity::{Anchors, IssuerKind, VerifiedIdentity};
 use redan_policy::parse::RENEWAL_GRACE;
 use redan_protocol::audit::Action;
 use redan_protocol::wire::EST_REENROLL;
@@ -34,6 +34,19 @@ pub struct CloneAlarm {
 }
 
 impl DeviceRow {
+    /// Whether the certificate it last spoke with is under an authority that was revoked since, and could still be renewed by its age if it
+    /// were not: the key, which is as good as it was, may get another one (decision 0014). When that certificate ended is known no more,
+    /// but not later than a whole life after it was last seen.
+    pub(crate) fn orphaned(&self, anchors: &Anchors, grace: Seconds, now: UnixSeconds) -> bool {
+        let gone = self
+            .authority
+            .is_some_and(|authority| anchors.state(authority).is_none());
+        let ended = self
+            .last_seen
+            .map(|seen| seen.after(IssuerKind::Device.leaf_life()));
+        gone && ended.is_some_and(|ended| now <= ended.after(grace))
+    }
+
     /// Keys that count no longer.
     pub(crate) fn supersede(&mut self, keys: impl IntoIterator<Item = Digest>) {
         self.superseded.extend(keys);
@@ -88,6 +101,15 @@ impl Fleet {
         }
     }
 
+    /// How long after its end a certificate may still get another: what the fleet's policy signers grant, or less.
+    pub(crate) async fn grace(&self, shorter: Option<Seconds>) -> Result<Seconds, Refused> {
+        let signed = self
+            .policy()
+            .await?
+            .map_or(RENEWAL_GRACE, |policy| policy.renewal_grace());
+        Ok(shorter.map_or(signed, |shorter| shorter.min(signed)))
+    }
+
     /// [`in_time`] for a device, with the grace that the fleet's policy signers grant. `shorter`: what this server is set to, which may
     /// take from it and adds nothing.
     pub(crate) async fn in_time(
@@ -98,11 +120,7 @@ impl Fleet {
         now: UnixSeconds,
     ) -> Result<(), Refused> {
         let grace = if now > identity.expires() && path == EST_REENROLL {
-            let signed = self
-                .policy()
-                .await?
-                .map_or(RENEWAL_GRACE, |policy| policy.renewal_grace());
-            shorter.map_or(signed, |shorter| shorter.min(signed))
+            self.grace(shorter).await?
         } else {
             Seconds::default()
         };

@@ -169,7 +169,9 @@ async fn enrolment(
             let claim = request.headers().get(header::AUTHORIZATION).cloned();
             let body = text(request, CSR_LEN_MAX).await?;
             let Some(claim) = claim else {
-                return Ok(pkcs7(est::enroll(&caller.fleet, spki, &body, now()).await?));
+                return Ok(pkcs7(
+                    est::enroll(&caller.fleet, spki, &body, caller.grace, now()).await?,
+                ));
             };
             let claim = claim.to_str().ok().and_then(Claim::parse);
             let claim = claim.ok_or_else(|| Refused::plain(Code::TokenInvalid))?;

@@ -299,7 +299,7 @@ codes! {
     /// No revocation list of the certificate's issuer is known.
     RevocationListMissing = 184, "revocation-list-missing", "publish a revocation list: `redan crl publish`";
     /// The authority that signed the certificate was revoked by the fleet's root custodians.
-    AuthorityRevoked = 185, "authority-revoked", "the fleet's CA was changed: a device asks for a new certificate by itself; where that is refused, admit its key once more with `redan device admit`; an operator has one issued under the new authority";
+    AuthorityRevoked = 185, "authority-revoked", "the fleet's CA was changed: a device asks for a new certificate by itself, and where that is refused for its age its key is admitted once more with `redan device admit`; an operator has one issued under the new authority";
     /// A step of a certificate authority that no authority takes.
     AuthorityStep = 186, "authority-step", "prepare, activate, taint, revoke: one authority, one step, one root at a time (docs/ceremony.md)";
     /// A certificate that should be under the active authority is under another.

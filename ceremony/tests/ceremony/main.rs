@@ -7,6 +7,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod authority;
 mod change;
 mod custody;
 mod device;

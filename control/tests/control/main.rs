@@ -10,6 +10,7 @@ mod ambiguous;
 mod approval;
 mod artifacts;
 mod audit;
+mod authority;
 mod ceremony;
 mod certificates;
 mod checkin;

@@ -41,7 +41,7 @@ impl ByAuthority {
             if anchors.state(identity.authority()) == Some(AuthorityState::Old) {
                 unnamed = at;
             }
-            let subject = anchors.above(&one.chain).and_then(|anchor| anchor.subject());
+            let subject = anchors.above(&one.chain).and_then(crate::FleetAnchor::subject);
             let subject = subject
                 .map(|subject| subject.as_ref().to_vec())
                 .unwrap_or_default();

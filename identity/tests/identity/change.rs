@@ -6,13 +6,14 @@ use redan_identity::anchors::FORMER_MAX;
 use redan_identity::client::ClientError;
 use redan_identity::profile::Purpose;
 use redan_identity::tls::{
-    Fleets, KeyExchange, Peer, ServerChain, device_client, enrolment_client, fleet_server_of,
+    Fleets, Floor, KeyExchange, Peer, ServerChain, device_client, enrolment_client, fleet_server_of,
 };
 use redan_identity::{Anchors, FleetAnchor, IdentityError, IssuerKind, KeyProvider as _};
 use redan_protocol::{Authorities, Authority, AuthorityState, Code, Digest, UnixSeconds};
 use rustls::ClientConfig;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use AuthorityState::{Active, Old, Prepared, Tainted};
 
@@ -41,10 +42,10 @@ fn own_chain(fleet: &Fleet) -> ServerChain {
 /// A server that believes these and has a certificate under each of those, the first for whoever believes several.
 fn serving(anchors: &Anchors, under: &[&Fleet]) -> Arc<Fleets> {
     let chains: Vec<ServerChain> = under.iter().map(|fleet| own_chain(fleet)).collect();
-    let served = Fleets::default();
-    let server = fleet_server_of(KeyExchange::Any, anchors, &chains, now()).unwrap();
-    served.put(anchors, &server);
-    Arc::new(served)
+    let faces = fleet_server_of(KeyExchange::Any, anchors, &chains, now()).unwrap();
+    let fleets = Fleets::default();
+    fleets.put(anchors, &faces);
+    Arc::new(fleets)
 }
 
 /// A device with a leaf of one authority that believes others.
@@ -59,7 +60,11 @@ async fn meet(server: &Arc<Fleets>, device: Arc<ClientConfig>) -> Result<Digest,
     match (seen, answer) {
         (Ok((Peer::Known(identity), _)), Ok(204)) => Ok(identity.authority()),
         (Err(code), Err(error)) => Err((code, error)),
-        other => panic!("{other:?}"),
+        // One side believed what the other did not.
+        (seen, answer) => {
+            assert_eq!((seen.is_ok(), answer), (false, Ok(204)));
+            Err((Code::Internal, ClientError::Request))
+        }
     }
 }
 
@@ -127,11 +132,28 @@ async fn a_device_whose_authority_was_revoked_still_reaches_enrolment_with_its_k
     let revoked = listed(&[(&new, Active)]).with_former([old.anchor.clone()]);
     let server = serving(&revoked, &[&new]);
     let (key, _) = old.device("press-7");
-    let client = enrolment_client(&listed(&[(&new, Active)]), &key, NEVER).unwrap();
+    let client = enrolment_client(listed(&[(&new, Active)]), &key, NEVER).unwrap();
     let (seen, answer) = ask(&server, client, &format!("enrol.{NAME}")).await;
     let spki = key.spki_sha256();
     assert_eq!(seen.unwrap().0, Peer::Enrolling { spki });
     assert_eq!(answer, Ok(204));
+}
+
+#[tokio::test]
+async fn a_tainted_authority_moves_no_clock_and_any_other_does() {
+    for (state, moves) in [(Old, true), (Tainted, false)] {
+        let (old, new) = (fleet(NAME), fleet(NAME));
+        let anchors = listed(&[(&new, Active), (&old, state)]);
+        let learned = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&learned);
+        let floor = Floor::learning(|| NEVER, move |time| seen.store(time.get(), Ordering::SeqCst));
+        let (key, chain) = old.device("press-7");
+        let client = device_client(&anchors, chain, &key, floor).unwrap();
+        // It has no other certificate to show.
+        let server = serving(&anchors, &[&old]);
+        assert_eq!(meet(&server, client).await, Ok(old.anchor.sha256()));
+        assert_eq!(learned.load(Ordering::SeqCst) > 0, moves, "{state}");
+    }
 }
 
 #[test]

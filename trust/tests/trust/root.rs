@@ -6,7 +6,7 @@ use redan_trust::TufError;
 use redan_trust::claimed::TooFewSignatures;
 use redan_trust::metadata::{Malformed, Metadata as _};
 use redan_trust::workflow::ROOTS_MAX;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn too_few(role: &str, valid: u32, threshold: u32) -> TufError {
     TufError::Signatures {
@@ -283,6 +283,13 @@ fn a_list_of_authorities_of_an_illegal_form_makes_the_root_malformed() {
     assert_eq!(refused(&mut device, &repo), TufError::Malformed { role, source });
 }
 
+/// Signed by every role but the root.
+fn forge(repo: &Repo, root: &Value) -> Value {
+    let stolen = ["timestamp", "snapshot", "targets"];
+    let stolen: Vec<&Signer> = stolen.iter().flat_map(|role| repo.by(role)).collect();
+    envelope(root, &stolen)
+}
+
 /// The attacker holds every key of the repository but the root's: online, policy, snapshot and targets keys.
 #[test]
 fn whoever_lacks_the_root_keys_cannot_introduce_an_authority() {
@@ -295,11 +302,6 @@ fn whoever_lacks_the_root_keys_cannot_introduce_an_authority() {
     device.refresh(&repo).unwrap();
     listing(&mut repo, &[("old", "active"), ("evil", "prepared")], "old");
     repo.root["version"] = json!(3);
-    fn forge(repo: &Repo, root: &serde_json::Value) -> serde_json::Value {
-        let stolen = ["timestamp", "snapshot", "targets"];
-        let stolen: Vec<&Signer> = stolen.iter().flat_map(|role| repo.by(role)).collect();
-        envelope(root, &stolen)
-    }
     let forged = forge(&repo, &repo.root);
     repo.serve("3.root.json", &forged);
     assert_eq!(refused(&mut device, &repo), too_few("root", 0, 1));

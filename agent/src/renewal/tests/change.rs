@@ -164,3 +164,26 @@ async fn a_refusal_or_a_server_of_the_revoked_authority_gives_nothing_and_change
         before
     );
 }
+
+#[tokio::test]
+async fn a_connection_stands_as_long_as_the_authority_it_was_opened_under_is_listed() {
+    use AuthorityState::{Active, Old, Tainted};
+    let stage = Stage::open().await;
+    let (old, new) = (
+        &stage.anchor,
+        FleetCa::found(fleet(), now()).unwrap().anchor().unwrap(),
+    );
+    let (link, ..) = stage.start();
+    let mut standing = link.standing();
+    let connection = link.open().await.unwrap();
+    assert!(standing.holds(&connection));
+    for list in [
+        &[(old, Old), (&new, Active)][..],
+        &[(old, Tainted), (&new, Active)],
+    ] {
+        link.trust(&believed(list).anchors);
+        assert!(standing.holds(&connection), "{list:?}");
+    }
+    link.trust(&believed(&[(&new, Active)]).anchors);
+    assert!(!standing.holds(&connection));
+}

@@ -1,6 +1,7 @@
 //! The straight path with real processes, in the order of ARCHITECTURE.md, and what happens when it is disturbed.
 #![forbid(unsafe_code)]
 
+mod authority;
 mod bad_input;
 mod carried;
 mod ceremony;

@@ -1,0 +1,331 @@
+//! The fleet's authority changes while its server runs: who is served, by what, and who is cut (decision 0014).
+
+use crate::ceremony::decide;
+use crate::release::upload;
+use crate::site::{Answer, Caller, Door, Site, config, now};
+use redan_ceremony::authority::{Changed, make, read};
+use redan_ceremony::change::Change;
+use redan_ceremony::custody::Custody;
+use redan_ceremony::present::RepositoryName;
+use redan_control::error::ServerError;
+use redan_control::replacement::replace;
+use redan_control::server::Reloaded;
+use redan_identity::client::ClientError;
+use redan_identity::{FleetAnchor, Issuer, IssuerKind, KeyFile, est, pem};
+use redan_protocol::authority::Step;
+use redan_protocol::report::Report;
+use redan_protocol::{Code, DeviceId, OperatorName, SpiffeId};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A server whose fleet has another authority made, which nobody believes yet.
+struct Changing {
+    site: Site,
+    new: FleetAnchor,
+    made: PathBuf,
+}
+
+impl Changing {
+    async fn open() -> Self {
+        let site = Site::open().await;
+        let (public, made) = (site.founded().join("public"), site.folder.path().join("made"));
+        make(&public, &Custody::Plain, &made, now()).unwrap();
+        let new = read(&public, &made.join("ca.pem")).unwrap();
+        Self { site, new, made }
+    }
+
+    /// Custodians sign, and nobody has told the server yet.
+    fn sign(&self, change: Changed) -> String {
+        let founded = self.site.founded();
+        decide(
+            &founded,
+            RepositoryName::Release,
+            &Change::Authority(change),
+            "release.root",
+        )
+    }
+
+    async fn bring(&self, online: Option<&Path>) -> Result<Vec<String>, ServerError> {
+        let public = self.site.founded().join("public");
+        let replaced = replace(&config(self.site.folder.path()), online, &public).await?;
+        for (_, outcome) in self.site.reloader.reload().await {
+            assert_eq!(outcome.unwrap(), Reloaded::Served);
+        }
+        Ok(replaced.files)
+    }
+
+    async fn prepare(&self) {
+        self.sign(Changed::Prepare(self.new.clone()));
+        self.bring(None).await.unwrap();
+    }
+
+    async fn activate(&self) -> Vec<String> {
+        self.sign(self.later(Step::Activate));
+        self.bring(Some(&self.made.join("online"))).await.unwrap()
+    }
+
+    fn later(&self, step: Step) -> Changed {
+        let of = match step {
+            Step::Activate => self.new.sha256(),
+            _ => self.site.anchor.sha256(),
+        };
+        Changed::Later(step, of.to_string())
+    }
+
+    /// The server for whoever believes the new authority alone.
+    fn door(&self) -> Door {
+        let mut door = self.site.door.clone();
+        door.anchor = self.new.clone();
+        door
+    }
+
+    /// An administrator with a certificate of the new authority.
+    async fn admin(&self) -> Caller {
+        let text = std::fs::read_to_string(self.made.join("offline/operator-issuer.pem")).unwrap();
+        let (by, chain) = pem::read_bundle(&text).unwrap();
+        let issuer = Issuer::load(IssuerKind::Operator, self.new.clone(), by, chain[0].clone());
+        let id = SpiffeId::Operator(self.site.fleet.clone(), OperatorName::parse("admin").unwrap());
+        let key = KeyFile::generate().unwrap();
+        let chain = issuer.issue_for(&id, &key, now()).unwrap();
+        let bundle = self.site.keep("admin", &key, &chain);
+        self.door().connect(&bundle).await.unwrap()
+    }
+
+    fn kept(&self, name: &str) -> PathBuf {
+        self.site.kept().join("online").join(name)
+    }
+
+    /// Where the server keeps its certificate under the old authority.
+    fn under_old(&self) -> PathBuf {
+        let old = self.site.anchor.sha256().to_string();
+        self.kept(&format!("server-{}.pem", &old[..16]))
+    }
+}
+
+/// How many devices an operator sees under an authority; `None`: it is not listed.
+async fn under(admin: &mut Caller, authority: &FleetAnchor) -> Option<(String, u64)> {
+    let fleet = admin.get("/v1/fleet").await.json();
+    let of = |one: &&Value| one["authority"] == authority.sha256().to_string();
+    let one = fleet["authorities"].as_array().unwrap().iter().find(of)?.clone();
+    Some((
+        one["state"].as_str().unwrap().to_owned(),
+        one["devices"].as_u64().unwrap(),
+    ))
+}
+
+/// How whoever has this key and certificate is answered, if it believes the new authority.
+async fn refused(door: &Door, bundle: &Path) -> ClientError {
+    let mut caller = match door.connect(bundle).await {
+        Ok(caller) => caller,
+        Err(error) => return error,
+    };
+    let asked = caller.ask_with("GET", "/.well-known/est/cacerts", &[], "").await;
+    asked.map(drop).unwrap_err()
+}
+
+#[tokio::test]
+async fn each_step_is_taken_over_while_the_server_runs_and_the_last_cuts_what_the_old_one_opened() {
+    let changing = Changing::open().await;
+    let (site, old) = (&changing.site, changing.site.anchor.clone());
+    let bundle = site.enrolled("press-1").await;
+    let mut open = site.connect(&bundle).await.unwrap();
+    changing.prepare().await;
+    let taken = changing.activate().await;
+    let named = changing.under_old();
+    let place = format!("online/{}", named.file_name().unwrap().to_str().unwrap());
+    assert!(taken.contains(&place), "{taken:?}");
+    // The connection of before goes on, and so does whoever has not heard of the change; who enrols now is of the new one.
+    open.check_in(Report::default()).await;
+    site.connect(&bundle)
+        .await
+        .unwrap()
+        .check_in(Report::default())
+        .await;
+    let mut admin = changing.admin().await;
+    assert_eq!(under(&mut admin, &old).await, Some(("old".into(), 1)));
+    let key = KeyFile::generate().unwrap();
+    let voucher = site.admit("press-2", &key).await;
+    assert_eq!(voucher.ca, pem::write_chain(&[changing.new.root().clone()]));
+    changing.sign(changing.later(Step::Taint));
+    changing.bring(None).await.unwrap();
+    assert_eq!(under(&mut admin, &old).await, Some(("tainted".into(), 1)));
+    let shown = admin.get("/v1/devices/press-1").await.json();
+    assert_eq!(shown["authority"], old.sha256().to_string());
+    assert_eq!(shown["authority_state"], "tainted");
+    let metrics = String::from_utf8(admin.get("/metrics").await.body.to_vec()).unwrap();
+    let digits = old.sha256().to_string();
+    for line in [
+        format!("redan_devices_by_authority{{authority=\"{digits}\",state=\"tainted\"}} 1"),
+        format!(
+            "redan_seconds_left{{of=\"certificate.ca-tainted-{}\"}}",
+            &digits[..8]
+        ),
+        "redan_seconds_left{of=\"certificate.ca\"}".to_owned(),
+    ] {
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
+    open.check_in(Report::default()).await;
+    assert!(named.exists());
+
+    changing.sign(changing.later(Step::Revoke));
+    changing.bring(None).await.unwrap();
+    let cut = open.ask_with("GET", "/.well-known/est/cacerts", &[], "").await;
+    assert_eq!(cut.map(drop), Err(ClientError::Connection));
+    assert!(!named.exists(), "the key of its certificate went with it");
+    assert_eq!(under(&mut admin, &old).await, None);
+    // Nobody who believes the old one alone is shown anything it could believe.
+    let foreign = refused(&site.door, &bundle).await;
+    assert_eq!(foreign.code(), Code::ForeignServer);
+}
+
+/// Every device's voucher has ended.
+const ENDED: &str =
+    "UPDATE documents SET body = json_set(body, '$.voucher_expires', 1) WHERE kind = 'device'";
+/// Every device was last seen long ago.
+const LONG_AWAY: &str = "UPDATE documents SET body = json_set(body, '$.last_seen', 1) WHERE kind = 'device'";
+
+/// A key asks by the enrolment name.
+async fn enrols(door: &Door, key: &KeyFile) -> Answer {
+    let headers = [("content-type", est::PKCS10)];
+    let request = est::csr(key).unwrap();
+    let mut caller = door.enrolling(key).await;
+    let asked = caller.ask_with("POST", "/.well-known/est/simpleenroll", &headers, request);
+    asked.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_device_whose_voucher_has_ended_too_is_let_in_as_long_as_it_could_have_renewed() {
+    let mut changing = Changing::open().await;
+    let bundle = changing.site.enrolled("press-1").await;
+    let (key, _) = pem::load_bundle(&bundle).unwrap();
+    let mut device = changing.site.connect(&bundle).await.unwrap();
+    device.check_in(Report::default()).await;
+    changing.prepare().await;
+    changing.activate().await;
+    changing.site = changing.site.restart_after(ENDED).await;
+    // Its certificate is good: it renews, and enrols no more.
+    let refused = enrols(&changing.door(), &key).await.refusal();
+    assert_eq!(refused, (403, Code::VoucherInvalid));
+    for step in [Step::Taint, Step::Revoke] {
+        changing.sign(changing.later(step));
+        changing.bring(None).await.unwrap();
+    }
+    assert_eq!(enrols(&changing.door(), &key).await.status, 200);
+    // Somebody who is not admitted is not let in by a change, nor is a device that was away for longer than it may be.
+    let stranger = KeyFile::generate().unwrap();
+    let refused = enrols(&changing.door(), &stranger).await.refusal();
+    assert_eq!(refused, (403, Code::NotAdmitted));
+    changing.site = changing.site.restart_after(LONG_AWAY).await;
+    let refused = enrols(&changing.door(), &key).await.refusal();
+    assert_eq!(refused, (403, Code::VoucherInvalid));
+    // Until somebody says that it is the device it was.
+    let spki = serde_json::json!({"device": "press-1", "spki": key.spki_sha256()});
+    let mut admin = changing.admin().await;
+    admin.post("/v1/devices/admit", &spki).await.json();
+    assert_eq!(enrols(&changing.door(), &key).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_stolen_old_issuer_makes_no_device_after_revoke_and_the_key_itself_is_let_in_again() {
+    let changing = Changing::open().await;
+    let site = &changing.site;
+    let bundle = site.enrolled("press-1").await;
+    let text = std::fs::read_to_string(site.founded().join("online/device-issuer.pem")).unwrap();
+    let (by, chain) = pem::read_bundle(&text).unwrap();
+    let thief = Issuer::load(IssuerKind::Device, site.anchor.clone(), by, chain[0].clone());
+    changing.prepare().await;
+    changing.activate().await;
+    for step in [Step::Taint, Step::Revoke] {
+        changing.sign(changing.later(step));
+        changing.bring(None).await.unwrap();
+    }
+    // Even for a key that is admitted: the certificate the device had, and one that the thief makes for that key.
+    let (key, _) = pem::load_bundle(&bundle).unwrap();
+    let id = SpiffeId::Device(site.fleet.clone(), DeviceId::parse("press-1").unwrap());
+    let forged = thief.issue_for(&id, &key, now()).unwrap();
+    let forged = site.keep("forged", &key, &forged);
+    for under_old in [&bundle, &forged] {
+        let refused = refused(&changing.door(), under_old).await;
+        assert_eq!(refused, ClientError::Rejected(Code::AuthorityRevoked));
+    }
+    // What the device does then: its key alone speaks, and gets a certificate of the new one.
+    let answer = enrols(&changing.door(), &key).await;
+    assert_eq!(answer.status, 200);
+    let chain = est::decode_certs_only(std::str::from_utf8(&answer.body).unwrap()).unwrap();
+    let anew = site.keep("anew", &key, &chain);
+    let mut caller = changing.door().connect(&anew).await.unwrap();
+    caller.check_in(Report::default()).await;
+}
+
+#[tokio::test]
+async fn certificates_that_the_active_authority_did_not_sign_are_not_taken_and_change_nothing() {
+    let changing = Changing::open().await;
+    changing.prepare().await;
+    let old = changing.site.anchor.sha256();
+    let before = std::fs::read(changing.kept("server.pem")).unwrap();
+    changing.sign(changing.later(Step::Activate));
+    // Neither, or only one of the two.
+    let part = changing.site.folder.path().join("part");
+    for names in [&[][..], &["server.pem"], &["device-issuer.pem"]] {
+        std::fs::create_dir_all(&part).unwrap();
+        for name in names {
+            std::fs::copy(changing.made.join("online").join(name), part.join(name)).unwrap();
+        }
+        let refused = changing.bring(Some(&part)).await.unwrap_err();
+        assert!(
+            matches!(&refused, ServerError::Inactive { authority, .. } if *authority == old),
+            "{names:?}: {refused}"
+        );
+        assert_eq!(refused.code(), Code::AuthorityInactive);
+        std::fs::remove_dir_all(&part).unwrap();
+    }
+    assert_eq!(std::fs::read(changing.kept("server.pem")).unwrap(), before);
+    assert!(!changing.under_old().exists());
+    // It serves as before, and starts again as before.
+    changing.site.operator().await.get("/v1/fleet").await.json();
+    let site = changing.site.restart().await;
+    site.operator().await.get("/v1/fleet").await.json();
+}
+
+#[tokio::test]
+async fn a_root_that_changes_the_authorities_is_not_taken_over_the_network() {
+    let changing = Changing::open().await;
+    let name = changing.sign(Changed::Prepare(changing.new.clone()));
+    let bytes = std::fs::read(changing.site.founded().join("public/release").join(&name)).unwrap();
+    let mut admin = changing.site.operator().await;
+    let answer = admin
+        .post("/v1/release", &upload(&[(&name, bytes.clone())]))
+        .await;
+    assert_eq!(answer.refusal(), (400, Code::AuthorityOnHost));
+    assert_eq!(admin.get(&format!("/v1/release/{name}")).await.status, 404);
+    // Brought to the host it is served, and sent once more it changes nothing.
+    changing.bring(None).await.unwrap();
+    let served = admin.get(&format!("/v1/release/{name}")).await;
+    assert_eq!((served.status, served.body.to_vec()), (200, bytes));
+}
+
+#[tokio::test]
+async fn a_change_outlives_restarts_at_every_step() {
+    let mut changing = Changing::open().await;
+    let bundle = changing.site.enrolled("press-1").await;
+    changing.prepare().await;
+    changing.activate().await;
+    for step in [None, Some(Step::Taint)] {
+        if let Some(step) = step {
+            changing.sign(changing.later(step));
+            changing.bring(None).await.unwrap();
+        }
+        changing.site = changing.site.restart().await;
+        let mut device = changing.site.connect(&bundle).await.unwrap();
+        device.check_in(Report::default()).await;
+        changing.admin().await.get("/v1/fleet").await.json();
+    }
+    changing.sign(changing.later(Step::Revoke));
+    changing.bring(None).await.unwrap();
+    // What a power cut kept from being removed goes at the next start.
+    std::fs::copy(changing.kept("server.pem"), changing.under_old()).unwrap();
+    changing.site = changing.site.restart().await;
+    assert!(!changing.under_old().exists());
+    let refused = refused(&changing.door(), &bundle).await;
+    assert_eq!(refused, ClientError::Rejected(Code::AuthorityRevoked));
+}
