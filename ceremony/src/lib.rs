@@ -15,6 +15,7 @@
 
 pub mod assemble;
 pub mod change;
+pub mod crl;
 pub mod custody;
 pub mod delegate;
 pub mod difference;

@@ -8,6 +8,7 @@
 )]
 
 mod change;
+mod crl;
 mod custody;
 mod device;
 mod direction;
