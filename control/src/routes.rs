@@ -50,6 +50,15 @@ pub(crate) struct Caller {
 
 /// Answers a request, whatever it is.
 pub(crate) async fn answer(caller: &Caller, request: Request<hyper::body::Incoming>) -> Response<Body> {
+    // Says its length or is refused: with chunks, where a request ends is what two readers disagree about (RFC 9112 §6.1, §11.2), and
+    // no client of ours sends any. What follows on the connection is not read.
+    if request.headers().contains_key(header::TRANSFER_ENCODING) {
+        let detail = "a request says its length with content-length; no transfer-encoding is taken";
+        let mut refused = Refused::because(Code::BadRequest, detail).into_response();
+        let close = HeaderValue::from_static("close");
+        refused.headers_mut().insert(header::CONNECTION, close);
+        return refused;
+    }
     match route(caller, request).await {
         Ok(response) => response,
         Err(refused) => {
