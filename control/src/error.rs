@@ -3,8 +3,8 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use redan_identity::IdentityError;
-use redan_protocol::{Code, Digest};
 use redan_protocol::wire::Problem;
+use redan_protocol::{Code, Digest};
 use redan_publish::PublishError;
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! From a request to what its verified identity may ask for.
 
-use crate::checkin::check_in;
+use crate::checkin::{Reporter, check_in};
 use crate::claims::claimed;
 use crate::error::Refused;
 use crate::est;
@@ -104,6 +104,7 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
             }
             SpiffeId::Operator(_, name) => {
                 in_time(identity, &path, Seconds::default(), now())?;
+                caller.fleet.not_taken_back(identity).await?;
                 // Asked per request, of the server's own store.
                 let role = caller.fleet.role(&name, identity.expires()).await?;
                 no_claims(caller, &identity.id().to_string(), request.headers(), false).await?;
@@ -206,7 +207,11 @@ async fn device_request(
                 return Err(Refused::plain(Code::WrongContentType));
             }
             let body = collect(request, CHECKIN_LEN_MAX).await?;
-            let from = (device, identity.authority());
+            let from = Reporter {
+                device,
+                identity,
+                opened: caller.opened,
+            };
             let reply = check_in(fleet, from, &body, caller.interval, now()).await?;
             let reply = padded(&reply, CHECKIN_REPLY_LEN).ok_or_else(|| Refused::plain(Code::Internal))?;
             Ok(respond("application/json", reply))
