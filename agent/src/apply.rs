@@ -32,6 +32,7 @@ impl Agent {
             ceiling: self.ceiling.clone(),
             release: self.release.clone(),
             blobs: self.around.native.blobs.clone(),
+            revoked: self.revoked.clone(),
             versions: self.versions,
             events: self.around.events.clone(),
         };

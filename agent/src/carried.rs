@@ -4,6 +4,7 @@ use crate::bundle::Bundle;
 use crate::fetch::Blobs;
 use crate::main_loop::Event;
 use crate::refresh::{Files, Source, Which, lookup, refresh, roots};
+use crate::revocation::{self, Revoked};
 use crate::session::{Adopt, Decided, Stopped, Verdict, document, facts_of, state_of};
 use redan_policy::DeviceCeiling;
 use redan_protocol::{Code, Seconds, SpiffeId, UnixSeconds, Version64};
@@ -24,6 +25,7 @@ pub(crate) struct Carried {
     pub(crate) ceiling: DeviceCeiling,
     pub(crate) release: Files,
     pub(crate) blobs: Blobs,
+    pub(crate) revoked: Revoked,
     /// Of the timestamps that a server gave; a stick says nothing about them.
     pub(crate) versions: (Version64, Version64),
     pub(crate) events: mpsc::UnboundedSender<Event>,
@@ -87,6 +89,7 @@ impl Carried {
             .map_err(Stopped::Network)?;
         let refreshed = refresh(source, files, Which::Release, trusted, self.now, &self.events).await;
         let mut release = refreshed.map_err(Stopped::Network)?;
+        revocation::look(&self.revoked, source, files, &mut release, self.now).await;
         let direction = document(source, files, &mut release, &path).await?;
         let direction = direction.ok_or(Stopped::Network(Code::BundleInvalid))?;
         let read = carried_direction(&direction, &self.id)?;

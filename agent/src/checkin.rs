@@ -7,6 +7,7 @@ use crate::link::Link;
 use crate::main_loop::Event;
 use crate::patience::request;
 use crate::refresh::Files;
+use crate::revocation::Revoked;
 use crate::session::{Decided, Verdict};
 use bytes::Bytes;
 use redan_policy::DeviceCeiling;
@@ -39,6 +40,7 @@ pub(crate) struct Session {
     pub(crate) ceiling: DeviceCeiling,
     pub(crate) release: Files,
     pub(crate) director: Files,
+    pub(crate) revoked: Revoked,
     pub(crate) events: mpsc::UnboundedSender<Event>,
 }
 

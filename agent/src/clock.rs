@@ -1,6 +1,7 @@
 //! The device's clocks: monotonic for spans, proven for dates, the wall clock for nothing that opens anything.
 
 use redan_agent_core::Mono;
+use redan_identity::crl::Lists;
 use redan_identity::tls::Floor;
 use redan_protocol::{Seconds, UnixSeconds};
 use redan_trust::ProvenTime;
@@ -32,11 +33,12 @@ impl Clock {
 }
 
 /// The time this device has proof of. One for the trust record, the sessions and every handshake: what one of them learns, all of
-/// them hold others to from then on, without a restart.
+/// them hold others to from then on, without a restart. And whom they refuse although its time has not passed.
 #[derive(Clone, Debug)]
 pub(crate) struct Proven {
     time: Arc<Mutex<ProvenTime>>,
     clock: Clock,
+    lists: Lists,
 }
 
 impl Proven {
@@ -45,6 +47,7 @@ impl Proven {
         Self {
             time: Arc::new(Mutex::new(time)),
             clock,
+            lists: Lists::default(),
         }
     }
 
@@ -69,7 +72,13 @@ impl Proven {
     /// What handshakes ask, and what they teach.
     pub(crate) fn floor(&self) -> Floor {
         let (asked, taught) = (self.clone(), self.clone());
-        Floor::learning(move || asked.now(), move |proven| taught.learn(proven))
+        let floor = Floor::learning(move || asked.now(), move |proven| taught.learn(proven));
+        floor.refusing(self.lists.clone())
+    }
+
+    /// The servers that handshakes refuse.
+    pub(crate) fn lists(&self) -> &Lists {
+        &self.lists
     }
 }
 

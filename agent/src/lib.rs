@@ -49,6 +49,7 @@ pub mod qr;
 mod recover;
 mod refresh;
 mod renewal;
+mod revocation;
 mod run;
 mod seal;
 mod session;

@@ -9,6 +9,7 @@ use crate::journal::Journal;
 use crate::link::Link;
 use crate::refresh::{Files, Which};
 use crate::renewal::{Outcome, Renewal};
+use crate::revocation::Revoked;
 use crate::seal::SealKey;
 use crate::session::{Decided, Verdict};
 use crate::status::{Applied, Status};
@@ -92,6 +93,7 @@ pub(crate) struct Agent {
     pub(crate) isolation: BTreeMap<PublisherName, Isolation>,
     pub(crate) release: Files,
     pub(crate) director: Files,
+    pub(crate) revoked: Revoked,
     pub(crate) reports: crate::run::Reports,
     pub(crate) versions: (Version64, Version64),
     pub(crate) settled: Option<Settled>,
@@ -271,6 +273,7 @@ impl Agent {
             ceiling: self.ceiling.clone(),
             release: self.release.clone(),
             director: self.director.clone(),
+            revoked: self.revoked.clone(),
             events: self.around.events.clone(),
         };
         self.running = true;

@@ -5,10 +5,12 @@
 
 use crate::checkin::{Session, Unreached};
 use crate::clock::{Clock, Proven};
+use crate::disk::RealDisk;
 use crate::fetch::{Blobs, fetch};
 use crate::link::{Link, QUIET_MAX};
 use crate::patience::WINDOW;
 use crate::refresh::Files;
+use crate::revocation::ServerLists;
 use redan_identity::tls::{Fleets, accept, device_client, fleet_server};
 use redan_identity::{FleetAnchor, FleetCa, IssuerKind, KeyFile};
 use redan_protocol::report::Report;
@@ -262,6 +264,9 @@ async fn an_artifact_that_one_address_withholds_or_forges_comes_from_the_other_a
 fn session(link: &Link) -> Session {
     let ceiling = include_str!("../../policies/device/demo.toml");
     let folder = std::path::PathBuf::new();
+    let proven = Proven::new(Clock::start());
+    let anchor = Site::of("plant.example").anchor;
+    let revoked = ServerLists::open(&RealDisk, &folder, &(&anchor).into(), &proven).unwrap();
     Session {
         link: link.clone(),
         id: SpiffeId::Device(fleet("plant.example"), DeviceId::parse("press-1").unwrap()),
@@ -272,7 +277,8 @@ fn session(link: &Link) -> Session {
         settled: None,
         plan_known: redan_protocol::Seconds::default(),
         now: UnixSeconds::default(),
-        proven: Proven::new(Clock::start()),
+        proven,
+        revoked: std::rc::Rc::new(std::cell::RefCell::new(revoked)),
         ceiling: redan_policy::parse_device("ceiling", ceiling).unwrap(),
         release: Files(folder.clone()),
         director: Files(folder),

@@ -164,6 +164,7 @@ impl Agent {
             tracing::info!(authority = %anchor.sha256(), %state, "believed from now on");
         }
         self.link.trust(&believed.anchors);
+        self.revoked.borrow_mut().under(&believed.anchors);
         self.renewal.believe(believed);
         if let Err(error) = self.present() {
             tracing::error!(code = error.code().name(), "{error}");

@@ -15,6 +15,7 @@ use crate::native::Native;
 use crate::next::{self, Next};
 use crate::refresh::Files;
 use crate::renewal::Renewal;
+use crate::revocation::ServerLists;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::trust::Trust;
@@ -23,6 +24,7 @@ use redan_agent_core::{Machine, Record};
 use redan_channel::AsyncChannel;
 use redan_protocol::wire::control_host;
 use redan_protocol::{SpiffeId, Version64};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -142,6 +144,9 @@ fn assemble(
     } else {
         recover::forget(store)?;
     }
+    let folder = store.at("revoked");
+    let revoked = ServerLists::open(&RealDisk, &folder, &identity.believed.anchors, &proven)
+        .map_err(|source| AgentError::file("read", &folder, source))?;
     let server = config
         .server
         .as_ref()
@@ -190,6 +195,7 @@ fn assemble(
         ),
         release,
         director,
+        revoked: Rc::new(RefCell::new(revoked)),
         reports: Reports::open(store)?,
         settled: None,
         running: false,

@@ -3,6 +3,7 @@
 use crate::checkin::Session;
 use crate::link::Standing;
 use crate::refresh::{Files, Source, Which, lookup, refresh};
+use crate::revocation;
 use redan_agent_core::Offer;
 use redan_identity::client::Connection;
 use redan_policy::DeviceCeiling;
@@ -97,6 +98,11 @@ impl Session {
             && !standing.holds(connection)
         {
             return Err(Code::ForeignServer);
+        }
+        let mut release = release;
+        if let Ok(release) = &mut release {
+            // First: whatever else is wrong, a server that was taken back is refused from the next handshake on.
+            revocation::look(&self.revoked, &mut source, &self.release, release, self.now).await;
         }
         let trusted = self.director.trusted(Which::Director, record)?;
         let director = refresh(

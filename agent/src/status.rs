@@ -38,6 +38,9 @@ pub struct Status {
     pub offline: Option<Code>,
     /// Seconds since the control server last answered a check-in; `None`: it has not since the device started.
     pub contact_seconds: Option<u64>,
+    /// What is wrong with the list of revoked servers; `None`: nothing, or there never was one.
+    #[serde(default, with = "by_name")]
+    pub revoked_servers: Option<Code>,
     /// How long its certificate is good for.
     pub certificate: CertificateStatus,
     /// The installed versions.

@@ -46,6 +46,7 @@ impl Store {
         let folders = [
             "identity/next",
             "trust",
+            "revoked",
             "metadata/release",
             "metadata/director",
             "blobs",
@@ -271,4 +272,54 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], AgentError> {
         source: std::io::ErrorKind::Other.into(),
     })?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::wall;
+    use redan_identity::{FleetCa, IssuerKind};
+    use redan_protocol::wire::VoucherSchema;
+    use redan_protocol::{DeviceId, FleetId};
+
+    /// Whoever answers holds answers of other times: of other devices, or to this device with the key it had before (E02).
+    #[test]
+    fn an_answer_of_another_device_or_for_another_key_is_not_kept() {
+        let fleet = FleetId::parse("plant.example").unwrap();
+        let ca = FleetCa::found(fleet.clone(), wall()).unwrap();
+        let anchor = ca.anchor().unwrap();
+        let issuer = ca.issuer(IssuerKind::Device, wall()).unwrap();
+        let device = |name: &str| DeviceId::parse(name).unwrap();
+        let (own, before) = (KeyFile::generate().unwrap(), KeyFile::generate().unwrap());
+        let voucher = Voucher {
+            schema: VoucherSchema::V1,
+            fleet: fleet.clone(),
+            device: device("press-1"),
+            spki: own.spki_sha256(),
+            ca: redan_identity::pem::write_chain(&[anchor.root().clone()]),
+            release_root: String::new(),
+            director_root: String::new(),
+            server: String::new(),
+            expires: wall(),
+            chain: None,
+        };
+        let answer = |name: &str, key: &KeyFile| {
+            let id = SpiffeId::Device(fleet.clone(), device(name));
+            issuer.issue_for(&id, key, wall()).unwrap()
+        };
+        let prove = |chain| {
+            let key = KeyFile::from_pem(&own.to_pem()).unwrap();
+            let proven = Identity::prove(voucher.clone(), anchor.clone().into(), key.into(), chain);
+            proven.map(drop).map_err(|error| error.to_string())
+        };
+        let said = |what| Err(AgentError::Voucher(what).to_string());
+        let other = said("the certificate names another device");
+        assert_eq!(prove(answer("press-2", &own)), other);
+        assert_eq!(prove(answer("press-2", &before)), other);
+        assert_eq!(
+            prove(answer("press-1", &before)),
+            said("the certificate is for another key")
+        );
+        assert_eq!(prove(answer("press-1", &own)), Ok(()), "positive control");
+    }
 }

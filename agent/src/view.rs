@@ -111,6 +111,7 @@ impl Agent {
             contact_seconds: self
                 .contact
                 .map(|at| self.clock.elapsed().get().saturating_sub(at.get())),
+            revoked_servers: self.revoked.borrow().alarm(),
             certificate: CertificateStatus {
                 not_after: date(self.renewal.identity.valid.1),
                 authority: self.renewal.identity.authority_state(),

@@ -1,9 +1,10 @@
 //! What can be asked of `redan-ceremony`, as `--help` shows it.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use redan_ceremony::crl::Listing;
 use redan_ceremony::present::RepositoryName;
-use redan_identity::TokenUri;
-use redan_protocol::{ComponentName, FleetId, OperatorName, PublisherName};
+use redan_identity::{IssuerKind, TokenUri};
+use redan_protocol::{ComponentName, FleetId, OperatorName, PublisherName, UnixSeconds};
 use std::path::PathBuf;
 
 /// Found a fleet, keep its keys, and change them: file in, file out. Run it on a machine without a network.
@@ -111,6 +112,8 @@ pub(crate) enum Ceremony {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Make the next list of servers' or operators' certificates that are taken back, for policy signers to publish.
+    Crl(ListArguments),
     /// Make metadata for others to sign, and say what it changes.
     #[command(subcommand)]
     Request(Template),
@@ -363,6 +366,67 @@ pub(crate) struct Keeping {
 pub(crate) enum ProfileArgument {
     Development,
     Production,
+}
+
+#[derive(Args)]
+#[command(group(clap::ArgGroup::new("after").required(true).args(["first", "previous"])))]
+pub(crate) struct ListArguments {
+    /// Whose certificates.
+    #[arg(long)]
+    of: ListedArgument,
+    /// The fleet's public/ folder.
+    #[arg(long)]
+    pub(crate) fleet_dir: PathBuf,
+    /// server-issuer.pem or operator-issuer.pem of offline/; or with .sealed.
+    #[arg(long)]
+    pub(crate) issuer: PathBuf,
+    /// File with the issuer's passphrase; without it, it is asked for.
+    #[arg(long)]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// There was no list before.
+    #[arg(long)]
+    first: bool,
+    /// The list that is published now: the next one names whom it names.
+    #[arg(long)]
+    previous: Option<PathBuf>,
+    /// A certificate to take back, PEM; may be given several times.
+    #[arg(long)]
+    revoked: Vec<PathBuf>,
+    /// File to write; must not exist.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+/// Whose certificates a list takes back.
+#[derive(Clone, Copy, Eq, PartialEq, ValueEnum)]
+pub(crate) enum ListedArgument {
+    Servers,
+    Operators,
+}
+
+impl ListArguments {
+    /// What is asked, the file with the issuer's passphrase, and the file to write.
+    pub(crate) fn listing(self, now: UnixSeconds) -> (Listing, Option<PathBuf>, PathBuf) {
+        let listing = Listing {
+            of: self.of.into(),
+            public: self.fleet_dir,
+            issuer: self.issuer,
+            // That there is none has to be said.
+            previous: self.previous.filter(|_| !self.first),
+            revoked: self.revoked,
+            now,
+        };
+        (listing, self.passphrase_file, self.out)
+    }
+}
+
+impl From<ListedArgument> for IssuerKind {
+    fn from(of: ListedArgument) -> Self {
+        match of {
+            ListedArgument::Servers => Self::Server,
+            ListedArgument::Operators => Self::Operator,
+        }
+    }
 }
 
 fn token_uri(text: &str) -> Result<TokenUri, String> {

@@ -2,6 +2,7 @@
 
 use crate::present::RepositoryName;
 use redan_identity::IdentityError;
+use redan_identity::crl::CrlFault;
 use redan_protocol::authority::{AuthoritiesError, StepError};
 use redan_protocol::{Code, ComponentName, UnixSeconds};
 use redan_publish::PublishError;
@@ -250,6 +251,9 @@ pub enum CeremonyError {
     /// Certificates.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// A revocation list.
+    #[error(transparent)]
+    Crl(#[from] CrlFault),
     /// A bug of ours.
     #[error("a bug in redan-ceremony")]
     Bug,
@@ -281,6 +285,7 @@ impl CeremonyError {
             Self::Walk { source, .. } => source.code(),
             Self::Publish(error) => error.code(),
             Self::Identity(error) => error.code(),
+            Self::Crl(fault) => fault.code(),
             Self::Bug => Code::Internal,
             _ => Code::BadRequest,
         }
@@ -377,6 +382,9 @@ impl CeremonyError {
             }
             Self::Publish(error) => error.remedy(),
             Self::Identity(error) => error.remedy(),
+            Self::Crl(_) => {
+                "give --previous the file that is published now, of the same kind of certificates"
+            }
             Self::Bug => Code::Internal.remedy(),
         }
     }
@@ -407,7 +415,8 @@ impl CeremonyError {
             | Self::Recovery(_)
             | Self::Transcript { .. }
             | Self::Publish(_)
-            | Self::Identity(_) => 1,
+            | Self::Identity(_)
+            | Self::Crl(_) => 1,
             _ => 2,
         }
     }

@@ -16,6 +16,7 @@
 pub mod assemble;
 pub mod authority;
 pub mod change;
+pub mod crl;
 pub mod custody;
 pub mod delegate;
 pub mod difference;

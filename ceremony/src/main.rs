@@ -3,12 +3,13 @@
 
 mod arguments;
 
-use arguments::{Arguments, At, CaTask, Ceremony, Keeping, Making, ProfileArgument, Template};
+use arguments::{Arguments, At, CaTask, Ceremony, Keeping, ListArguments, Making, ProfileArgument, Template};
 use clap::Parser as _;
 use redan_ceremony::CeremonyError;
 use redan_ceremony::assemble::assemble;
 use redan_ceremony::authority::{self, Changed};
 use redan_ceremony::change::Change;
+use redan_ceremony::crl::list;
 use redan_ceremony::custody::{self, Custody, Opening};
 use redan_ceremony::delegate;
 use redan_ceremony::difference::inspect;
@@ -52,6 +53,20 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit())
         }
     }
+}
+
+/// Makes a revocation list.
+fn crl(arguments: ListArguments) -> Result<String, CeremonyError> {
+    let (listing, passphrase_file, out) = arguments.listing(now());
+    let listed = list(&listing, &Opening::new(passphrase_file.as_slice())?, &out)?;
+    let (number, until, out) = (listed.number, listed.until, out.display());
+    let certificates = match listed.revoked {
+        1 => "1 certificate".to_owned(),
+        many => format!("{many} certificates"),
+    };
+    Ok(format!(
+        "Wrote list number {number} with {certificates} to {out}. Publish it with `redan crl publish`; the next one is due before {until}.\n"
+    ))
 }
 
 /// Does it, and gives what to say.
@@ -132,6 +147,7 @@ fn run(command: Ceremony) -> Result<String, CeremonyError> {
                 "Wrote key and certificate of {id} to {out}; it ends at {expires}.\n"
             ))
         }
+        Ceremony::Crl(arguments) => crl(arguments),
         Ceremony::Request(template) => request(template),
         Ceremony::Ca(task) => ca(task),
         Ceremony::Inspect { at, request } => {

@@ -195,7 +195,9 @@ impl CliError {
                 "run redan draft inspect, compare its payload_sha256 with the other signers', and give that"
             }
             Self::Counter { .. } => Code::CounterNotGrowing.remedy(),
-            Self::Crl(_) => "find out why the server makes such a list; nothing was published",
+            Self::Crl(_) => {
+                "find out who made such a list, and make the next one from the one that is published; nothing was published"
+            }
             Self::Audit(_) => "keep a copy of the log and investigate the server",
             Self::Denied(code) => code.remedy(),
         }

@@ -7,6 +7,8 @@ use redan::error::CliError;
 use redan::operate::{self, Rules, WaveArgument};
 use redan::sign::{Keys, Signing};
 use redan::{bundle, dev, draft, publish, release, show};
+use redan_identity::IssuerKind;
+use redan_identity::crl::{OPERATOR_LISTS, SERVER_LISTS};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
 use redan_protocol::join::{DevicePrefix, TokenId};
 use redan_protocol::{
@@ -327,8 +329,14 @@ enum RolloutTask {
 
 #[derive(Subcommand)]
 enum CrlTask {
-    /// Have the server make the next one, sign and publish it.
+    /// Sign and publish the next one: of devices, which the server makes, or one that custodians made.
     Publish {
+        /// Of servers, as `redan-ceremony crl --of servers` wrote it.
+        #[arg(long, conflicts_with = "operators")]
+        servers: Option<PathBuf>,
+        /// Of operators, as `redan-ceremony crl --of operators` wrote it.
+        #[arg(long)]
+        operators: Option<PathBuf>,
         #[command(flatten)]
         keys: Keys,
     },
@@ -552,11 +560,28 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
         Task::Rollout(task) => rollouts(task, access).await,
         Task::Token(task) => tokens(task, access).await,
         Task::Operator(task) => operators(task, access).await,
-        Task::Crl(CrlTask::Publish { keys }) => publish::crl(access, &keys).await,
+        Task::Crl(task) => crl(task, access).await,
         Task::Audit(AuditTask::List) => operate::get(access, "/v1/audit").await,
         Task::Audit(AuditTask::Verify { head }) => operate::verify_audit(access, head.as_deref()).await,
         Task::Status => operate::get(access, "/v1/fleet").await,
         Task::Metrics => Ok(Value::String(access.connect().await?.text("/metrics").await?)),
+    }
+}
+
+async fn crl(task: CrlTask, access: &Access) -> Result<Value, CliError> {
+    let CrlTask::Publish {
+        servers,
+        operators,
+        keys,
+    } = task;
+    match (servers, operators) {
+        (Some(file), _) => {
+            publish::offline_crl(access, (IssuerKind::Server, SERVER_LISTS), &file, &keys).await
+        }
+        (None, Some(file)) => {
+            publish::offline_crl(access, (IssuerKind::Operator, OPERATOR_LISTS), &file, &keys).await
+        }
+        (None, None) => publish::crl(access, &keys).await,
     }
 }
 

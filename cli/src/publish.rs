@@ -138,6 +138,34 @@ pub async fn decommission(access: &Access, id: &DeviceId, keys: &Keys) -> Result
     Ok(json!({"device": id, "order": path, "sha256": digest, "keys": order.keys, "revoked": true}))
 }
 
+/// Publishes a list that custodians made of their servers' or operators' certificates, when whoever goes by the one that is there takes
+/// it.
+pub async fn offline_crl(
+    access: &Access,
+    (kind, path): (IssuerKind, &'static str),
+    file: &Path,
+    keys: &Keys,
+) -> Result<Value, CliError> {
+    let keys = keys.open()?;
+    let anchors = access.anchors()?;
+    let bytes = read_text(file)?.into_bytes();
+    let mut server = access.connect().await?;
+    let mut release = server.release().await?;
+    let mut known = Revocations::default();
+    if let Some(there) = server.target(&mut release, path).await? {
+        let there = server.artifact(&there).await?;
+        // One that nobody takes is no reason not to publish a good one.
+        known = Revocations::kept(&anchors, kind, &there).unwrap_or_default();
+    }
+    known.adopt(&anchors, kind, &bytes, now())?;
+    let none: Option<&Value> = None;
+    let entry = target(&bytes, none)?;
+    let digest = Digest::of(&bytes);
+    upload(&mut server, bytes).await?;
+    publish_target(&mut server, "policy", POLICY_LIFE, (path, entry), &keys, None).await?;
+    Ok(json!({"crl": path, "sha256": digest}))
+}
+
 /// Where the list of revoked devices is in the release repository.
 pub const CRL_PATH: &str = "policy/devices.crl";
 

@@ -3,29 +3,43 @@
 use crate::director::direct;
 use crate::error::Refused;
 use crate::fleet::{Fleet, State};
+use crate::lineage::Suspicion;
 use crate::release::{renewed, timestamp_version};
 use crate::store::Put;
 use redan_control_core::{Event, Input, Rollout};
+use redan_identity::VerifiedIdentity;
 use redan_protocol::audit::Action;
-use redan_protocol::report::Report;
 use redan_protocol::wire::{CheckIn, CheckInReply, Statement, StatementKind};
-use redan_protocol::{Code, DeviceId, Digest, DirectionSequence, Seconds, SpiffeId, UnixSeconds, Version64};
+use redan_protocol::{Code, DeviceId, DirectionSequence, Seconds, SpiffeId, UnixSeconds, Version64};
+use std::time::Instant;
 
 /// How often the log says again what expires soon.
 const WARN_EVERY: Seconds = Seconds::new(86_400);
 
-/// Takes a check-in of a device whose identity the connection has proven, by a certificate under this authority.
+/// Who checks in, as the connection has proven it.
+#[derive(Clone, Copy, Debug)]
+pub struct Reporter<'a> {
+    /// The device.
+    pub device: &'a DeviceId,
+    /// Its certificate.
+    pub identity: &'a VerifiedIdentity,
+    /// When its connection was opened.
+    pub opened: Instant,
+}
+
+/// Takes a check-in.
 pub async fn check_in(
     fleet: &Fleet,
-    (device, authority): (&DeviceId, Digest),
+    from: Reporter<'_>,
     body: &[u8],
     interval: Seconds,
     now: UnixSeconds,
 ) -> Result<CheckInReply, Refused> {
-    let CheckIn { nonce, report } =
-        serde_json::from_slice(body).map_err(|_| Refused::plain(Code::BadRequest))?;
+    let check_in: CheckIn = serde_json::from_slice(body).map_err(|_| Refused::plain(Code::BadRequest))?;
+    let nonce = check_in.nonce;
     let mut state = fleet.state.lock().await;
-    note(fleet, &mut state, (device, authority), &report, now).await?;
+    let device = from.device;
+    note(fleet, &mut state, from, &check_in, now).await?;
     renew_timestamp(fleet, &mut state, now).await?;
     direct(fleet, &mut state, device, now).await?;
     let director = state.director.get(device).map_or(0, |row| row.version);
@@ -46,10 +60,11 @@ pub async fn check_in(
 async fn note(
     fleet: &Fleet,
     state: &mut State,
-    (device, authority): (&DeviceId, Digest),
-    report: &Report,
+    from: Reporter<'_>,
+    check_in: &CheckIn,
     now: UnixSeconds,
 ) -> Result<(), Refused> {
+    let (device, report) = (from.device, &check_in.report);
     // A rollback speaks about the rollout whose direction the device was following, and about no other.
     let followed = state.director.get(device).map(|row| (row.rollout, row.sequence));
     let mut row = state
@@ -57,9 +72,18 @@ async fn note(
         .get(device)
         .cloned()
         .ok_or_else(|| Refused::plain(Code::CertificateRevoked))?;
-    row.authority = Some(authority);
+    row.authority = Some(from.identity.authority());
+    let late = state.reported_at.get(device).is_some_and(|at| from.opened < *at);
+    let mut told = Vec::new();
+    if row.doubts(check_in, late) {
+        tracing::warn!(fleet = %fleet.id, %device, number = report.sequence, "clone alarm: a report's number went back, or came twice");
+        // No refusal: a device that was restored from a copy must still be repaired.
+        let why = (Suspicion::ReportNumber, from.identity.spki());
+        told.extend(row.suspect(device, why, now));
+    }
     row.last_seen = Some(now);
     row.report = Some(report.clone());
+    row.nonce = Some(check_in.nonce);
     let seen = Put::json("device", device.as_str(), &row)?;
     let concerned = |rollout: &&Rollout| {
         rollout.state == redan_control_core::State::Running || rollout.offered_to(device).is_some()
@@ -77,8 +101,9 @@ async fn note(
         stepped(rollout, now, input)
     });
     let steps: Vec<_> = steps.collect();
-    keep(fleet, state, steps, vec![seen], now).await?;
+    keep(fleet, state, steps, (vec![seen], told), now).await?;
     state.devices.insert(device.clone(), row);
+    state.reported_at.insert(device.clone(), Instant::now());
     Ok(())
 }
 
@@ -94,10 +119,9 @@ async fn keep(
     fleet: &Fleet,
     state: &mut State,
     steps: Vec<(Rollout, Option<Event>)>,
-    mut puts: Vec<Put>,
+    (mut puts, mut actions): (Vec<Put>, Vec<(Action, String)>),
     now: UnixSeconds,
 ) -> Result<(), Refused> {
-    let mut actions = Vec::new();
     for (rollout, event) in &steps {
         puts.push(Put::json("rollout", rollout.id.to_string(), rollout)?);
         actions.extend(event.and_then(|event| audited(event, rollout.id)));
@@ -132,7 +156,7 @@ pub async fn tick(fleet: &Fleet, now: UnixSeconds) -> Result<(), Refused> {
     let steps: Vec<_> = steps
         .filter_map(|rollout| stepped(rollout, now, Input::Tick))
         .collect();
-    keep(fleet, &mut state, steps, Vec::new(), now).await?;
+    keep(fleet, &mut state, steps, (Vec::new(), Vec::new()), now).await?;
     renew_timestamp(fleet, &mut state, now).await?;
     if state.warned.is_none_or(|warned| now >= warned.after(WARN_EVERY)) {
         state.warned = Some(now);

@@ -86,10 +86,11 @@ pub async fn reenroll(
     let request = decode_csr(body)?;
     let next = Digest::of(&request);
     let mut state = fleet.state.lock().await;
-    let taken = state
-        .devices
-        .iter()
-        .any(|(other, row)| other != device && (row.keys.contains(&next) || row.superseded.contains(&next)));
+    let who = SpiffeId::Device(fleet.id.clone(), device.clone()).to_string();
+    let taken = fleet
+        .is_anothers(&mut state, &who, (device, next), now)
+        .await?
+        .is_some();
     // Another request may have come between this one and the question whether its key may speak.
     let asks = |row: &DeviceRow| !row.revoked && !taken && row.keys.first() == Some(&spki);
     let Some(mut row) = state.devices.get(device).cloned().filter(asks) else {

@@ -13,11 +13,14 @@ use crate::release::{Files, Signing, accept};
 use crate::store::{Put, Store};
 use crate::tokens::TokenRow;
 use redan_control_core::Rollout;
+use redan_identity::crl::Revocations;
 use redan_identity::join::JoinKey;
 use redan_identity::tls::FleetServer;
+use redan_identity::{Anchors, IssuerKind};
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::join::TokenId;
 use redan_protocol::report::Report;
+use redan_protocol::wire::Nonce;
 use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, OperatorName, SetId, UnixSeconds};
 use redan_publish::DirectorFiles;
 use serde::{Deserialize, Serialize};
@@ -46,7 +49,7 @@ pub struct DeviceRow {
     /// When certificates for new keys were issued, as far as that still counts against its budget.
     #[serde(default)]
     pub renewed: Vec<UnixSeconds>,
-    /// A superseded key spoke again.
+    /// Two seem to speak as this device.
     #[serde(default)]
     pub clone_alarm: Option<CloneAlarm>,
     /// Labels for waves.
@@ -73,6 +76,9 @@ pub struct DeviceRow {
     pub last_seen: Option<UnixSeconds>,
     /// What it said then.
     pub report: Option<Report>,
+    /// The nonce it said it with.
+    #[serde(default)]
+    pub nonce: Option<Nonce>,
 }
 
 impl DeviceRow {
@@ -148,6 +154,14 @@ pub struct State {
     pub release: BTreeMap<String, Vec<u8>>,
     /// Number of the newest revocation list; 0: none was made.
     pub crl_number: u64,
+    /// Operators' certificates that custodians took back.
+    pub operator_lists: Revocations,
+    /// How often a key turned up for a second device.
+    pub keys_twice: u64,
+    /// When the audit log was last told so of a device's keys, in this run of the server.
+    pub twice_told: BTreeMap<DeviceId, UnixSeconds>,
+    /// When a device's newest report came, in this run of the server.
+    pub reported_at: BTreeMap<DeviceId, Instant>,
     /// When a device's newest key spoke for the first time, in this run of the server.
     pub superseded_at: BTreeMap<DeviceId, Instant>,
     /// Who claimed an identity, and when the audit log was told, in this run of the server.
@@ -236,6 +250,7 @@ impl Fleet {
         let own = Folder::new(folder);
         let (held, tls) = Held::read(exchange, &id, &own, &state.release, now)?;
         let held = Arc::new(held);
+        state.operator_lists = kept_lists(&store, &held.anchors).await?;
         let places = Arc::new(Semaphore::new(settings.connections_max));
         let fleet = Self {
             id,
@@ -383,11 +398,23 @@ fn read(path: &Path) -> Result<String, ServerError> {
     std::fs::read_to_string(path).map_err(|error| ServerError::file(path, &error))
 }
 
+/// The lists of operators' certificates as they were kept. One that does not read is not taken for none: nobody's certificate would be
+/// taken back any more.
+async fn kept_lists(store: &Store, anchors: &Anchors) -> Result<Revocations, StoreError> {
+    let mut kept = store.all_bytes("revocations").await?.into_iter();
+    let Some((id, bytes)) = kept.next() else {
+        return Ok(Revocations::default());
+    };
+    let kind = "revocations";
+    Revocations::kept(anchors, IssuerKind::Operator, &bytes).map_err(|_| StoreError::Document { kind, id })
+}
+
 async fn load(store: &Store) -> Result<State, ServerError> {
     let by_device = |id: String, kind| DeviceId::parse(&id).map_err(|_| StoreError::Document { kind, id });
     let mut state = State {
         last_audit: store.last_audit().await?,
         named: store.document("held", "keys").await?,
+        keys_twice: store.document("alarm", "keys-twice").await?.unwrap_or(0),
         ..State::default()
     };
     for (id, row) in store.all::<DeviceRow>("device").await? {

@@ -42,5 +42,6 @@ pub mod server;
 pub mod store;
 pub mod table;
 pub mod tokens;
+mod twice;
 mod view;
 pub mod waves;

@@ -1,5 +1,6 @@
 //! Which of a device's keys may speak (20-identity, life of a certificate): the present one, and after a renewal the next one until
-//! it speaks for the first time. What was superseded and speaks again raises the clone alarm: two hold keys of one device.
+//! it speaks for the first time. What was superseded and speaks again raises the clone alarm, and so does a report whose number goes back:
+//! two hold keys of one device.
 
 use crate::error::Refused;
 use crate::fleet::{DeviceRow, Fleet, State};
@@ -7,9 +8,10 @@ use crate::store::Put;
 use redan_identity::{Anchors, IssuerKind, VerifiedIdentity};
 use redan_policy::parse::RENEWAL_GRACE;
 use redan_protocol::audit::Action;
-use redan_protocol::wire::EST_REENROLL;
+use redan_protocol::wire::{CheckIn, EST_REENROLL};
 use redan_protocol::{Code, DeviceId, Digest, Seconds, UnixSeconds};
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::time::Instant;
 
 /// Most superseded keys that are remembered: three years of renewals.
@@ -17,13 +19,27 @@ const SUPERSEDED_MAX: usize = 64;
 /// A clone that goes on asking is counted each time and written to the audit log no more often than this.
 const AUDITED_EVERY: Seconds = Seconds::new(3600);
 
-/// A superseded key that spoke again.
+/// Why two seem to speak as one device.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Suspicion {
+    /// A superseded key spoke again.
+    #[default]
+    KeySuperseded,
+    /// A report's number went back, or came twice (attacks D09, E07).
+    ReportNumber,
+}
+
+/// Two seem to speak as one device: a copy of its disk, or the device itself restored from one.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CloneAlarm {
-    /// The key.
+    /// The key that spoke last.
     pub spki: Digest,
-    /// How often it, or another superseded key, has spoken.
+    /// Why, the last time.
+    #[serde(default)]
+    pub why: Suspicion,
+    /// How often so far.
     pub count: u64,
     /// When first.
     pub first: UnixSeconds,
@@ -52,6 +68,45 @@ impl DeviceRow {
         self.superseded.extend(keys);
         let old = self.superseded.len().saturating_sub(SUPERSEDED_MAX);
         self.superseded.drain(..old);
+    }
+
+    /// Whether a check-in cannot follow the one before in one device's life: its number is lower, or the same with something else to say.
+    /// `late`: its connection is older than what was said last, so that it may have been overtaken on its way.
+    pub(crate) fn doubts(&self, check_in: &CheckIn, late: bool) -> bool {
+        let Some(last) = &self.report else {
+            return false;
+        };
+        match check_in.report.sequence.cmp(&last.sequence) {
+            Ordering::Greater => false,
+            Ordering::Less => !late,
+            // Sent once more on its way, it is the same to the last bit.
+            Ordering::Equal => {
+                self.nonce.is_some_and(|nonce| nonce != check_in.nonce) || check_in.report != *last
+            }
+        }
+    }
+
+    /// Notes that two seem to speak as this device; gives what the audit log is to be told, if it is time to.
+    pub(crate) fn suspect(
+        &mut self,
+        device: &DeviceId,
+        (why, spki): (Suspicion, Digest),
+        now: UnixSeconds,
+    ) -> Option<(Action, String)> {
+        let before = self.clone_alarm.take();
+        let told = before
+            .as_ref()
+            .map(|alarm| ((alarm.why, alarm.spki), alarm.audited.after(AUDITED_EVERY)));
+        let audit = told.is_none_or(|(what, again)| what != (why, spki) || now >= again);
+        self.clone_alarm = Some(CloneAlarm {
+            spki,
+            why,
+            count: before.as_ref().map_or(0, |alarm| alarm.count).saturating_add(1),
+            first: before.as_ref().map_or(now, |alarm| alarm.first),
+            last: now,
+            audited: before.filter(|_| !audit).map_or(now, |alarm| alarm.audited),
+        });
+        audit.then(|| (Action::CloneSuspected, format!("{device} {spki}")))
     }
 }
 
@@ -136,22 +191,9 @@ impl Fleet {
         now: UnixSeconds,
     ) -> Result<(), Refused> {
         tracing::warn!(fleet = %self.id, %device, %spki, "clone alarm: a superseded key was used again");
-        let before = row.clone_alarm.take();
-        let told = before
-            .as_ref()
-            .map(|alarm| (alarm.spki, alarm.audited.after(AUDITED_EVERY)));
-        let audit = told.is_none_or(|(key, again)| key != spki || now >= again);
-        let alarm = CloneAlarm {
-            spki,
-            count: before.as_ref().map_or(0, |alarm| alarm.count).saturating_add(1),
-            first: before.as_ref().map_or(now, |alarm| alarm.first),
-            last: now,
-            audited: before.filter(|_| !audit).map_or(now, |alarm| alarm.audited),
-        };
-        row.clone_alarm = Some(alarm);
+        let told = row.suspect(device, (Suspicion::KeySuperseded, spki), now);
         let put = Put::json("device", device.as_str(), &row)?;
-        let action = (Action::CloneSuspected, format!("{device} {spki}"));
-        let actions = if audit { vec![action] } else { Vec::new() };
+        let actions: Vec<_> = told.into_iter().collect();
         self.commit(state, now, "server", vec![put], &actions).await?;
         state.devices.insert(device.clone(), row);
         Ok(())

@@ -38,19 +38,29 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
     );
     gauge(
         "redan_devices_clone_suspected",
-        "Devices of which a superseded key was used again",
+        "Devices of which a superseded key was used again, or whose reports' numbers went back",
         count(|row| row.clone_alarm.is_some()),
     );
     let alarms = state.devices.values().filter_map(|row| row.clone_alarm.as_ref());
     gauge(
         "redan_clone_alarms",
-        "Uses of superseded keys of the devices above",
+        "How often that happened to the devices above",
         alarms.fold(0, |sum, alarm| sum.saturating_add(alarm.count)),
+    );
+    gauge(
+        "redan_keys_twice",
+        "How often a key turned up for a second device",
+        state.keys_twice,
     );
     gauge(
         "redan_device_connections",
         "Open connections of devices",
         u64::try_from(fleet.live.devices()).unwrap_or(u64::MAX),
+    );
+    gauge(
+        "redan_operator_list_expired",
+        "Whether the list of operators' certificates that were taken back has run out; it is gone by all the same",
+        u64::from(state.operator_lists.alarm(now).is_some()),
     );
     let running = state
         .rollouts

@@ -118,14 +118,12 @@ impl Operator<'_> {
     /// Admits a key under a name; the answer is the voucher to carry to the device.
     pub async fn admit(&self, request: Admit, server: &str) -> Result<Voucher, Refused> {
         let mut state = self.fleet.state.lock().await;
-        if let Some((other, _)) = state
-            .devices
-            .iter()
-            .find(|(id, row)| **id != request.device && row.keys.contains(&request.spki))
-        {
+        let asked = (&request.device, request.spki);
+        let (fleet, who) = (self.fleet, self.actor());
+        if let Some(other) = fleet.is_anothers(&mut state, &who, asked, self.now).await? {
             return Err(Refused::because(
                 Code::Conflict,
-                format!("this key is admitted for {other} already"),
+                format!("this key is, or was, the key of {other}"),
             ));
         }
         if let Some(row) = state.devices.get(&request.device)
@@ -161,6 +159,7 @@ impl Operator<'_> {
             authority: None,
             last_seen: None,
             report: None,
+            nonce: None,
         };
         // The same key once more: another voucher and other labels for the device that is there, which stays what it is.
         let known = state.devices.get(&request.device).filter(|row| !row.revoked);
@@ -267,14 +266,21 @@ impl Operator<'_> {
         merged.extend(accepted.clone());
         self.same_authorities(&merged)?;
         self.artifacts_are_here(&merged, &accepted).await?;
-        let puts = accepted
+        let lists = self.fleet.operator_lists(&state, &merged, self.now).await?;
+        let mut puts: Vec<Put> = accepted
             .iter()
             .map(|(name, bytes)| Put::bytes("release", name, bytes.clone()))
             .collect();
+        if let Some(lists) = &lists {
+            puts.push(Put::bytes("revocations", "operators", lists.keep().into_bytes()));
+        }
         let names: Vec<String> = accepted.keys().cloned().collect();
         self.commit(&mut state, puts, Action::ReleasePublished, names.join(" "))
             .await?;
         state.release = merged;
+        if let Some(lists) = lists {
+            state.operator_lists = lists;
+        }
         Ok(json!({"accepted": names}))
     }
 

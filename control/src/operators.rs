@@ -5,7 +5,7 @@ use crate::error::{Refused, StoreError};
 use crate::fleet::{Fleet, State};
 use crate::operator::Operator;
 use crate::store::Put;
-use redan_identity::IssuerKind;
+use redan_identity::{IssuerKind, VerifiedIdentity};
 use redan_protocol::audit::Action;
 use redan_protocol::{Code, OperatorName, Role, SpiffeId, UnixSeconds};
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,14 @@ impl Fleet {
         let state = self.state.lock().await;
         let role = state.role(name, expires);
         role.ok_or_else(|| Refused::plain(Code::NotAuthorised))
+    }
+
+    /// Refuses a certificate that custodians took back. Asked per request, like the role.
+    pub(crate) async fn not_taken_back(&self, identity: &VerifiedIdentity) -> Result<(), Refused> {
+        if self.state.lock().await.operator_lists.name(identity) {
+            return Err(Refused::plain(Code::CertificateRevoked));
+        }
+        Ok(())
     }
 
     /// A fleet that knows no operator yet gets its first admin: whom the founding ceremony made.

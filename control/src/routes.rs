@@ -1,6 +1,6 @@
 //! From a request to what its verified identity may ask for.
 
-use crate::checkin::check_in;
+use crate::checkin::{Reporter, check_in};
 use crate::claims::claimed;
 use crate::error::Refused;
 use crate::est;
@@ -50,6 +50,15 @@ pub(crate) struct Caller {
 
 /// Answers a request, whatever it is.
 pub(crate) async fn answer(caller: &Caller, request: Request<hyper::body::Incoming>) -> Response<Body> {
+    // Says its length or is refused: with chunks, where a request ends is what two readers disagree about (RFC 9112 §6.1, §11.2), and
+    // no client of ours sends any. What follows on the connection is not read.
+    if request.headers().contains_key(header::TRANSFER_ENCODING) {
+        let detail = "a request says its length with content-length; no transfer-encoding is taken";
+        let mut refused = Refused::because(Code::BadRequest, detail).into_response();
+        let close = HeaderValue::from_static("close");
+        refused.headers_mut().insert(header::CONNECTION, close);
+        return refused;
+    }
     match route(caller, request).await {
         Ok(response) => response,
         Err(refused) => {
@@ -95,6 +104,7 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
             }
             SpiffeId::Operator(_, name) => {
                 in_time(identity, &path, Seconds::default(), now())?;
+                caller.fleet.not_taken_back(identity).await?;
                 // Asked per request, of the server's own store.
                 let role = caller.fleet.role(&name, identity.expires()).await?;
                 no_claims(caller, &identity.id().to_string(), request.headers(), false).await?;
@@ -199,7 +209,11 @@ async fn device_request(
                 return Err(Refused::plain(Code::WrongContentType));
             }
             let body = collect(request, CHECKIN_LEN_MAX).await?;
-            let from = (device, identity.authority());
+            let from = Reporter {
+                device,
+                identity,
+                opened: caller.opened,
+            };
             let reply = check_in(fleet, from, &body, caller.interval, now()).await?;
             let reply = padded(&reply, CHECKIN_REPLY_LEN).ok_or_else(|| Refused::plain(Code::Internal))?;
             Ok(respond("application/json", reply))

@@ -161,12 +161,17 @@ impl Server {
         Ok(())
     }
 
-    async fn connection(&self, stream: TcpStream, handshake: Handshake, mut stop: watch::Receiver<bool>) {
+    async fn connection(&self, stream: TcpStream, mut handshake: Handshake, mut stop: watch::Receiver<bool>) {
         let Ok(local) = stream.local_addr() else { return };
         let opened = Instant::now();
         // Small answers, many of them.
         drop(stream.set_nodelay(true));
-        let accepted = match accept(&self.names, stream, now).await {
+        let accepted = tokio::select! {
+            biased;
+            accepted = accept(&self.names, stream, now) => accepted,
+            () = handshake.gives_way() => Err(Code::Overloaded),
+        };
+        let accepted = match accepted {
             Ok(accepted) => accepted,
             Err(code) => {
                 tracing::warn!(code = %code, "a handshake was refused");

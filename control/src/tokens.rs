@@ -190,6 +190,11 @@ pub async fn join(
         }
     } else {
         token.usable(now).map_err(Refused::plain)?;
+        let who = "a key that enrols";
+        let asked = (&claim.device, spki);
+        if fleet.is_anothers(&mut state, who, asked, now).await?.is_some() {
+            return Err(Refused::plain(Code::NameRefused));
+        }
         if !token.prefix.fits(&claim.device) || taken(&state, &claim.device, spki) {
             return Err(Refused::plain(Code::NameRefused));
         }
@@ -242,5 +247,6 @@ fn fresh(token: TokenId, spki: Digest, expires: UnixSeconds, now: UnixSeconds) -
         last_seen: None,
         authority: None,
         report: None,
+        nonce: None,
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn device_view(
         "order_fetched": row.ordered,
         "clone_alarm": row.clone_alarm.as_ref().map(|alarm| json!({
             "spki": alarm.spki,
+            "why": alarm.why,
             "count": alarm.count,
             "first": alarm.first,
             "last": alarm.last,

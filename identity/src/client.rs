@@ -53,6 +53,7 @@ impl ClientError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Refused(Code::ForeignCertificate | Code::CertificateProfile) => Code::ForeignServer,
+            Self::Refused(Code::CertificateRevoked) => Code::ServerRevoked,
             Self::Refused(code) | Self::Rejected(code) => *code,
             Self::Connection | Self::Timeout => Code::Unreachable,
             Self::TooLarge(_) => Code::TooLarge,

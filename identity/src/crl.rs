@@ -1,7 +1,12 @@
 //! Revocation lists (RFC 5280 §5) for whoever judges certificates offline: made by an issuer for its own leaves, carried as a target
 //! of the release repository, and read here so that a bad list never takes the place of a good one (attacks.md P16).
 //!
-//! The control server does not read them: it asks its own list of keys for every request.
+//! The control server does not read its own: it asks its own list of keys for every request. What devices read of the servers' issuer,
+//! and the server of the operators', is in `lists`.
+
+mod lists;
+
+pub use lists::{ISSUERS_MAX, LISTS_LEN_MAX, Lists, OPERATOR_LISTS, SERVER_LISTS, write_lists};
 
 use crate::anchor::FleetAnchor;
 use crate::ca::Issuer;
@@ -23,9 +28,12 @@ use x509_parser::x509::X509Version;
 
 /// Largest list read, bytes: some 25,000 certificates. Tripped by `a_list_one_byte_over_the_limit_is_not_parsed`.
 pub const CRL_LEN_MAX: ByteCount = ByteCount::mib(1);
-/// Longest life of a list: that of the leaves it is about, so that nobody lives on one that is older. Tripped by
-/// `a_list_that_breaks_a_line_is_refused`.
+/// Longest life of a device issuer's list, whose key is online: that of the leaves it is about, so that nobody lives on one that is
+/// older. Tripped by `a_list_that_breaks_a_line_is_refused`.
 pub const CRL_LIFE_MAX: Seconds = Seconds::new(31 * 86_400);
+/// Longest life of a list by an issuer whose key is offline: a ceremony makes it, as often as the server's leaf. Tripped by
+/// `a_list_by_an_offline_issuer_lives_as_long_as_a_servers_leaf_and_no_longer`.
+pub const CRL_LIFE_OFFLINE_MAX: Seconds = Seconds::new(92 * 86_400);
 /// ecdsa-with-SHA256 (RFC 5758 §3.2).
 const ECDSA_WITH_SHA256: &str = "1.2.840.10045.4.3.2";
 
@@ -80,6 +88,8 @@ impl CrlFault {
             }
             Self::Expired { .. } => Code::RevocationListExpired,
             Self::Older { .. } => Code::RevocationListRollback,
+            // Which line of the issuer's own certificate is wrong does not matter to whoever goes by its lists.
+            Self::Identity(IdentityError::Issuer(_)) => Code::RevocationListInvalid,
             Self::Missing => Code::RevocationListMissing,
             Self::Revoked => Code::CertificateRevoked,
             Self::Identity(error) => error.code(),
@@ -141,9 +151,12 @@ pub fn serial_of(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, IdentityEr
 #[derive(Clone, Debug)]
 struct List {
     number: u64,
-    bytes: Digest,
+    /// Of the part that is signed: an ECDSA signature has a second valid spelling (s and n−s), which makes no other list.
+    signed: Digest,
     until: UnixSeconds,
-    revoked: BTreeSet<Vec<u8>>,
+    revoked: BTreeMap<Vec<u8>, UnixSeconds>,
+    issuer: CertificateDer<'static>,
+    der: Vec<u8>,
 }
 
 /// The last good list of each issuer, by the hash of the issuer's key.
@@ -161,13 +174,29 @@ impl Revocations {
         list: &[u8],
         now: UnixSeconds,
     ) -> Result<(), CrlFault> {
+        self.offer_at(anchor, kind, issuer, list, Some(now))
+    }
+
+    /// [`Self::offer`]; without a time for a list that was good when it was kept.
+    fn offer_at(
+        &mut self,
+        anchor: &FleetAnchor,
+        kind: IssuerKind,
+        issuer: &CertificateDer<'_>,
+        list: &[u8],
+        now: Option<UnixSeconds>,
+    ) -> Result<(), CrlFault> {
         let (by, root) = (parse(issuer)?, parse(anchor.root())?);
         issuing(&by, &root, kind, anchor.fleet()).map_err(IdentityError::Issuer)?;
         rules::signed_by_root(&by, &root).map_err(|_| CrlFault::OtherIssuer)?;
-        let read = read(&by, list, now)?;
+        let read = read(&by, list, life_max(kind), issuer)?;
+        if let Some(now) = now.filter(|now| *now > read.until) {
+            let until = read.until;
+            return Err(CrlFault::Expired { until, now });
+        }
         let key = Digest::of(by.public_key().raw);
         if let Some(known) = self.0.get(&key)
-            && (read.number < known.number || (read.number == known.number && read.bytes != known.bytes))
+            && (read.number < known.number || (read.number == known.number && read.signed != known.signed))
         {
             return Err(CrlFault::Older {
                 offered: read.number,
@@ -176,6 +205,21 @@ impl Revocations {
         }
         self.0.insert(key, read);
         Ok(())
+    }
+
+    /// Number and entries of an issuer's list, to make the next one from. `None`: there is none.
+    pub fn of(
+        &self,
+        issuer: &CertificateDer<'_>,
+    ) -> Result<Option<(u64, BTreeSet<RevokedSerial>)>, IdentityError> {
+        let key = Digest::of(parse(issuer)?.public_key().raw);
+        Ok(self.0.get(&key).map(|list| {
+            let entries = list.revoked.iter().map(|(serial, at)| RevokedSerial {
+                serial: serial.clone(),
+                at: *at,
+            });
+            (list.number, entries.collect())
+        }))
     }
 
     /// What to raise an alarm for: an issuer whose newest list has run out. It is gone by until there is a newer one.
@@ -196,15 +240,27 @@ impl Revocations {
         now: UnixSeconds,
     ) -> Result<VerifiedIdentity, CrlFault> {
         let identity = check(anchor, chain, purpose, now)?;
-        let [leaf, issuer] = chain else {
-            return Err(CrlFault::Malformed);
-        };
-        let issuer = Digest::of(parse(issuer)?.public_key().raw);
-        let list = self.0.get(&issuer).ok_or(CrlFault::Missing)?;
-        if list.revoked.contains(&serial_of(leaf)?) {
+        if !self.0.contains_key(&identity.issuer()) {
+            return Err(CrlFault::Missing);
+        }
+        if self.name(&identity) {
             return Err(CrlFault::Revoked);
         }
         Ok(identity)
+    }
+
+    /// Whether its issuer's last good list names a certificate that was verified. Without a list nothing is named.
+    pub fn name(&self, identity: &VerifiedIdentity) -> bool {
+        let list = self.0.get(&identity.issuer());
+        list.is_some_and(|list| list.revoked.contains_key(identity.serial()))
+    }
+}
+
+/// How long a list of this kind of issuer may live.
+const fn life_max(kind: IssuerKind) -> Seconds {
+    match kind {
+        IssuerKind::Device => CRL_LIFE_MAX,
+        IssuerKind::Server | IssuerKind::Operator => CRL_LIFE_OFFLINE_MAX,
     }
 }
 
@@ -212,7 +268,8 @@ impl Revocations {
 fn read(
     issuer: &x509_parser::certificate::X509Certificate<'_>,
     bytes: &[u8],
-    now: UnixSeconds,
+    life_max: Seconds,
+    certificate: &CertificateDer<'_>,
 ) -> Result<List, CrlFault> {
     if u64::try_from(bytes.len()).map_or(true, |length| length > CRL_LEN_MAX.get()) {
         return Err(CrlFault::TooLarge);
@@ -266,26 +323,26 @@ fn read(
     let from = seconds(tbs.this_update.timestamp());
     let until = tbs.next_update.ok_or(CrlFault::Line("its next update"))?;
     let until = seconds(until.timestamp());
-    if until <= from || until.get().saturating_sub(from.get()) > CRL_LIFE_MAX.get() {
+    if until <= from || until.get().saturating_sub(from.get()) > life_max.get() {
         return Err(CrlFault::Line("its lifetime"));
     }
-    if now > until {
-        return Err(CrlFault::Expired { until, now });
-    }
-    let mut revoked = BTreeSet::new();
+    let mut revoked = BTreeMap::new();
     for entry in &tbs.revoked_certificates {
         // "Removed from the list" (§5.3.1) would be read as revoked; no issuer of ours writes it.
         if !entry.extensions().is_empty() {
             return Err(CrlFault::Line("an entry's extensions"));
         }
-        if !revoked.insert(entry.raw_serial().to_vec()) {
+        let at = seconds(entry.revocation_date.timestamp());
+        if revoked.insert(entry.raw_serial().to_vec(), at).is_some() {
             return Err(CrlFault::Line("an entry twice"));
         }
     }
     Ok(List {
         number,
-        bytes: Digest::of(bytes),
+        signed: Digest::of(tbs.as_ref()),
         until,
         revoked,
+        issuer: certificate.clone().into_owned(),
+        der: bytes.to_vec(),
     })
 }

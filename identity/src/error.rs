@@ -53,6 +53,9 @@ pub enum IdentityError {
         /// Now.
         now: UnixSeconds,
     },
+    /// On the revocation list of its issuer.
+    #[error("the certificate is on its issuer's revocation list")]
+    TakenBack,
     /// Bytes that are not what they should be.
     #[error("{what} does not parse")]
     Malformed {
@@ -169,6 +172,7 @@ impl IdentityError {
             Self::Revoked { .. } => Code::AuthorityRevoked,
             Self::Foreign { .. } | Self::WrongFleet { .. } => Code::ForeignCertificate,
             Self::NotNow { .. } => Code::CertificateExpired,
+            Self::TakenBack => Code::CertificateRevoked,
             Self::Csr => Code::CsrInvalid,
             Self::KeyMode { .. } | Self::File { .. } => Code::DiskFailed,
             Self::Token(error) => error.code(),

@@ -31,6 +31,8 @@ pub struct VerifiedIdentity {
     spki: Digest,
     expires: UnixSeconds,
     authority: Digest,
+    issuer: Digest,
+    serial: Vec<u8>,
 }
 
 impl VerifiedIdentity {
@@ -52,6 +54,16 @@ impl VerifiedIdentity {
     /// The authority the chain ends in: SHA-256 of its certificate.
     pub fn authority(&self) -> Digest {
         self.authority
+    }
+
+    /// SHA-256 of the issuer's `SubjectPublicKeyInfo`, as revocation lists are told apart.
+    pub(crate) fn issuer(&self) -> Digest {
+        self.issuer
+    }
+
+    /// The leaf's serial number, as in the certificate.
+    pub(crate) fn serial(&self) -> &[u8] {
+        &self.serial
     }
 }
 
@@ -101,6 +113,8 @@ pub fn check(
         spki: Digest::of(parsed.public_key().raw),
         expires: validity(&parsed).1,
         authority: anchor.sha256(),
+        issuer: Digest::of(parsed_issuer.public_key().raw),
+        serial: parsed.raw_serial().to_vec(),
     })
 }
 

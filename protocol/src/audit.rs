@@ -44,6 +44,8 @@ pub enum Action {
     RolloutCompleted,
     /// A superseded key of a device was used again.
     CloneSuspected,
+    /// A key turned up for a second device, and was refused.
+    KeyTwice,
     /// An operator was given a role for the first time, or again.
     OperatorAdded,
     /// An operator's role was changed.

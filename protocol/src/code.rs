@@ -369,6 +369,8 @@ codes! {
     OwnAccount = 218, "own-account", "have another admin do it";
     /// The fleet has as many devices or bytes as this server gives it.
     QuotaReached = 219, "quota-reached", "remove what is no longer needed, or raise the fleet's quota in control.toml";
+    /// The control server's certificate is on its issuer's revocation list.
+    ServerRevoked = 220, "server-revoked", "give the server a certificate that is not revoked; whoever presents this one may have stolen its key";
     /// Our own fault.
     Internal = 255, "internal", "report it with the server's log";
 }

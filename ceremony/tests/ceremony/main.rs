@@ -9,6 +9,7 @@
 
 mod authority;
 mod change;
+mod crl;
 mod custody;
 mod device;
 mod direction;

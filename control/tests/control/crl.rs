@@ -1,14 +1,16 @@
 //! The revocation list the server makes for offline verifiers.
 
+use crate::release::{offline, publish_policy, store, upload};
 use crate::renewal::{STAMP, renew};
 use crate::site::{Site, now};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use redan_identity::crl::{CrlFault, Revocations};
+use redan_identity::crl::{CrlFault, OPERATOR_LISTS, Revocations, RevokedSerial, serial_of, write_lists};
 use redan_identity::profile::Purpose;
-use redan_identity::{IssuerKind, KeyFile, est, pem};
-use redan_protocol::Code;
+use redan_identity::{Issuer, IssuerKind, KeyFile, est, pem};
+use redan_protocol::{Code, Role, Seconds, UnixSeconds};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Has the server make its next list, and reads it as a verifier does that knows the ones before; gives its number.
@@ -83,4 +85,88 @@ async fn a_device_that_enrols_in_a_loop_is_told_to_wait() {
             assert_eq!(answer.refusal(), (503, Code::Overloaded));
         }
     }
+}
+
+/// List `number` of the operators' issuer, made by custodians then, in which these certificates are taken back.
+fn operators_list(site: &Site, number: u64, taken_back: &[&Path], made: UnixSeconds) -> Vec<u8> {
+    let text = std::fs::read_to_string(site.founded().join("offline/operator-issuer.pem")).unwrap();
+    let (key, chain) = pem::read_bundle(&text).unwrap();
+    let issuer = Issuer::load(IssuerKind::Operator, site.anchor.clone(), key, chain[0].clone());
+    let entry = |bundle: &&Path| {
+        let (_, chain) = pem::load_bundle(bundle).unwrap();
+        let serial = serial_of(&chain[0]).unwrap();
+        RevokedSerial { serial, at: made }
+    };
+    let revoked: BTreeSet<RevokedSerial> = taken_back.iter().map(entry).collect();
+    let list = issuer.crl(number, &revoked, made, Seconds::new(86_400)).unwrap();
+    write_lists(issuer.certificate(), &list).into_bytes()
+}
+
+/// What a publication of lists that are not good is answered with.
+async fn refused_lists(site: &Site, version: u64, file: &[u8]) -> (u16, Code) {
+    store(site, file).await;
+    let keys = ["release.policy-1", "release.snapshot-1"].map(|purpose| offline(site, purpose));
+    let entries = [(OPERATOR_LISTS, file)];
+    let [role, snapped] = crate::release::of_policy(site, version, &entries, &keys[0], &keys[1]);
+    let names = [
+        format!("{version}.policy.json"),
+        format!("{version}.snapshot.json"),
+    ];
+    let files = [(names[0].as_str(), role), (names[1].as_str(), snapped)];
+    let mut operator = site.operator().await;
+    operator.post("/v1/release", &upload(&files)).await.refusal()
+}
+
+/// Holds: an operator's certificate and key that custodians took back.
+#[tokio::test]
+async fn an_operators_certificate_on_the_custodians_list_opens_nothing_from_then_on() {
+    let site = Site::open().await;
+    let ada = site.appointed("ada", Role::Operator).await;
+    let mut open = site.connect(&ada).await.unwrap();
+    assert_eq!(open.get("/v1/devices").await.status, 200);
+    let list = operators_list(&site, 1, &[&ada], now());
+    publish_policy(&site, 2, &[(OPERATOR_LISTS, &list)]).await;
+    let refusal = (403, Code::CertificateRevoked);
+    assert_eq!(
+        open.get("/v1/devices").await.refusal(),
+        refusal,
+        "open since before"
+    );
+    let mut again = site.connect(&ada).await.unwrap();
+    assert_eq!(again.get("/v1/devices").await.refusal(), refusal);
+    // Another certificate of the same person, and everybody else, go on.
+    let next = site.certified("ada", now());
+    assert_eq!(
+        site.connect(&next).await.unwrap().get("/v1/devices").await.status,
+        200
+    );
+    let site = site.restart().await;
+    let mut again = site.connect(&ada).await.unwrap();
+    assert_eq!(again.get("/v1/devices").await.refusal(), refusal, "restarted");
+    // Whatever is offered in its place and is not good, the last good one stays.
+    let old = UnixSeconds::new(now().get() - 2 * 86_400);
+    for (version, file, code) in [
+        (
+            3,
+            operators_list(&site, 1, &[], now()),
+            Code::RevocationListRollback,
+        ),
+        (
+            3,
+            operators_list(&site, 0, &[], now()),
+            Code::RevocationListRollback,
+        ),
+        (3, operators_list(&site, 2, &[], old), Code::RevocationListExpired),
+        (3, b"no list".to_vec(), Code::RevocationListInvalid),
+        (3, vec![b' '; 10_000_000], Code::RevocationListInvalid),
+    ] {
+        assert_eq!(refused_lists(&site, version, &file).await, (400, code));
+        assert_eq!(again.get("/v1/devices").await.refusal(), refusal, "{code}");
+    }
+    let metrics = site.operator().await.get("/metrics").await.body;
+    let metrics = String::from_utf8_lossy(&metrics).into_owned();
+    assert!(metrics.contains("\nredan_operator_list_expired 0\n"), "{metrics}");
+    let next = operators_list(&site, 2, &[], now());
+    publish_policy(&site, 3, &[(OPERATOR_LISTS, &next)]).await;
+    assert_eq!(again.get("/v1/devices").await.status, 200);
 }

@@ -1,7 +1,7 @@
 //! Enrolment by voucher over EST.
 
 use crate::site::{Caller, Site};
-use redan_identity::{KeyFile, est};
+use redan_identity::{KeyFile, est, pem};
 use redan_protocol::Code;
 use redan_protocol::wire::CSR_LEN_MAX;
 use serde_json::json;
@@ -165,4 +165,100 @@ async fn a_revoked_key_is_not_enrolled_again() {
     let mut caller = site.enrolling(&key).await;
     let answer = enroll(&mut caller, est::csr(&key).unwrap()).await;
     assert_eq!(answer.refusal(), (403, Code::NotAdmitted));
+}
+
+/// How often the audit log says that a key turned up for a second device, and the metrics.
+async fn alarms(site: &Site) -> (usize, String) {
+    let mut operator = site.operator().await;
+    let audit = operator.get("/v1/audit").await.json();
+    let entries = audit.as_array().unwrap().iter();
+    let told = entries.filter(|entry| entry["action"] == "key-twice").count();
+    let metrics = String::from_utf8(operator.get("/metrics").await.body.to_vec()).unwrap();
+    let line = metrics.lines().find(|line| line.starts_with("redan_keys_twice"));
+    (told, line.unwrap().to_owned())
+}
+
+/// Holds: the key of one device, and a right to ask for another name.
+#[tokio::test]
+async fn a_key_that_turns_up_for_a_second_device_is_refused_with_an_alarm_wherever_it_does() {
+    let site = Site::open().await;
+    let bundle = site.enrolled("press-1").await;
+    let other = site.enrolled("press-2").await;
+    let (first, _) = pem::load_bundle(&bundle).unwrap();
+    assert_eq!(alarms(&site).await, (0, "redan_keys_twice 0".to_owned()));
+    let mut operator = site.operator().await;
+    let admit = json!({"device": "press-3", "spki": first.spki_sha256()});
+    let answer = operator.post("/v1/devices/admit", &admit).await;
+    assert_eq!(answer.refusal(), (409, Code::Conflict));
+    assert_eq!(alarms(&site).await, (1, "redan_keys_twice 1".to_owned()));
+    // By a renewal.
+    let mut caller = site.connect(&other).await.unwrap();
+    let headers = [("content-type", est::PKCS10)];
+    let path = "/.well-known/est/simplereenroll";
+    let request = est::csr(&first).unwrap();
+    let answer = caller.ask_with("POST", path, &headers, request).await.unwrap();
+    assert_eq!(answer.refusal(), (403, Code::CertificateRevoked));
+    assert_eq!(
+        alarms(&site).await,
+        (1, "redan_keys_twice 2".to_owned()),
+        "told once an hour"
+    );
+    // A key that the device has left behind is still nobody else's.
+    let next = crate::renewal::renew(&site, &mut site.connect(&bundle).await.unwrap()).await;
+    let mut renewed = site.connect(&next).await.unwrap();
+    assert_eq!(renewed.get(crate::renewal::STAMP).await.status, 200);
+    let answer = operator.post("/v1/devices/admit", &admit).await;
+    assert_eq!(answer.refusal(), (409, Code::Conflict));
+    let site = site.restart().await;
+    assert_eq!(alarms(&site).await.1, "redan_keys_twice 3");
+    assert_eq!(
+        site.connect(&next)
+            .await
+            .unwrap()
+            .get(crate::renewal::STAMP)
+            .await
+            .status,
+        200
+    );
+}
+
+/// Holds: everything that a device sent and got at its enrolment, and a key of its own (E02). The connection's handshake is the nonce.
+#[tokio::test]
+async fn a_recorded_request_and_its_answer_are_worth_nothing_without_the_key() {
+    let site = Site::open().await;
+    let (device, thief) = (KeyFile::generate().unwrap(), KeyFile::generate().unwrap());
+    site.admit("press-1", &device).await;
+    let request = est::csr(&device).unwrap();
+    let first = enroll(&mut site.enrolling(&device).await, request.clone()).await;
+    assert_eq!(first.status, 200);
+    // The request again, to the letter, by whoever else connects; also as a renewal by another device.
+    let mut caller = site.enrolling(&thief).await;
+    assert_eq!(
+        enroll(&mut caller, request.clone()).await.refusal(),
+        (400, Code::CsrInvalid)
+    );
+    let headers = [("content-type", est::PKCS10)];
+    let mut other = site.device("press-2").await;
+    let path = "/.well-known/est/simplereenroll";
+    let answer = other
+        .ask_with("POST", path, &headers, request.clone())
+        .await
+        .unwrap();
+    assert_eq!(answer.refusal(), (403, Code::CertificateRevoked));
+    // The answer again: a certificate, and no key to shake hands with.
+    let text = String::from_utf8(first.body.to_vec()).unwrap();
+    let chain = est::decode_certs_only(&text).unwrap();
+    assert!(
+        redan_identity::tls::device_client(&site.anchor, chain.clone(), &thief, crate::site::now()).is_err()
+    );
+    // By the device itself it is harmless: the same name and the same key.
+    let again = enroll(&mut site.enrolling(&device).await, request).await;
+    assert_eq!(again.status, 200);
+    let bundle = site.keep("press-1", &device, &chain);
+    let mut caller = site.connect(&bundle).await.unwrap();
+    assert_eq!(
+        caller.get(crate::renewal::STAMP).await.status,
+        200,
+        "positive control"
+    );
 }

@@ -10,6 +10,8 @@ use rcgen::{
 use redan_control::config::Config;
 use redan_identity::client::ClientError;
 use redan_identity::{KeyFile, est, pem, profile};
+use redan_protocol::report::Report;
+use redan_protocol::wire::{CheckIn, Nonce};
 use redan_protocol::{Code, Seconds};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -268,4 +270,92 @@ async fn an_alarm_is_told_again_for_another_key_and_ends_with_a_new_admission() 
         .json();
     site.admit("press-1", &KeyFile::generate().unwrap()).await;
     assert_eq!(seen(&site).await["clone_alarm"], Value::Null);
+}
+
+fn numbered(sequence: u64) -> Report {
+    Report {
+        sequence,
+        ..Report::default()
+    }
+}
+
+async fn suspected(site: &Site) -> (Value, Value) {
+    let alarm = seen(site).await["clone_alarm"].clone();
+    (alarm["count"].clone(), alarm["why"].clone())
+}
+
+/// Holds: a copy of the device's disk, key and counters included. The device has 1,024 numbers reserved, which the copy goes on after.
+#[tokio::test]
+async fn a_copy_of_a_devices_disk_is_seen_at_the_first_report_of_whoever_speaks_second() {
+    let site = Site::open().await;
+    let bundle = site.enrolled("press-1").await;
+    let mut device = site.connect(&bundle).await.unwrap();
+    for number in [1, 2, 3, 1025] {
+        device.check_in(numbered(number)).await;
+        assert_eq!(seen(&site).await["clone_alarm"], Value::Null, "{number}");
+    }
+    // The copy has just said 1025. The device itself goes on, on a connection of its own as always.
+    let mut device = site.connect(&bundle).await.unwrap();
+    device.check_in(numbered(4)).await;
+    let why = json!("report-number");
+    assert_eq!(suspected(&site).await, (json!(1), why.clone()));
+    // Both go on: each is answered, for a device that was restored must still be repaired, and each change of turns is counted.
+    for (number, count) in [(1026, 1), (5, 2), (6, 2), (1027, 2), (7, 3)] {
+        site.connect(&bundle)
+            .await
+            .unwrap()
+            .check_in(numbered(number))
+            .await;
+        assert_eq!(suspected(&site).await, (json!(count), why.clone()), "{number}");
+    }
+    assert_eq!(alarms_in_the_audit(&site).await, 1, "told once an hour");
+    let metrics = site.operator().await.get("/metrics").await.body;
+    let metrics = String::from_utf8_lossy(&metrics).into_owned();
+    assert!(
+        metrics.contains("\nredan_devices_clone_suspected 1\n"),
+        "{metrics}"
+    );
+    let site = site.restart().await;
+    site.connect(&bundle).await.unwrap().check_in(numbered(2)).await;
+    assert_eq!(suspected(&site).await.0, json!(4), "also over a restart");
+}
+
+/// Holds: the same; both count on from the same number.
+#[tokio::test]
+async fn a_number_that_comes_twice_is_an_alarm_unless_it_is_the_same_to_the_last_bit() {
+    let site = Site::open().await;
+    let bundle = site.enrolled("press-1").await;
+    let mut one = site.connect(&bundle).await.unwrap();
+    let body = |nonce: u8, report: Report| {
+        let nonce = Nonce([nonce; 16]);
+        serde_json::to_vec(&CheckIn { nonce, report }).unwrap()
+    };
+    let other = Report {
+        refusal: Some(Code::NotFresh),
+        ..numbered(9)
+    };
+    for (body, wanted) in [
+        (body(1, numbered(9)), Value::Null),
+        // A line that sends everything twice.
+        (body(1, numbered(9)), Value::Null),
+        (body(2, numbered(9)), json!(1)),
+        (body(2, other), json!(2)),
+    ] {
+        assert_eq!(one.ask("POST", "/v1/checkin", body).await.status, 200);
+        assert_eq!(suspected(&site).await.0, wanted);
+    }
+}
+
+/// A device that gave a slow answer up, and asked again on another connection: the first one may still arrive.
+#[tokio::test]
+async fn a_report_that_was_overtaken_on_its_way_is_no_alarm() {
+    let site = Site::open().await;
+    let bundle = site.enrolled("press-1").await;
+    let mut slow = site.connect(&bundle).await.unwrap();
+    let mut quick = site.connect(&bundle).await.unwrap();
+    quick.check_in(numbered(6)).await;
+    slow.check_in(numbered(5)).await;
+    assert_eq!(seen(&site).await["clone_alarm"], Value::Null);
+    site.connect(&bundle).await.unwrap().check_in(numbered(4)).await;
+    assert_eq!(suspected(&site).await.0, json!(1), "positive control");
 }

@@ -36,6 +36,7 @@ mod replacement;
 mod revocation;
 mod rollouts;
 mod site;
+mod smuggling;
 mod start;
 mod tls;
 mod tokens;

@@ -115,6 +115,28 @@ impl Raw {
         Self(stream.unwrap())
     }
 
+    /// The same with another protocol.
+    pub(crate) async fn speaking(site: &Door, bundle: &Path, alpn: &[u8]) -> Self {
+        let stream = connect(site.address, &site.fleet, Some(bundle), alpn).await;
+        Self(stream.unwrap())
+    }
+
+    /// The next frame of HTTP/2: type, stream and payload; `None`: the connection has ended.
+    pub(crate) async fn frame(&mut self) -> Option<(u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).await.ok()?;
+        let [a, b, c, kind, _, stream @ ..] = head;
+        let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap()];
+        self.0.read_exact(&mut payload).await.ok()?;
+        Some((kind, u32::from_be_bytes(stream), payload))
+    }
+
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        // It may be refused before all of it is there.
+        drop(self.0.write_all(bytes).await);
+        drop(self.0.flush().await);
+    }
+
     /// The server's own certificate.
     pub(crate) fn server(&self) -> CertificateDer<'static> {
         let chain = self.0.get_ref().1.peer_certificates();

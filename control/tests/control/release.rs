@@ -39,7 +39,7 @@ fn next(site: &Site, policy: &SigningKey, snapshot: &SigningKey) -> Vec<(&'stati
 }
 
 /// A version of the policy role with these targets, and the snapshot of the same version that lists it.
-fn of_policy(
+pub(crate) fn of_policy(
     site: &Site,
     version: u64,
     entries: &[(&str, &[u8])],

@@ -22,6 +22,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -160,8 +161,12 @@ impl Caller {
         self.ask("POST", path, body.to_string()).await
     }
 
-    /// Checks in with a report.
-    pub(crate) async fn check_in(&mut self, report: Report) -> CheckInReply {
+    /// Checks in with a report, which gets the next number as a device's does, unless it has one.
+    pub(crate) async fn check_in(&mut self, mut report: Report) -> CheckInReply {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        if report.sequence == 0 {
+            report.sequence = NUMBER.fetch_add(1, Ordering::SeqCst);
+        }
         let nonce = Nonce([7; 16]);
         let body = serde_json::to_vec(&CheckIn { nonce, report }).unwrap();
         let answer = self.ask("POST", "/v1/checkin", body).await;

@@ -146,7 +146,7 @@ async fn a_flood_of_half_open_connections_from_one_address_keeps_nobody_else_out
 }
 
 #[tokio::test]
-async fn half_open_connections_over_the_limit_are_closed() {
+async fn of_half_open_connections_over_the_limit_the_oldest_gives_way() {
     let site = Site::open().await;
     let device = site.enrolled("press-1").await;
     let mut config = config(site.folder.path());
@@ -158,14 +158,54 @@ async fn half_open_connections_over_the_limit_are_closed() {
     for last in 2..=4 {
         open.push(half_open([127, 0, 0, last], site.address).await);
     }
-    let mut over = half_open([127, 0, 0, 5], site.address).await;
-    assert_eq!(said(&mut over).await, 0, "closed unanswered");
+    open.push(half_open([127, 0, 0, 5], site.address).await);
+    assert_eq!(said(&mut open.remove(0)).await, 0, "closed unanswered");
     // Who has shaken hands before goes on; and there is room again when one gives up.
     assert_eq!(honest.get(STAMP).await.status, 200);
     let mut given_up = open.pop().unwrap();
     given_up.write_all(b"noise, no handshake").await.unwrap();
     said(&mut given_up).await;
     assert_eq!(site.connect(&device).await.unwrap().get(STAMP).await.status, 200);
+}
+
+/// The attacker has more addresses than the server has places for handshakes, and fills every place anew as soon as it is free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_from_more_addresses_than_the_limit_for_all_keeps_no_device_out() {
+    const PLACES: usize = 40;
+    let site = Site::open().await;
+    let mut devices = Vec::new();
+    for number in 0..10 {
+        devices.push(site.enrolled(&format!("press-{number}")).await);
+    }
+    let mut config = config(site.folder.path());
+    config.connections_max = 500;
+    config.handshakes_max = PLACES;
+    let site = site.restart_with(config).await;
+    let address = site.address;
+    let mut flood = std::collections::VecDeque::new();
+    let mut opened = 0_u32;
+    let mut wave = async |count: usize| {
+        for _ in 0..count {
+            let [_, _, high, low] = opened.to_be_bytes();
+            flood.push_back(half_open([127, 1, high, low.max(1)], address).await);
+            opened += 1;
+        }
+        // What the server closed is closed here, too, so that the flood costs this process no more than its places.
+        while flood.len() > PLACES {
+            assert_eq!(said(&mut flood.pop_front().unwrap()).await, 0);
+        }
+    };
+    wave(PLACES * 3).await;
+    for device in &devices {
+        // All places are taken; half of them once more while each device asks.
+        let asked = async { site.connect(device).await.unwrap().get(STAMP).await.status };
+        let (status, ()) = tokio::join!(asked, wave(PLACES / 2));
+        assert_eq!(status, 200);
+    }
+    // Who has shaken hands is no longer among those who give way.
+    let mut honest = site.connect(&devices[0]).await.unwrap();
+    wave(PLACES * 3).await;
+    assert_eq!(honest.get(STAMP).await.status, 200);
 }
 
 /// The attacker replays what it recorded, or sends early data for a ticket it made up: Python's `ssl` cannot, so the bytes are our own.

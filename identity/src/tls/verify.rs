@@ -2,6 +2,7 @@
 
 use super::provider;
 use crate::anchors::Anchors;
+use crate::crl::Lists;
 use crate::error::{IdentityError, ProfileFault};
 use crate::profile::{Purpose, latest_not_before, presented_spki};
 use redan_protocol::{AuthorityState, Code, SpiffeId, UnixSeconds};
@@ -23,6 +24,7 @@ const SCHEMES: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
 pub struct Floor {
     now: Arc<dyn Fn() -> UnixSeconds + Send + Sync>,
     learn: Arc<dyn Fn(UnixSeconds) + Send + Sync>,
+    lists: Lists,
 }
 
 impl Floor {
@@ -40,7 +42,14 @@ impl Floor {
         Self {
             now: Arc::new(clock),
             learn: Arc::new(learn),
+            lists: Lists::default(),
         }
+    }
+
+    /// And whom to refuse though its time has not passed: what is in these lists at the moment of a handshake.
+    #[must_use]
+    pub fn refusing(self, lists: Lists) -> Self {
+        Self { lists, ..self }
     }
 }
 
@@ -238,6 +247,9 @@ impl ServerCertVerifier for OurServer {
         let control = SpiffeId::Control(self.anchors.fleet().clone());
         if *identity.id() != control || name.to_str() != self.host {
             return Err(refuse(ProfileFault::Uri.into()));
+        }
+        if self.floor.lists.name(&identity) {
+            return Err(refuse(IdentityError::TakenBack));
         }
         // Who has a tainted authority's key says what time it is as well.
         if self.anchors.state(identity.authority()) != Some(AuthorityState::Tainted) {

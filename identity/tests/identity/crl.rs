@@ -1,16 +1,22 @@
 //! Revocation lists for offline verifiers: a bad one never takes the place of a good one (attacks.md P16).
 
 use crate::openssl;
-use crate::stage::{DAY, Fleet, fleet, now};
+use crate::stage::{DAY, Fleet, ask, fleet, now, serving};
 use rcgen::{
     CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, Issuer as Signer,
     KeyIdMethod, KeyPair, RevocationReason, RevokedCertParams, SerialNumber,
 };
-use redan_identity::crl::{CRL_LEN_MAX, CRL_LIFE_MAX, CrlFault, Revocations, RevokedSerial, serial_of};
+use redan_identity::client::ClientError;
+use redan_identity::crl::{
+    CRL_LEN_MAX, CRL_LIFE_MAX, CRL_LIFE_OFFLINE_MAX, CrlFault, ISSUERS_MAX, LISTS_LEN_MAX, Lists,
+    Revocations, RevokedSerial, serial_of, write_lists,
+};
 use redan_identity::profile::Purpose;
+use redan_identity::tls::{Floor, device_client};
 use redan_identity::{CertificateDer, IssuerKind};
 use redan_protocol::{Code, Seconds, UnixSeconds};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use time::OffsetDateTime;
 
 const LIFE: Seconds = Seconds::new(30 * DAY);
@@ -316,4 +322,165 @@ fn a_signature_of_a_list_has_no_unused_bits() {
     assert_eq!(scene.offer(&other), Err(CrlFault::Malformed));
     scene.holds();
     assert_eq!(scene.offer(&list), Ok(()), "positive control");
+}
+
+/// The same signature spelt with n−s in the place of s (the order of P-256, SEC 2 §2.4.2): valid as well.
+fn respelt(list: &[u8]) -> Vec<u8> {
+    use der::{Decode as _, Encode as _};
+    let order: [u128; 2] = [
+        0xffff_ffff_0000_0000_ffff_ffff_ffff_ffff,
+        0xbce6_faad_a717_9e84_f3b9_cac2_fc63_2551,
+    ];
+    let order = order.map(u128::to_be_bytes).concat();
+    let mut read = x509_cert::crl::CertificateList::from_der(list).unwrap();
+    let signature = read.signature.raw_bytes().to_vec();
+    // SEQUENCE { INTEGER r, INTEGER s }, all lengths below 128.
+    let r_end = 4 + usize::from(signature[3]);
+    let (r, s) = (&signature[2..r_end], &signature[r_end + 2..]);
+    let s = [vec![0; 40], s.to_vec()].concat();
+    let (mut other, mut borrow) = (vec![0_u8; 32], 0_i16);
+    for at in (0..32).rev() {
+        let digit = i16::from(order[at]) - i16::from(s[s.len() - 32 + at]) - borrow;
+        borrow = i16::from(digit < 0);
+        other[at] = u8::try_from(digit.rem_euclid(256)).unwrap();
+    }
+    let zeros = other.iter().take_while(|byte| **byte == 0).count();
+    let mut other = other.split_off(zeros);
+    if other[0] >= 0x80 {
+        other.insert(0, 0);
+    }
+    let body = [r, &[2, u8::try_from(other.len()).unwrap()], &other].concat();
+    let again = [&[0x30, u8::try_from(body.len()).unwrap()], &body[..]].concat();
+    read.signature = der::asn1::BitString::from_bytes(&again).unwrap();
+    read.to_der().unwrap()
+}
+
+/// Holds: nothing but the list itself.
+#[test]
+fn a_list_whose_signature_is_spelt_the_other_way_is_the_same_list() {
+    let mut scene = Scene::new();
+    let other = respelt(&scene.list);
+    assert_ne!(other, scene.list);
+    assert_eq!(respelt(&other), scene.list, "there are two spellings");
+    assert_eq!(scene.offer(&other), Ok(()));
+    scene.holds();
+    assert_eq!(scene.offer(&scene.list.clone()), Ok(()));
+    scene.holds();
+}
+
+#[test]
+fn a_list_by_an_offline_issuer_lives_as_long_as_a_servers_leaf_and_no_longer() {
+    let fleet = fleet("plant.example");
+    let (most, one_more) = (CRL_LIFE_OFFLINE_MAX, Seconds::new(CRL_LIFE_OFFLINE_MAX.get() + 1));
+    for (kind, issuer) in [
+        (IssuerKind::Server, &fleet.servers),
+        (IssuerKind::Operator, &fleet.operators),
+    ] {
+        let mut known = Revocations::default();
+        let mut offer = |life| {
+            let list = issuer.crl(1, &BTreeSet::new(), now(), life).unwrap();
+            known.offer(&fleet.anchor, kind, issuer.certificate(), &list, now())
+        };
+        assert_eq!(offer(one_more), Err(CrlFault::Line("its lifetime")));
+        assert_eq!(offer(most), Ok(()));
+    }
+}
+
+/// A published file with list `number` of the servers' issuer, in which these are revoked.
+fn servers_file(fleet: &Fleet, number: u64, revoked: &BTreeSet<RevokedSerial>) -> String {
+    let list = fleet.servers.crl(number, revoked, now(), LIFE).unwrap();
+    write_lists(fleet.servers.certificate(), &list)
+}
+
+#[test]
+fn a_file_of_lists_is_taken_whole_or_not_at_all_and_kept_over_a_restart() {
+    let fleet = fleet("plant.example");
+    let chain = fleet.server_chain.clone();
+    let mut known = Revocations::default();
+    let judge = |known: &Revocations, at| {
+        let checked = known.check(&fleet.anchor, &chain, Purpose::Server, at);
+        checked.map(drop)
+    };
+    let none = servers_file(&fleet, 1, &BTreeSet::new());
+    let adopt = |known: &mut Revocations, file: &str| {
+        known.adopt(&fleet.anchor, IssuerKind::Server, file.as_bytes(), now())
+    };
+    assert_eq!(adopt(&mut known, &none), Ok(()));
+    assert_eq!(judge(&known, now()), Ok(()));
+    // The second half is an operators' list: the first half, good as it is, is not taken either.
+    let two = servers_file(&fleet, 2, &revoking(&chain));
+    let operators = fleet.operators.crl(1, &BTreeSet::new(), now(), LIFE).unwrap();
+    let mixed = format!("{two}{}", write_lists(fleet.operators.certificate(), &operators));
+    assert!(adopt(&mut known, &mixed).is_err());
+    assert_eq!(judge(&known, now()), Ok(()));
+    assert_eq!(adopt(&mut known, &two), Ok(()));
+    assert_eq!(judge(&known, now()), Err(CrlFault::Revoked));
+    // By an authority that is not this fleet's, or no longer: passed over beside a good one, and nothing by itself.
+    let gone = servers_file(&crate::stage::fleet("plant.example"), 9, &BTreeSet::new());
+    assert_eq!(adopt(&mut known, &gone), Err(CrlFault::OtherIssuer));
+    assert_eq!(adopt(&mut known, &format!("{gone}{two}")), Ok(()));
+    assert_eq!(judge(&known, now()), Err(CrlFault::Revoked));
+    // Over a restart, also when it has run out meanwhile; and the number still counts.
+    let mut kept = Revocations::kept(&fleet.anchor, IssuerKind::Server, known.keep().as_bytes()).unwrap();
+    assert!(kept.alarm(later(31 * DAY)).is_some());
+    assert_eq!(judge(&kept, now()), Err(CrlFault::Revoked));
+    let older = CrlFault::Older { offered: 1, known: 2 };
+    assert_eq!(adopt(&mut kept, &none), Err(older));
+    // Changed on the disk: not read.
+    let changed = known.keep().replace('A', "B");
+    assert!(Revocations::kept(&fleet.anchor, IssuerKind::Server, changed.as_bytes()).is_err());
+}
+
+#[test]
+fn a_file_of_lists_over_its_limits_is_not_read() {
+    let fleet = fleet("plant.example");
+    let mut known = Revocations::default();
+    let good = servers_file(&fleet, 1, &BTreeSet::new());
+    let mut adopt = |file: String| known.adopt(&fleet.anchor, IssuerKind::Server, file.as_bytes(), now());
+    let limit = usize::try_from(LISTS_LEN_MAX.get()).unwrap();
+    let filled = |length: usize| format!("{good}{}", " ".repeat(length - good.len()));
+    assert_eq!(adopt(filled(limit + 1)), Err(CrlFault::TooLarge));
+    assert_eq!(adopt(filled(10 << 20)), Err(CrlFault::TooLarge));
+    assert_eq!(adopt(good.repeat(ISSUERS_MAX + 1)), Err(CrlFault::TooLarge));
+    for malformed in [
+        "",
+        "x",
+        &good[..good.len() / 2],
+        &good.replace("X509 CRL", "CERTIFICATE"),
+    ] {
+        assert_eq!(
+            adopt(malformed.to_owned()),
+            Err(CrlFault::Malformed),
+            "{malformed}"
+        );
+    }
+    assert_eq!(adopt(filled(limit)), Ok(()));
+    assert_eq!(adopt(good.repeat(ISSUERS_MAX)), Ok(()));
+}
+
+/// Holds: the key of a server's certificate that was revoked.
+#[tokio::test]
+async fn a_server_on_the_list_is_refused_in_the_handshake_from_the_moment_the_list_is_known() {
+    let fleet = fleet("plant.example");
+    let served = serving(&[&fleet]);
+    let (key, device) = fleet.device("press-1");
+    let lists = Lists::default();
+    let floor = Floor::from(UnixSeconds::default()).refusing(lists.clone());
+    let client = device_client(&fleet.anchor, device, &key, floor).unwrap();
+    let mut known = Revocations::default();
+    let refused = ClientError::Refused(Code::CertificateRevoked);
+    for (number, revoked, wanted) in [
+        (1, BTreeSet::new(), Ok(204)),
+        (2, revoking(&fleet.server_chain), Err(refused)),
+        (3, BTreeSet::new(), Ok(204)),
+    ] {
+        let file = servers_file(&fleet, number, &revoked);
+        known
+            .adopt(&fleet.anchor, IssuerKind::Server, file.as_bytes(), now())
+            .unwrap();
+        lists.put(known.clone());
+        let (_, answer) = ask(&served, Arc::clone(&client), &fleet.control()).await;
+        assert_eq!(answer, wanted, "list {number}");
+    }
+    assert_eq!(refused.code(), Code::ServerRevoked);
 }

@@ -503,7 +503,7 @@ async fn noise_is_refused() {
 // Clients that are not ours.
 
 /// A client that takes any server, with whatever certificate.
-fn bare(own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>) -> ClientConfig {
+pub(crate) fn bare(own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -523,7 +523,7 @@ fn bare(own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>) -> 
     config
 }
 
-fn pkcs8(key: &KeyFile) -> Vec<u8> {
+pub(crate) fn pkcs8(key: &KeyFile) -> Vec<u8> {
     use rustls::pki_types::PrivatePkcs8KeyDer;
     use rustls::pki_types::pem::PemObject as _;
     let key = PrivatePkcs8KeyDer::from_pem_slice(key.to_pem().as_bytes()).unwrap();
@@ -535,6 +535,10 @@ fn resolver(chain: &[CertificateDer<'static>], key: &KeyFile) -> Arc<rustls::sig
     let key = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&key).unwrap();
     let certified = Arc::new(rustls::sign::CertifiedKey::new(chain.to_vec(), key));
     Arc::new(rustls::sign::SingleCertAndKey::from(certified))
+}
+
+pub(crate) fn any_server() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(AnyServer)
 }
 
 #[derive(Debug)]

@@ -16,6 +16,7 @@ mod crl;
 mod forge;
 mod handshake;
 mod hostile;
+mod malformed;
 mod openssl;
 mod profile;
 mod stage;

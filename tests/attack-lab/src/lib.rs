@@ -24,6 +24,7 @@ pub mod mirror;
 pub mod named;
 pub mod registry;
 pub mod resigned;
+pub mod revoked;
 pub mod table;
 pub mod tampered;
 pub mod theft;

@@ -133,7 +133,7 @@ fn signed(files: &Files, name: &str) -> Result<Value> {
     file.get("signed").cloned().context("no signed part")
 }
 
-fn put(object: &mut Value, name: &str, value: Value) -> Result<()> {
+pub(crate) fn put(object: &mut Value, name: &str, value: Value) -> Result<()> {
     object
         .as_object_mut()
         .context("not an object")?

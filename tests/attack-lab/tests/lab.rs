@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use redan_attack_lab::registry::{self, Status};
-use redan_attack_lab::{mirror, table, theft};
+use redan_attack_lab::{mirror, revoked, table, theft};
 use redan_kit::{Programs, Stage};
 
 #[test]
@@ -45,6 +45,15 @@ fn a_lying_address_of_the_server_holds_a_running_device_back_from_nothing() -> R
     let folder = tempfile::tempdir()?;
     let mut stage = Stage::new(Programs::find()?, folder.path())?;
     mirror::one_address_of_two_lies(&mut stage)
+}
+
+#[test]
+fn a_revoked_server_is_left_by_a_running_device_and_no_bad_list_takes_the_place_of_the_good_one() -> Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let mut stage = Stage::new(Programs::find()?, folder.path())?;
+    revoked::lists_of_servers(&mut stage)?;
+    stage.stop()
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod bad_input;
 mod carried;
 mod ceremony;
 mod clock;
+mod crl;
 mod decommission;
 mod disturbed;
 mod interrupted;
