@@ -1,7 +1,9 @@
 //! The straight path with real processes, in the order of ARCHITECTURE.md, and what happens when it is disturbed.
 #![forbid(unsafe_code)]
 
+mod again;
 mod bad_input;
+mod canary;
 mod carried;
 mod ceremony;
 mod clock;
@@ -9,8 +11,10 @@ mod decommission;
 mod disturbed;
 mod interrupted;
 mod join;
+mod neighbours;
 mod offline;
 mod path;
+mod poisoned;
 mod recovery;
 mod renewal;
 mod service;
