@@ -162,6 +162,29 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_leaves_the_old_or_the_new_record_in_whatever_order_the_disk_writes() {
+        for held in 1..=3 {
+            for at in 0..3 {
+                for cut in [Cut::Before, Cut::After, Cut::Torn] {
+                    let disk = disk_with(held).with_fault(at, cut);
+                    let (mut pair, _) = stored(&disk);
+                    pair.store(&disk, &record(held + 1, "newer")).unwrap_err();
+                    for disk in disk.every_order() {
+                        let (mut pair, found) = stored(&disk);
+                        let old = Found::Record(record(held, "record"));
+                        let new = Found::Record(record(held + 1, "newer"));
+                        assert!(found == old || found == new, "call {at}, {cut:?}: {found:?}");
+                        pair.store(&disk, &record(held + 2, "after")).unwrap();
+                        for disk in disk.every_order() {
+                            assert_eq!(stored(&disk).1, Found::Record(record(held + 2, "after")));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_full_disk_leaves_the_record_before_in_force() {
         for at in 0..3 {
             let disk = disk_with(2).with_fault(at, Cut::Error(io::ErrorKind::StorageFull));

@@ -1,5 +1,6 @@
 //! What stands in the place of a file (attack D03), and links on the way to it (attack D01).
 
+use super::faulty::{Cut, FaultyDisk};
 use super::{Disk as _, RealDisk, is_no_file, read_own, replace};
 use redan_protocol::ByteCount;
 use std::io;
@@ -156,3 +157,38 @@ fn a_file_that_others_can_touch_is_not_one_of_our_own() {
         eprintln!("left out: a file of another user (only root can make one)");
     }
 }
+
+/// Attack D05: a disk that writes what was not synced in an order of its own, or not at all, when the power goes.
+#[test]
+fn a_file_is_replaced_whole_in_whatever_order_the_disk_writes() {
+    let path = Path::new("metadata/snapshot.json");
+    let disk_with = |count: usize| {
+        let disk = FaultyDisk::default();
+        for content in &CONTENTS[..count] {
+            replace(&disk, path, content).unwrap();
+        }
+        disk
+    };
+    let calls = disk_with(2).calls() - disk_with(1).calls();
+    let mut orders = 0;
+    for held in 1..3 {
+        for at in 0..calls {
+            for cut in [Cut::Before, Cut::After, Cut::Torn] {
+                let disk = disk_with(held).with_fault(at, cut);
+                replace(&disk, path, CONTENTS[held]).unwrap_err();
+                for disk in disk.every_order() {
+                    let found = disk.read(path, LIMIT).unwrap();
+                    let found = found.as_deref();
+                    assert!(
+                        found == Some(CONTENTS[held - 1]) || found == Some(CONTENTS[held]),
+                        "call {at}, {cut:?}: {found:?}"
+                    );
+                    orders += 1;
+                }
+            }
+        }
+    }
+    assert!(orders > 40, "{orders}");
+}
+
+const CONTENTS: [&[u8]; 3] = [b"the first one", b"the second one, longer", b"the third"];

@@ -9,6 +9,7 @@ mod ceremony;
 mod clock;
 mod decommission;
 mod disturbed;
+mod full;
 mod interrupted;
 mod join;
 mod neighbours;
