@@ -3,15 +3,15 @@
 //! `<state>/blobs/<sha256>.part` grows; `<state>/blobs/<sha256>` exists only whole and verified. What a part file held before a
 //! power cut is hashed again: the disk is believed as little as the server.
 
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{Disk, RealDisk, is_no_file, open_to_write};
 use crate::link::{Link, Standing};
 use crate::patience::Pace;
 use redan_identity::client::Connection;
 use redan_protocol::digest::Hasher;
 use redan_protocol::{ByteCount, Code, Digest};
-use std::fs::{File, OpenOptions};
+use rustix::fs::OFlags;
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// Gets an artifact onto the disk, going on where an earlier try broke off. The next try after a failure asks the next address.
@@ -111,7 +111,7 @@ impl Blobs {
     pub(crate) fn verified(&self, digest: Digest, length: ByteCount) -> io::Result<Option<Vec<u8>>> {
         let path = self.0.join(digest.to_string());
         let bytes = match RealDisk.read(&path, length) {
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => None,
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge || is_no_file(&error) => None,
             other => match other? {
                 None => return Ok(None),
                 Some(bytes) => Some(bytes).filter(|bytes| Digest::of(bytes) == digest),
@@ -125,15 +125,7 @@ impl Blobs {
 
     /// Goes on where an earlier try broke off: hashes what is there and says where to continue.
     pub(crate) fn resume(&self, digest: Digest, length: ByteCount) -> Result<Partial, Code> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0))
-            .open(self.part(digest))
-            .map_err(|error| disk_code(&error))?;
+        let mut file = open_to_write(&self.part(digest), OFlags::RDWR).map_err(|error| disk_code(&error))?;
         let mut hasher = Hasher::default();
         let mut offset = 0_u64;
         let mut buffer = vec![0; 64 * 1024];

@@ -415,6 +415,8 @@ impl Agent {
             .unwrap_or(self.last);
     }
 
+    /// What the server hears of at once. Facts about updates alone: who watches when a device speaks learns nothing of its load (attack
+    /// A04, `nothing_a_committed_workload_does_or_suffers_is_news`).
     fn news(&self) -> News {
         let view = self.machine.view();
         (view.set.cloned(), view.rollback, view.refusal, view.phase)

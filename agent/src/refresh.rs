@@ -1,7 +1,7 @@
 //! The driver of `redan-trust`'s TUF workflow: fetches over one connection, makes durable, answers.
 
 use crate::bundle::Bundle;
-use crate::disk::{Disk, RealDisk, replace};
+use crate::disk::{Disk, RealDisk, is_no_file, replace};
 use crate::fetch::disk_code;
 use crate::main_loop::Event;
 use crate::patience::request;
@@ -97,8 +97,14 @@ impl Files {
             ) else {
                 continue;
             };
-            let Some(bytes) = RealDisk.read(&path, FILE_LEN_MAX).map_err(failed)? else {
-                continue;
+            let bytes = match RealDisk.read(&path, FILE_LEN_MAX) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                // No copy: it is fetched again, and replaced.
+                Err(error) if is_no_file(&error) || error.kind() == std::io::ErrorKind::FileTooLarge => {
+                    continue;
+                }
+                Err(error) => return Err(disk_code(&error)),
             };
             match unescape(role).as_str() {
                 "timestamp" => trusted.timestamp = Some(bytes),

@@ -96,12 +96,16 @@ pub(crate) enum SealError {
     Header,
     #[error("the cached native code was changed")]
     Tag,
+    #[error("the cached native code is in a file that others can touch")]
+    Foreign,
+    #[error("the cached native code is in no file that can be read")]
+    Unreadable,
 }
 
 impl SealError {
     pub(crate) fn code(self) -> Code {
         match self {
-            Self::Header | Self::Tag => Code::CachePoisoned,
+            Self::Header | Self::Tag | Self::Foreign | Self::Unreadable => Code::CachePoisoned,
         }
     }
 }
@@ -115,8 +119,21 @@ pub(crate) fn seal(key: &SealKey, of: CacheKey, native: &[u8]) -> Vec<u8> {
     entry
 }
 
-/// The native code of an entry, when every byte is as this device wrote it, for exactly this key.
-pub(crate) fn open<'a>(key: &SealKey, of: CacheKey, entry: &'a [u8]) -> Result<&'a [u8], SealError> {
+/// An entry whose every byte is as this device wrote it.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Authentic(Vec<u8>);
+
+impl Authentic {
+    /// The native code in it: the very bytes that were checked.
+    pub(crate) fn native(&self) -> &[u8] {
+        self.0
+            .get(HEADER_LEN.saturating_add(TAG_LEN)..)
+            .unwrap_or_default()
+    }
+}
+
+/// The entry, when every byte is as this device wrote it, for exactly this key.
+pub(crate) fn open(key: &SealKey, of: CacheKey, entry: Vec<u8>) -> Result<Authentic, SealError> {
     let (header, rest) = entry.split_at_checked(HEADER_LEN).ok_or(SealError::Header)?;
     let (tag, native) = rest.split_at_checked(TAG_LEN).ok_or(SealError::Header)?;
     if header != of.header(native.len()) {
@@ -125,7 +142,7 @@ pub(crate) fn open<'a>(key: &SealKey, of: CacheKey, entry: &'a [u8]) -> Result<&
     if !key.is(Purpose::NativeCode, &[header, native], tag) {
         return Err(SealError::Tag);
     }
-    Ok(native)
+    Ok(Authentic(entry))
 }
 
 /// A memory file with these bytes that nobody, not even we, can change any more.
@@ -183,7 +200,7 @@ mod tests {
     #[test]
     fn what_was_sealed_opens() {
         let entry = seal(&key(), of(), b"native");
-        assert_eq!(open(&key(), of(), &entry), Ok(&b"native"[..]));
+        assert_eq!(open(&key(), of(), entry).unwrap().native(), b"native");
     }
 
     #[test]
@@ -193,12 +210,15 @@ mod tests {
             for bit in 0..8 {
                 let mut poisoned = entry.clone();
                 poisoned[at] ^= 1 << bit;
-                let error = open(&key(), of(), &poisoned).unwrap_err();
+                let error = open(&key(), of(), poisoned).unwrap_err();
                 assert_eq!(error.code(), Code::CachePoisoned, "byte {at}");
             }
         }
         for length in 0..entry.len() {
-            assert_eq!(open(&key(), of(), &entry[..length]), Err(SealError::Header));
+            assert_eq!(
+                open(&key(), of(), entry[..length].to_vec()),
+                Err(SealError::Header)
+            );
         }
     }
 
@@ -209,14 +229,14 @@ mod tests {
             engine: Digest::of(b"other"),
             ..of()
         };
-        assert_eq!(open(&key(), engine, &entry), Err(SealError::Header));
+        assert_eq!(open(&key(), engine, entry.clone()), Err(SealError::Header));
         let component = CacheKey {
             component: Digest::of(b"other"),
             ..of()
         };
-        assert_eq!(open(&key(), component, &entry), Err(SealError::Header));
+        assert_eq!(open(&key(), component, entry.clone()), Err(SealError::Header));
         assert_eq!(
-            open(&SealKey::new(&[8; KEY_LEN]), of(), &entry),
+            open(&SealKey::new(&[8; KEY_LEN]), of(), entry),
             Err(SealError::Tag)
         );
     }

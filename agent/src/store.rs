@@ -8,7 +8,7 @@ use crate::held::{DeviceKey, Tokens, line, no_such_key};
 use crate::seal::{KEY_LEN, SealKey};
 use redan_identity::key::read_private;
 use redan_identity::profile::{latest_not_before, read_own_leaf, valid_between};
-use redan_identity::{FleetAnchor, KeyFile, KeyProvider as _, ProfileFault, TokenUri, tls};
+use redan_identity::{FleetAnchor, KeyFile, KeyProvider as _, ProfileFault, TokenUri, Zeroizing, tls};
 use redan_protocol::wire::{VOUCHER_LEN_MAX, Voucher};
 use redan_protocol::{AuthorityState, ByteCount, DeviceId, Digest, FleetId, SpiffeId, UnixSeconds};
 use std::os::unix::fs::DirBuilderExt;
@@ -42,7 +42,6 @@ pub(crate) struct Identity {
 impl Store {
     /// Makes the folders, for their owner only.
     pub(crate) fn create(state: &Path) -> Result<Self, AgentError> {
-        let store = Self(state.to_owned());
         let folders = [
             "identity/next",
             "trust",
@@ -61,12 +60,16 @@ impl Store {
                 .create(&folder)
                 .map_err(|source| AgentError::file("make", &folder, source))?;
         }
-        Ok(store)
+        // Links on the way to the folder are its administrator's; from here on there is none, and none is followed.
+        let path = state
+            .canonicalize()
+            .map_err(|source| AgentError::file("find", state, source))?;
+        Ok(Self(path))
     }
 
     /// The folder of a device that was made before: makes nothing.
     pub(crate) fn open(state: &Path) -> Self {
-        Self(state.to_owned())
+        Self(state.canonicalize().unwrap_or_else(|_| state.to_owned()))
     }
 
     pub(crate) fn at(&self, path: &str) -> PathBuf {
@@ -113,15 +116,17 @@ impl Store {
             .read(&path, length)
             .map_err(|source| AgentError::file("read", &path, source))?;
         let bytes = if let Some(bytes) = read {
-            bytes
+            Zeroizing::new(bytes)
         } else {
-            let fresh: [u8; KEY_LEN] = random()?;
-            self.keep("identity/seal.key", &fresh)?;
-            fresh.to_vec()
+            let fresh: Zeroizing<[u8; KEY_LEN]> = Zeroizing::new(random()?);
+            self.keep("identity/seal.key", &*fresh)?;
+            Zeroizing::new(fresh.to_vec())
         };
-        let bytes = <[u8; KEY_LEN]>::try_from(bytes)
-            .map_err(|_| AgentError::file("read", &path, std::io::ErrorKind::InvalidData.into()))?;
-        Ok(SealKey::new(&bytes))
+        let bytes = bytes
+            .first_chunk::<KEY_LEN>()
+            .filter(|_| bytes.len() == KEY_LEN)
+            .ok_or_else(|| AgentError::file("read", &path, std::io::ErrorKind::InvalidData.into()))?;
+        Ok(SealKey::new(bytes))
     }
 
     /// Reads the identity and proves it once more. `None`: not enrolled.

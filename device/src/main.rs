@@ -7,6 +7,7 @@
 
 mod children;
 mod fault;
+mod privacy;
 mod supervisor;
 
 use clap::{Parser, Subcommand};
@@ -132,14 +133,9 @@ enum Device {
 }
 
 fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("REDAN_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
-    let outcome = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    privacy::begin(&command);
+    let outcome = match command {
         Device::Init {
             state,
             id,

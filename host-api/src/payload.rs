@@ -2,7 +2,45 @@
 
 /// Request data, keys, values, log text: anything a workload processes.
 ///
-/// No `Debug`, `Display` or `Serialize`: a wire type that held one would not compile (`tests/payload.rs`).
+/// No `Debug`, `Display`, `Serialize` or `Clone`: a log line, an error or a wire type that held one would not compile. Each of these fails
+/// for that reason alone; the first one says how it would compile.
+///
+/// ```
+/// let payload = redan_host_api::Payload::new("a request");
+/// println!("{}", payload.expose().len());
+/// ```
+///
+/// ```compile_fail,E0277
+/// let payload = redan_host_api::Payload::new("a request");
+/// println!("{payload}");
+/// ```
+///
+/// ```compile_fail,E0277
+/// let payload = redan_host_api::Payload::new("a request");
+/// println!("{payload:?}");
+/// ```
+///
+/// ```compile_fail,E0277
+/// #[derive(Debug)]
+/// struct Event { key: redan_host_api::Payload<String> }
+/// ```
+///
+/// ```compile_fail,E0599
+/// let payload = redan_host_api::Payload::new("a request");
+/// let copy: redan_host_api::Payload<&str> = payload.clone();
+/// ```
+///
+/// ```compile_fail,E0616
+/// let payload = redan_host_api::Payload::new("a request");
+/// println!("{}", payload.0.len());
+/// ```
+///
+/// Nothing to serialise it with is in reach of a report either:
+///
+/// ```compile_fail,E0277
+/// fn carries(_: impl redan_protocol::report::Closed) {}
+/// carries(redan_host_api::Payload::new(7_u64));
+/// ```
 pub struct Payload<T>(T);
 
 impl<T> Payload<T> {

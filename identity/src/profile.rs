@@ -25,6 +25,22 @@ use x509_parser::extensions::GeneralName;
 pub const CERTIFICATE_LEN_MAX: usize = 8 * 1024;
 
 /// Who a verified chain belongs to. Made only by [`check`].
+///
+/// ```
+/// fn read<T: PartialEq + Clone>() {}
+/// read::<redan_identity::VerifiedIdentity>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn made<T: Default>() {}
+/// made::<redan_identity::VerifiedIdentity>();
+/// ```
+///
+/// ```compile_fail,E0451
+/// fn renamed(of: redan_identity::VerifiedIdentity, id: redan_protocol::SpiffeId) -> redan_identity::VerifiedIdentity {
+///     redan_identity::VerifiedIdentity { id, ..of }
+/// }
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct VerifiedIdentity {
     id: SpiffeId,

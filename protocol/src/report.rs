@@ -1,7 +1,11 @@
 //! What a device tells the platform: which version, healthy or not, why not. Nothing else fits.
 //!
 //! Promise 6 (metadata only) by construction: enums, integers, digests and names that came out of verified metadata. No
-//! `String`, no bytes, no map. `tests/attack-lab` searches the wire for planted marks all the same.
+//! `String`, no bytes, no map. `tests/e2e` searches the wire for planted marks all the same.
+
+mod closed;
+
+pub use closed::Closed;
 
 use crate::{Code, ComponentName, Digest, DirectionSequence, ReleaseCounter, SetId, Version64};
 use serde::{Deserialize, Serialize};
@@ -118,7 +122,25 @@ pub struct Isolation {
     pub no_new_privs: bool,
 }
 
-/// The whole report. Closed, and at most [`crate::wire::CHECKIN_LEN_MAX`] when encoded.
+/// The whole report. Closed, and at most [`crate::wire::CHECKIN_LEN_MAX`] when encoded. Every field is [`Closed`]; a field that is not does
+/// not compile (`report/closed.rs`).
+///
+/// ```
+/// use redan_protocol::{Code, report::Report};
+/// let report = Report { refusal: Some(Code::DiskFull), ..Report::default() };
+/// ```
+///
+/// There is no room for words:
+///
+/// ```compile_fail,E0308
+/// use redan_protocol::{Code, report::Report};
+/// let report = Report { refusal: Some(String::from("what the guest said")), ..Report::default() };
+/// ```
+///
+/// ```compile_fail,E0560
+/// use redan_protocol::{Code, report::Report};
+/// let report = Report { note: Some(Code::DiskFull), ..Report::default() };
+/// ```
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {

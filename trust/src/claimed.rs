@@ -21,6 +21,28 @@ pub struct Claimed<T> {
 /// ```compile_fail,E0423
 /// let forged = redan_trust::Verified("anything");
 /// ```
+///
+/// Not out of thin air, not out of something else, not by reading it:
+///
+/// ```
+/// fn read<T: serde::de::DeserializeOwned + Default + From<u8>>() {}
+/// read::<u64>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn read<T: serde::de::DeserializeOwned>() {}
+/// read::<redan_trust::Verified<u64>>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn made<T: Default>() {}
+/// made::<redan_trust::Verified<u64>>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn made<T: From<u64>>() {}
+/// made::<redan_trust::Verified<u64>>();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Verified<T>(T);
 

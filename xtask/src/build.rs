@@ -12,6 +12,8 @@ const GUESTS: &[(&str, &str, bool)] = &[
     ("thermo", "1.1.0", false),
     ("thermo", "1.2.0", true),
     ("tick", "1.0.0", false),
+    ("canary", "1.0.0", false),
+    ("canary", "1.1.0", true),
 ];
 /// The programs, and the attackers.
 const PROGRAMS: &[&str] = &[

@@ -75,6 +75,29 @@ fn host_signals_outrank_the_word_of_the_guest() {
     assert_eq!(world.serving(), [("acme/thermo", 1), ("acme/tick", 1)]);
 }
 
+/// Attack A04: what makes a device check in before its time is what its updates do (`news` in the agent's main loop), never how much a
+/// workload has to do or how often it fails.
+#[test]
+fn nothing_a_committed_workload_does_or_suffers_is_news() {
+    let mut world = settled();
+    let news = |world: &World| {
+        let view = world.machine().view();
+        (view.set.cloned(), view.rollback, view.refusal, view.phase)
+    };
+    let before = news(&world);
+    for guest in [Guest::HealthyButFailing, Guest::Unhealthy, Guest::Healthy] {
+        world.guest("acme/thermo", 1, guest);
+        world.guest("acme/tick", 1, guest);
+        world.run();
+        assert_eq!(news(&world), before, "{guest:?}");
+    }
+    // Positive control: on trial, the same is news.
+    world.guest("acme/thermo", 2, Guest::HealthyButFailing);
+    world.offer(set("two", 2, &[member("acme/thermo", 2), member("acme/tick", 1)]));
+    world.run();
+    assert_ne!(news(&world), before);
+}
+
 #[test]
 fn a_denied_digest_is_not_tried_again_unless_a_newer_direction_unblocks_it() {
     let mut world = settled();

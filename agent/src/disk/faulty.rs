@@ -3,7 +3,7 @@
 use super::Disk;
 use redan_protocol::ByteCount;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,12 @@ struct Files {
     durable_names: BTreeMap<PathBuf, usize>,
     calls: usize,
     off: bool,
+}
+
+/// One thing that a disk may write or not.
+enum Unsynced {
+    Name(PathBuf, Option<usize>),
+    Content(usize),
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +66,54 @@ impl FaultyDisk {
             files: RefCell::new(files),
             fault: None,
         }
+    }
+
+    /// What no sync has made durable yet: each of these may reach the platter before any other, or never.
+    fn unsynced(&self) -> Vec<Unsynced> {
+        let files = self.files.borrow();
+        let paths: BTreeSet<_> = files.names.keys().chain(files.durable_names.keys()).collect();
+        let names = paths.into_iter().filter_map(|path| {
+            let (now, durable) = (files.names.get(path), files.durable_names.get(path));
+            (now != durable).then(|| Unsynced::Name(path.clone(), now.copied()))
+        });
+        let contents = files.inodes.iter().enumerate();
+        let contents = contents.filter(|(_, (cached, platter))| cached != platter);
+        names
+            .chain(contents.map(|(inode, _)| Unsynced::Content(inode)))
+            .collect()
+    }
+
+    /// Power comes back after the disk wrote in an order of its own: every disk that can be left.
+    pub(crate) fn every_order(self) -> Vec<Self> {
+        let unsynced = self.unsynced();
+        let files = self.files.into_inner();
+        let kept = (0..1_u32 << unsynced.len()).map(|kept| {
+            let mut files = files.clone();
+            files.names = files.durable_names.clone();
+            for (bit, item) in unsynced.iter().enumerate() {
+                if kept & (1 << bit) == 0 {
+                    continue;
+                }
+                match item {
+                    Unsynced::Name(path, Some(inode)) => drop(files.names.insert(path.clone(), *inode)),
+                    Unsynced::Name(path, None) => drop(files.names.remove(path)),
+                    Unsynced::Content(inode) => {
+                        let (cached, platter) = &mut files.inodes[*inode];
+                        platter.clone_from(cached);
+                    }
+                }
+            }
+            for (cached, platter) in &mut files.inodes {
+                cached.clone_from(platter);
+            }
+            files.durable_names = files.names.clone();
+            (files.calls, files.off) = (0, false);
+            Self {
+                files: RefCell::new(files),
+                fault: None,
+            }
+        });
+        kept.collect()
     }
 
     pub(crate) fn flip_a_bit(&self, path: &Path, at: usize) {

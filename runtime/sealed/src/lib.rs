@@ -68,6 +68,18 @@ impl SealedError {
 }
 
 /// Bytes of a write-sealed memory file, read once. Made only by [`Sealed::read`].
+///
+/// ```
+/// fn native(sealed: redan_sealed::Sealed) -> usize { sealed.bytes().len() }
+/// ```
+///
+/// ```compile_fail,E0423
+/// let forged = redan_sealed::Sealed(Vec::new());
+/// ```
+///
+/// ```compile_fail,E0277
+/// let forged: redan_sealed::Sealed = Vec::<u8>::new().into();
+/// ```
 pub struct Sealed(Vec<u8>);
 
 impl Sealed {

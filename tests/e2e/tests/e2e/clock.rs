@@ -85,3 +85,35 @@ fn a_device_that_was_away_for_179_days_comes_back_by_itself() -> Result<()> {
     ensure!(std::fs::read(&key)? != old, "it speaks with the old key");
     stage.stop()
 }
+
+/// The world is half a year on and nobody has signed anything since; the device's own clock says something else altogether. What it is
+/// served has expired by the time it can prove, whatever its clock says; it runs on, says so, and follows what is signed next.
+fn refuses(days: i32) -> Result<()> {
+    let Some(before) = world(days)? else {
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let mut stage = Stage::new(Programs::find()?, folder.path())?;
+    stage.world = before;
+    stage.play_first_release(&[DEVICE])?;
+    stage.jump(world(days + 179)?.context("a moment ago there was one")?)?;
+    stage.await_devices("expired metadata to be refused", SOON, |views| {
+        let refusal = views.first().and_then(|view| view.refusal.as_deref());
+        refusal == Some("metadata-expired")
+    })?;
+    let service = stage.device(DEVICE)?.service;
+    let answer = get(service, "/thermo/")?;
+    ensure!(answer.status == 200, "{answer:?}");
+    next_release(&stage)?;
+    stage.stop()
+}
+
+#[test]
+fn expired_metadata_is_refused_by_a_device_whose_clock_is_twenty_years_behind() -> Result<()> {
+    refuses(20 * YEAR)
+}
+
+#[test]
+fn expired_metadata_is_refused_by_a_device_whose_clock_is_ten_years_ahead() -> Result<()> {
+    refuses(-10 * YEAR)
+}

@@ -1,18 +1,23 @@
 //! The straight path with real processes, in the order of ARCHITECTURE.md, and what happens when it is disturbed.
 #![forbid(unsafe_code)]
 
+mod again;
 mod authority;
 mod bad_input;
+mod canary;
 mod carried;
 mod ceremony;
 mod clock;
 mod crl;
 mod decommission;
 mod disturbed;
+mod full;
 mod interrupted;
 mod join;
+mod neighbours;
 mod offline;
 mod path;
+mod poisoned;
 mod recovery;
 mod renewal;
 mod service;
