@@ -72,6 +72,7 @@ impl Fault {
             ) => 2,
             Self::Agent(
                 AgentError::Voucher(_)
+                | AgentError::UnknownAuthority { .. }
                 | AgentError::Token(_)
                 | AgentError::Decommissioned { .. }
                 | AgentError::Identity(_)

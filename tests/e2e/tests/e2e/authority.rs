@@ -183,6 +183,41 @@ fn comes_back(stage: &mut Stage, new: &str) -> Result<()> {
     Ok(())
 }
 
+/// A voucher of an authority that nobody lists, though all else in it is right, takes no device that knows better.
+fn forged_voucher(stage: &mut Stage) -> Result<()> {
+    stage.device_mut(AWAY)?.stop()?;
+    let (public, made) = (stage.fleet().join("public"), stage.folder.join("stranger"));
+    ceremony(
+        stage,
+        &[
+            "ca",
+            "make",
+            "--fleet-dir",
+            &shown(&public),
+            "--out",
+            &shown(&made),
+        ],
+    )?;
+    let text = std::fs::read_to_string(stage.folder.join("devices").join(AWAY).join("voucher.json"))?;
+    let mut voucher: Value = serde_json::from_str(&text)?;
+    let fields = voucher.as_object_mut().context("a voucher")?;
+    fields.insert("ca".into(), std::fs::read_to_string(made.join("ca.pem"))?.into());
+    let forged = stage.folder.join("forged.voucher.json");
+    std::fs::write(&forged, voucher.to_string())?;
+    let mut enrol = Command::new(&stage.programs.device);
+    enrol.arg("enrol").arg("--voucher").arg(&forged).arg("--state");
+    let ran = run(enrol.arg(&stage.device(AWAY)?.state))?;
+    ensure!(
+        ran.code == Some(1) && ran.stderr.contains("does not list"),
+        "{ran:?}"
+    );
+    ensure!(
+        ran.stderr.contains("authority-revoked") && ran.stderr.contains("redan bundle --authorities"),
+        "{ran:?}"
+    );
+    stage.start_device(AWAY)
+}
+
 /// Everything the server has, at one instant.
 fn steal(stage: &mut Stage) -> Result<PathBuf> {
     let (from, kept) = (stage.control_state(), stage.folder.join("thief"));
@@ -283,5 +318,6 @@ fn a_fleet_changes_its_authority_under_running_devices_and_one_that_was_off_come
     ensure!(under(&stage, new)? == Some(3));
     let rollout = stage.start_rollout("plant-1", &["again=press-3"])?;
     stage.await_rollout(&rollout, &["complete"], SOON)?;
+    forged_voucher(&mut stage)?;
     stage.stop()
 }
