@@ -11,6 +11,7 @@
 )]
 
 mod cold_start;
+mod connections;
 mod decide;
 mod instantiate;
 mod request;
@@ -28,10 +29,17 @@ const QUESTIONS: &[(&str, Bench)] = &[
     ("cold_start", cold_start::bench),
     ("decide", decide::bench),
     ("tuf_refresh", tuf_refresh::bench),
+    ("connections", connections::bench),
 ];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [serve, which, folder] = &arguments[..]
+        && serve == "serve"
+    {
+        connections::serve(which, std::path::Path::new(folder));
+        return;
+    }
     let given = |name: &str| arguments.iter().any(|argument| argument == name);
     if given("--bench") {
         let mut measured = Asking::Measured(Box::new(Criterion::default().configure_from_args()));

@@ -2,17 +2,20 @@
 
 use crate::director::direct;
 use crate::error::Refused;
-use crate::fleet::{Fleet, State};
+use crate::fleet::{DeviceRow, Fleet, State};
 use crate::lineage::Suspicion;
-use crate::release::{renewed, timestamp_version};
+use crate::release::renewed;
 use crate::store::Put;
 use redan_control_core::{Event, Input, Rollout};
 use redan_identity::VerifiedIdentity;
 use redan_protocol::audit::Action;
+use redan_protocol::report::Report;
 use redan_protocol::wire::{CheckIn, CheckInReply, Statement, StatementKind};
 use redan_protocol::{Code, DeviceId, DirectionSequence, Seconds, SpiffeId, UnixSeconds, Version64};
 use std::time::Instant;
 
+/// Longest time for which the database does not know that a device was seen, which had nothing new to say.
+const SAVE_EVERY: Seconds = Seconds::new(10);
 /// How often the log says again what expires soon.
 const WARN_EVERY: Seconds = Seconds::new(86_400);
 
@@ -48,7 +51,7 @@ pub async fn check_in(
         device: SpiffeId::Device(fleet.id.clone(), device.clone()),
         nonce,
         time: now,
-        release: Version64::new(timestamp_version(&state.release)),
+        release: Version64::new(state.stamp().version),
         director: Version64::new(director),
     };
     let signed = serde_json::to_value(&statement).map_err(|_| Refused::plain(Code::Internal))?;
@@ -65,15 +68,30 @@ async fn note(
     now: UnixSeconds,
 ) -> Result<(), Refused> {
     let (device, report) = (from.device, &check_in.report);
-    // A rollback speaks about the rollout whose direction the device was following, and about no other.
-    let followed = state.director.get(device).map(|row| (row.rollout, row.sequence));
-    let mut row = state
-        .devices
-        .get(device)
-        .cloned()
-        .ok_or_else(|| Refused::plain(Code::CertificateRevoked))?;
-    row.authority = Some(from.identity.authority());
+    let authority = Some(from.identity.authority());
     let late = state.reported_at.get(device).is_some_and(|at| from.opened < *at);
+    let row = state.devices.get(device);
+    let row = row.ok_or_else(|| Refused::plain(Code::CertificateRevoked))?;
+    let old_news = row.authority == authority
+        && row
+            .report
+            .as_ref()
+            .is_some_and(|last| says_the_same(last, report))
+        && !row.doubts(check_in, late);
+    let steps = steps(state, (device, report), now);
+    if old_news && steps.is_empty() {
+        // Only when it was seen, and its number, are new: the database learns that with the next tick that saves.
+        if let Some(row) = state.devices.get_mut(device) {
+            row.seen(check_in, now);
+        }
+        if !state.unsaved.contains(device) {
+            state.unsaved.insert(device.clone());
+        }
+        state.reported_at.insert(device.clone(), Instant::now());
+        return Ok(());
+    }
+    let mut row = row.clone();
+    row.authority = authority;
     let mut told = Vec::new();
     if row.doubts(check_in, late) {
         tracing::warn!(fleet = %fleet.id, %device, number = report.sequence, "clone alarm: a report's number went back, or came twice");
@@ -81,10 +99,62 @@ async fn note(
         let why = (Suspicion::ReportNumber, from.identity.spki());
         told.extend(row.suspect(device, why, now));
     }
-    row.last_seen = Some(now);
-    row.report = Some(report.clone());
-    row.nonce = Some(check_in.nonce);
+    row.seen(check_in, now);
     let seen = Put::json("device", device.as_str(), &row)?;
+    keep(fleet, state, steps, (vec![seen], told), now).await?;
+    state.devices.insert(device.clone(), row);
+    state.unsaved.remove(device);
+    state.reported_at.insert(device.clone(), Instant::now());
+    Ok(())
+}
+
+/// Whether a report says what the one before it said, under another number.
+fn says_the_same(last: &Report, report: &Report) -> bool {
+    let Report {
+        sequence: _,
+        runtime,
+        set,
+        direction,
+        phase,
+        refusal,
+        rollback,
+        release,
+        director,
+        isolation,
+        slots,
+    } = report;
+    last.runtime == *runtime
+        && last.set == *set
+        && last.direction == *direction
+        && last.phase == *phase
+        && last.refusal == *refusal
+        && last.rollback == *rollback
+        && last.release == *release
+        && last.director == *director
+        && last.isolation == *isolation
+        && last.slots == *slots
+}
+
+impl DeviceRow {
+    /// What it said last, and when.
+    fn seen(&mut self, check_in: &CheckIn, now: UnixSeconds) {
+        self.last_seen = Some(now);
+        match &mut self.report {
+            Some(last) if says_the_same(last, &check_in.report) => last.sequence = check_in.report.sequence,
+            last => *last = Some(check_in.report.clone()),
+        }
+        self.nonce = Some(check_in.nonce);
+    }
+}
+
+/// What a report moves.
+fn steps(
+    state: &State,
+    (device, report): (&DeviceId, &Report),
+    now: UnixSeconds,
+) -> Vec<(Rollout, Option<Event>)> {
+    // A rollback speaks about the rollout whose direction the device was following, and about no other.
+    let followed = state.director.get(device).map(|row| (row.rollout, row.sequence));
     let concerned = |rollout: &&Rollout| {
         rollout.state == redan_control_core::State::Running || rollout.offered_to(device).is_some()
     };
@@ -100,10 +170,23 @@ async fn note(
         };
         stepped(rollout, now, input)
     });
-    let steps: Vec<_> = steps.collect();
-    keep(fleet, state, steps, (vec![seen], told), now).await?;
-    state.devices.insert(device.clone(), row);
-    state.reported_at.insert(device.clone(), Instant::now());
+    steps.collect()
+}
+
+/// Writes down which devices were seen since the last time, all in one transaction. A power cut takes so much of it: after one, a device was
+/// last seen that long before, and a copy of it is noticed a report later.
+pub(crate) async fn save_seen(fleet: &Fleet, state: &mut State, now: UnixSeconds) -> Result<(), Refused> {
+    let mut puts = Vec::new();
+    for id in &state.unsaved {
+        if let Some(row) = state.devices.get(id) {
+            puts.push(Put::json("device", id.as_str(), row)?);
+        }
+    }
+    if !puts.is_empty() {
+        fleet.commit(state, now, "server", puts, &[]).await?;
+    }
+    state.unsaved.clear();
+    state.saved = now;
     Ok(())
 }
 
@@ -158,6 +241,9 @@ pub async fn tick(fleet: &Fleet, now: UnixSeconds) -> Result<(), Refused> {
         .collect();
     keep(fleet, &mut state, steps, (Vec::new(), Vec::new()), now).await?;
     renew_timestamp(fleet, &mut state, now).await?;
+    if now >= state.saved.after(SAVE_EVERY) {
+        save_seen(fleet, &mut state, now).await?;
+    }
     if state.warned.is_none_or(|warned| now >= warned.after(WARN_EVERY)) {
         state.warned = Some(now);
         crate::expiry::warn(fleet, &state, now);

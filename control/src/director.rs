@@ -3,7 +3,7 @@
 use crate::error::Refused;
 use crate::fleet::{DirectorRow, Fleet, State};
 use crate::held::OnlineKeys;
-use crate::release::{current_role, timestamp_version};
+use crate::release::current_role;
 use crate::store::Put;
 use redan_control_core::desired;
 use redan_protocol::{Code, DeviceId, Digest, DirectionSequence, Seconds, SetId, SpiffeId, UnixSeconds};
@@ -26,10 +26,10 @@ pub async fn direct(
     device: &DeviceId,
     now: UnixSeconds,
 ) -> Result<(), Refused> {
+    let release = state.stamp().version;
     let wanted = desired(&state.rollouts, device);
     let (set, rollout) = wanted.map_or((None, 0), |wanted| (Some(wanted.set.clone()), wanted.id));
     let unblocked = wanted.map_or_else(Vec::new, |wanted| wanted.unblocked.iter().copied().collect());
-    let release = timestamp_version(&state.release);
     let old = state.director.get(device);
     let same = old.is_some_and(|row| row.set == set && row.rollout == rollout);
     let held = fleet.held();

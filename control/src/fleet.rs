@@ -9,7 +9,7 @@ use crate::held::{Folder, Held, OnlineKeys};
 use crate::lineage::CloneAlarm;
 use crate::live::Live;
 use crate::operators::OperatorRow;
-use crate::release::{Files, Signing, accept};
+use crate::release::{Files, Signing, Stamp, accept};
 use crate::store::{Put, Store};
 use crate::tokens::TokenRow;
 use redan_control_core::Rollout;
@@ -24,7 +24,7 @@ use redan_protocol::wire::Nonce;
 use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, OperatorName, SetId, UnixSeconds};
 use redan_publish::DirectorFiles;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -156,6 +156,12 @@ pub struct State {
     pub crl_number: u64,
     /// Operators' certificates that custodians took back.
     pub operator_lists: Revocations,
+    /// Devices of which more is known than the database has: when they were last seen, and their last number.
+    pub unsaved: BTreeSet<DeviceId>,
+    /// When the database last had all of it.
+    pub saved: UnixSeconds,
+    /// The release timestamp that was read last, with what it says.
+    pub(crate) stamp: Option<(Vec<u8>, Stamp)>,
     /// How often a key turned up for a second device.
     pub keys_twice: u64,
     /// When the audit log was last told so of a device's keys, in this run of the server.

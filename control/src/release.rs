@@ -80,15 +80,48 @@ pub fn accept(by: Signing<'_>, present: &Files, uploaded: Files, now: UnixSecond
     Ok(accepted)
 }
 
+/// What the served timestamp says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stamp {
+    /// Its version; 0 before the first.
+    pub(crate) version: u64,
+    expires: UnixSeconds,
+    snapshot: Option<u64>,
+}
+
+impl State {
+    /// Reads the served timestamp, once for each: every check-in asks.
+    pub(crate) fn stamp(&mut self) -> Stamp {
+        let Some(bytes) = self.release.get("timestamp.json") else {
+            return Stamp::default();
+        };
+        if let Some((read, stamp)) = &self.stamp
+            && read == bytes
+        {
+            return *stamp;
+        }
+        let parsed = Claimed::<redan_trust::metadata::Timestamp>::parse(bytes);
+        let stamp = parsed.map_or_else(
+            |_| Stamp::default(),
+            |claimed| Stamp {
+                version: claimed.peek().version(),
+                expires: claimed.peek().expires(),
+                snapshot: claimed.peek().snapshot().map(|entry| entry.version),
+            },
+        );
+        self.stamp = Some((bytes.clone(), stamp));
+        stamp
+    }
+}
+
 /// A timestamp that is due to be made anew.
-pub fn renewed(fleet: &Fleet, state: &State, now: UnixSeconds) -> Option<Result<Vec<u8>, Refused>> {
-    let bytes = state.release.get("timestamp.json")?;
-    let old = Claimed::<redan_trust::metadata::Timestamp>::parse(bytes).ok()?;
-    let left = old.peek().expires().get().saturating_sub(now.get());
+pub fn renewed(fleet: &Fleet, state: &mut State, now: UnixSeconds) -> Option<Result<Vec<u8>, Refused>> {
+    let stamp = state.stamp();
+    let left = stamp.expires.get().saturating_sub(now.get());
     if left > TIMESTAMP_LIFE.get().saturating_sub(TIMESTAMP_RENEW.get()) {
         return None;
     }
-    let version = old.peek().snapshot()?.version;
+    let version = stamp.snapshot?;
     let snapshot = state.release.get(&file_name("snapshot", Some(version)))?;
     let held = fleet.held();
     Some(next_timestamp(

@@ -158,6 +158,12 @@ impl Server {
         }
         drop(listener);
         while connections.join_next().await.is_some() {}
+        for fleet in server.fleets.all() {
+            let mut state = fleet.state.lock().await;
+            if let Err(refused) = crate::checkin::save_seen(&fleet, &mut state, now()).await {
+                tracing::error!(fleet = %fleet.id, code = %refused.code, "when devices were last seen was not kept");
+            }
+        }
         Ok(())
     }
 
@@ -168,7 +174,8 @@ impl Server {
         drop(stream.set_nodelay(true));
         let accepted = tokio::select! {
             biased;
-            accepted = accept(&self.names, stream, now) => accepted,
+            // In a place of its own: a connection lives for an hour, its handshake for a moment.
+            accepted = Box::pin(accept(&self.names, stream, now)) => accepted,
             () = handshake.gives_way() => Err(Code::Overloaded),
         };
         let accepted = match accepted {

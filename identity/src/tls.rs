@@ -50,6 +50,8 @@ pub struct FleetServer {
     pub control: Arc<ServerConfig>,
     /// For `enrol.<fleet>`.
     pub enrol: Arc<ServerConfig>,
+    /// Who judges on `control.<fleet>`.
+    members: Arc<Members>,
 }
 
 /// Which key exchanges a fleet's server takes.
@@ -99,9 +101,14 @@ pub fn fleet_server_of(
     let anchors = anchors.into();
     let resolver = Arc::new(present::ByAuthority::new(&anchors, chains, now)?);
     let members = Arc::new(Members::new(anchors));
-    let control = server(exchange, members, Arc::clone(&resolver))?;
+    let judge = Arc::clone(&members);
+    let control = server(exchange, judge, Arc::clone(&resolver))?;
     let enrol = server(exchange, Arc::new(Anybody), resolver)?;
-    Ok(FleetServer { control, enrol })
+    Ok(FleetServer {
+        control,
+        enrol,
+        members,
+    })
 }
 
 fn server(
@@ -138,10 +145,16 @@ pub fn peer(
             spki: presented_spki(leaf)?,
         });
     }
-    anchors.check_client(chain, now).map(|presented| match presented {
-        Presented::Valid(identity) => Peer::Known(identity),
-        Presented::Expired(identity) => Peer::Expired(identity),
-    })
+    anchors.check_client(chain, now).map(Peer::from)
+}
+
+impl From<Presented> for Peer {
+    fn from(presented: Presented) -> Self {
+        match presented {
+            Presented::Valid(identity) => Self::Known(identity),
+            Presented::Expired(identity) => Self::Expired(identity),
+        }
+    }
 }
 
 /// A device's or an operator's side. `floor`: lower bound of the true time; the server's chain is judged at the later of it and

@@ -79,6 +79,46 @@ async fn a_removed_row_is_found() {
     assert_eq!(verify_chain(&log(&site).await), Err(AuditFault::Order { at: 1 }));
 }
 
+/// Holds: the server's database.
+#[tokio::test]
+async fn reordered_inserted_and_doubled_rows_are_found() {
+    let edits: [(&[&'static str], AuditFault); 3] = [
+        // The second and the third change places.
+        (
+            &[
+                "UPDATE audit SET entry = -1 WHERE entry = 1",
+                "UPDATE audit SET entry = 1 WHERE entry = 2",
+                "UPDATE audit SET entry = 2 WHERE entry = -1",
+            ],
+            AuditFault::Order { at: 1 },
+        ),
+        // One of their own between the second and the third.
+        (
+            &[
+                "UPDATE audit SET entry = entry + 1000 WHERE entry >= 2",
+                "UPDATE audit SET entry = entry - 999 WHERE entry >= 1002",
+                "INSERT INTO audit (entry, body) SELECT 2, replace(body, 'press-1', 'press-9') FROM audit WHERE entry = 1",
+            ],
+            AuditFault::Order { at: 2 },
+        ),
+        // The last one once more: two histories that end alike.
+        (
+            &["INSERT INTO audit (entry, body) SELECT max(entry) + 1, body FROM audit"],
+            AuditFault::Order { at: 4 },
+        ),
+    ];
+    for (statements, fault) in edits {
+        let site = Site::open().await;
+        site.device("press-1").await;
+        let count = log(&site).await.len();
+        assert_eq!(count, 4, "positive control");
+        for statement in statements {
+            assert!(site.statement(statement).await > 0);
+        }
+        assert_eq!(verify_chain(&log(&site).await), Err(fault), "{statements:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_the_audit_cannot_hold_is_not_done() {
     let site = Site::open().await;

@@ -21,6 +21,7 @@ mod decommission;
 mod enrolment;
 mod est;
 mod expiry;
+mod insider;
 mod isolation;
 mod limits;
 mod lineage;

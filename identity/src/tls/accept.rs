@@ -1,5 +1,6 @@
 //! From a connected stream to a peer: the name asked for chooses the fleet, and the fleet's anchors judge the certificate.
 
+use super::verify::Members;
 use super::{FleetServer, Peer, peer, refusal};
 use crate::anchors::Anchors;
 use crate::join::Binding;
@@ -24,6 +25,7 @@ pub struct Face {
     /// Whether only enrolment is served here.
     pub enrolment: bool,
     config: Arc<ServerConfig>,
+    members: Option<Arc<Members>>,
 }
 
 /// The fleets a process serves, by the name a client asks for. May change at any time: a handshake sees the old or the new set-up,
@@ -39,6 +41,7 @@ impl Fleets {
             anchors: anchors.clone(),
             enrolment,
             config: Arc::clone(config),
+            members: (!enrolment).then(|| Arc::clone(&server.members)),
         };
         self.change(|faces| {
             faces.insert(control_host(anchors.fleet()), face(false, &server.control));
@@ -115,12 +118,12 @@ where
     }
     let stream = hello.into_stream(face.config).await;
     let stream = stream.map_err(|error| refusal(&error).unwrap_or(Code::BadRequest))?;
-    let peer = peer(
-        &face.anchors,
-        face.enrolment,
-        stream.get_ref().1.peer_certificates(),
-        clock(),
-    );
+    let chain = stream.get_ref().1.peer_certificates();
+    let found = face.members.as_ref().zip(chain);
+    let peer = match found.and_then(|(members, chain)| members.found(chain)) {
+        Some(presented) => Ok(presented.into()),
+        None => peer(&face.anchors, face.enrolment, chain, clock()),
+    };
     let binding = Binding::of(stream.get_ref().1).map_err(|_| Code::Internal)?;
     Ok(Accepted {
         binding,

@@ -4,8 +4,8 @@ use super::provider;
 use crate::anchors::Anchors;
 use crate::crl::Lists;
 use crate::error::{IdentityError, ProfileFault};
-use crate::profile::{Purpose, latest_not_before, presented_spki};
-use redan_protocol::{AuthorityState, Code, SpiffeId, UnixSeconds};
+use crate::profile::{Presented, Purpose, latest_not_before, presented_spki};
+use redan_protocol::{AuthorityState, Code, Digest, SpiffeId, UnixSeconds};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -13,8 +13,9 @@ use rustls::{
     AlertDescription, CertificateError, DigitallySignedStruct, DistinguishedName as Hint, OtherError,
     SignatureScheme,
 };
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Signature algorithms of handshakes (attacks.md, TLS profile). Every key of the profile that shakes hands is P-256.
 const SCHEMES: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
@@ -156,12 +157,29 @@ macro_rules! handshake_signatures {
 #[derive(Debug)]
 pub(super) struct Members {
     anchors: Anchors,
+    /// What was found of chains whose handshakes have not ended, so that whoever ends one need not verify both signatures again.
+    found: Mutex<BTreeMap<Digest, Presented>>,
 }
+
+/// Most such chains; with more, they are verified once more. Those of handshakes that broke off stay until then.
+const FOUND_MAX: usize = 256;
 
 impl Members {
     pub(super) fn new(anchors: Anchors) -> Self {
-        Self { anchors }
+        let found = Mutex::default();
+        Self { anchors, found }
     }
+
+    /// What the verifier has found of this very chain in a handshake that has just ended. Once: the next handshake is judged anew.
+    pub(super) fn found(&self, chain: &[CertificateDer<'_>]) -> Option<Presented> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.remove(&name_of(chain))
+    }
+}
+
+/// A chain's own name, byte for byte.
+fn name_of(chain: &[CertificateDer<'_>]) -> Digest {
+    Digest::of(&chain.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>().concat())
 }
 
 impl ClientCertVerifier for Members {
@@ -175,9 +193,13 @@ impl ClientCertVerifier for Members {
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.anchors
-            .check_client(&chain(leaf, others), seconds(now))
-            .map_err(refuse)?;
+        let chain = chain(leaf, others);
+        let presented = self.anchors.check_client(&chain, seconds(now)).map_err(refuse)?;
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.len() >= FOUND_MAX {
+            found.clear();
+        }
+        found.insert(name_of(&chain), presented);
         Ok(ClientCertVerified::assertion())
     }
 

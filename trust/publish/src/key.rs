@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::OnceLock;
 use zeroize::Zeroizing;
 
 /// Longest key or passphrase file, bytes; ours have less than one kilobyte.
@@ -28,6 +29,8 @@ const SCHEME: &str = "ed25519";
 pub struct SigningKey {
     purpose: String,
     half: Half,
+    /// Its other half, made once: the id is a hash over a document, and a server signs for every check-in.
+    public: OnceLock<PublicKey>,
 }
 
 /// Where the private half is.
@@ -138,6 +141,7 @@ impl SigningKey {
         Ok(Self {
             purpose: purpose.to_owned(),
             half: Half::Here { pkcs8, pair },
+            public: OnceLock::new(),
         })
     }
 
@@ -155,6 +159,7 @@ impl SigningKey {
         Self {
             purpose: key.uri().object().to_owned(),
             half: Half::Token(key),
+            public: OnceLock::new(),
         }
     }
 
@@ -165,10 +170,13 @@ impl SigningKey {
 
     /// Its public half.
     pub fn public(&self) -> PublicKey {
-        PublicKey::new(match &self.half {
-            Half::Here { pair, .. } => public_hex(pair),
-            Half::Token(key) => hex::encode(key.public()),
-        })
+        let make = || {
+            PublicKey::new(match &self.half {
+                Half::Here { pair, .. } => public_hex(pair),
+                Half::Token(key) => hex::encode(key.public()),
+            })
+        };
+        self.public.get_or_init(make).clone()
     }
 
     /// Whether its private half is in a token.
@@ -241,7 +249,12 @@ impl SigningKey {
             return Err(malformed());
         }
         let half = Half::Here { pkcs8, pair };
-        Ok(Self { purpose, half })
+        let public = OnceLock::new();
+        Ok(Self {
+            purpose,
+            half,
+            public,
+        })
     }
 
     /// Writes a new plain key file, mode 0600; never over an existing one.
