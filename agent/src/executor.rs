@@ -9,7 +9,7 @@ use redan_agent_core::{Input, MemberRecord};
 use redan_channel::AsyncChannel;
 use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, ToSupervisor, WorkloadKind};
 use redan_protocol::report::Isolation;
-use redan_protocol::{Code, Digest, PublisherName};
+use redan_protocol::{ByteCount, Code, Digest, PublisherName};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -44,6 +44,8 @@ impl Command {
 pub(crate) struct Around {
     pub(crate) native: Native,
     pub(crate) broker: Broker,
+    /// Each executor's part of the device's memory.
+    pub(crate) memory: ByteCount,
     pub(crate) events: mpsc::UnboundedSender<Event>,
 }
 
@@ -65,7 +67,30 @@ impl Executor {
 
 struct Running {
     channel: Rc<AsyncChannel>,
-    engine: Digest,
+    /// Its engines: plain, and counting fuel.
+    engines: [Digest; 2],
+    isolation: Isolation,
+}
+
+impl Running {
+    /// The engine a member's code is for, if this executor keeps it in as its grant demands.
+    fn admit(&self, member: &MemberRecord) -> Result<Digest, Code> {
+        let grant = member.grant();
+        if let Some(missing) = grant
+            .isolation
+            .iter()
+            .find(|wanted| !wanted.is_in(&self.isolation))
+        {
+            tracing::warn!(component = %member.component(), ?missing, "its policy demands more isolation than there is");
+            return Err(Code::IsolationMissing);
+        }
+        let [plain, metered] = self.engines;
+        Ok(if grant.limits.fuel_per_call > 0 {
+            metered
+        } else {
+            plain
+        })
+    }
 }
 
 async fn serve(publisher: PublisherName, around: Around, mut commands: mpsc::UnboundedReceiver<Command>) {
@@ -90,10 +115,15 @@ async fn serve(publisher: PublisherName, around: Around, mut commands: mpsc::Unb
             command = commands.recv() => match command {
                 None => return,
                 Some(Command::Load { slot, member, listener }) => {
-                    let load = load(Rc::clone(&running.channel), running.engine, around.native.clone(), slot, member, listener);
+                    let engine = running.admit(&member);
+                    let (channel, native) = (Rc::clone(&running.channel), around.native.clone());
                     let (events, publisher) = (around.events.clone(), publisher.clone());
                     tokio::task::spawn_local(async move {
-                        if let Err(code) = load.await {
+                        let loaded = match engine {
+                            Ok(engine) => load(channel, engine, native, slot, member, listener).await,
+                            Err(code) => Err(code),
+                        };
+                        if let Err(code) = loaded {
                             tracing::warn!(slot = slot.0, code = code.name(), "not loaded");
                             drop(events.send(Event::Claim(publisher, Input::Failed(slot, code))));
                         }
@@ -161,12 +191,23 @@ async fn meet(publisher: &PublisherName, around: &Around, started: Started) -> R
         .await
         .map_err(|_| Code::ExecutorFailed)?
         .map_err(failed)?;
-    let FromExecutor::Ready { engine, isolation } = first.message else {
+    let FromExecutor::Ready {
+        engine,
+        metered,
+        isolation,
+    } = first.message
+    else {
         return Err(Code::ExecutorFailed);
     };
+    let memory = ToExecutor::Memory { total: around.memory };
+    channel.send(&memory, &[]).await.map_err(failed)?;
     let isolation = either(started.isolation, isolation);
     drop(around.events.send(Event::Isolated(publisher.clone(), isolation)));
-    Ok(Running { channel, engine })
+    Ok(Running {
+        channel,
+        engines: [engine, metered],
+        isolation,
+    })
 }
 
 /// What the supervisor put around the process and what the process put around itself.

@@ -38,7 +38,8 @@ impl CompilerError {
 /// A refusal is an answer, not an error: errors are for a channel or a machine that does not work.
 pub fn run(channel: &OwnedFd) -> Result<(), CompilerError> {
     let received = redan_channel::recv::<Compile>(channel)?;
-    let engine = engine::compiler_engine()?;
+    let grant = EffectiveGrant::from_canonical_json(&received.message.grant);
+    let engine = engine::compiler_engine(grant.is_ok_and(|grant| engine::is_metered(&grant.limits)))?;
     match compile(&engine, &received.message, &received.descriptors) {
         Ok(native) => {
             let file = redan_sealed::unsealed("native", &native).map_err(CompilerError::Answer)?;

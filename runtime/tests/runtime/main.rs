@@ -20,5 +20,6 @@ mod load;
 mod logs;
 mod pool;
 mod services;
+mod shares;
 mod swap;
 mod volumes;
