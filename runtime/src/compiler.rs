@@ -21,6 +21,12 @@ pub enum CompilerError {
     /// The engine does not start.
     #[error(transparent)]
     Engine(#[from] engine::EngineError),
+    /// No thread to compile on.
+    #[error("the compiler does not start: {0}")]
+    Start(#[source] std::io::Error),
+    /// The compiler panicked, which is a bug of it or of what it is made of.
+    #[error("the compiler died")]
+    Died,
     /// No memory file for the answer.
     #[error("the native code cannot be handed back: {0}")]
     Answer(#[source] SealedError),
