@@ -96,13 +96,14 @@ impl ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
         self.last_table = wide(desired.saturating_sub(current));
         let sum = self.tables.saturating_add(self.last_table);
+        // Asked first: the pool's own size is a maximum too, and no affair of the guest's.
         if sum > self.tables_max {
             self.verdict.deny(Code::TableLimit);
+            return Ok(false);
+        }
+        if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
         self.tables = sum;

@@ -7,6 +7,8 @@ mod bindings {
     wit_bindgen::generate!({ world: "hostile", path: "wit", generate_all });
 }
 
+mod each;
+
 use bindings::wasi::keyvalue::{batch, store};
 use bindings::wasi::logging::logging::{Level, log};
 use std::fs;
@@ -26,6 +28,17 @@ fn main() -> ExitCode {
             std::thread::sleep(Duration::from_secs(86_400));
             false
         }
+        "sleep-for-ages" => {
+            std::thread::sleep(Duration::from_secs(1_000_000_000));
+            false
+        }
+        "use-everything" => each::use_everything(),
+        "poll-many" => each::poll_many(),
+        "read-input" => each::read_input(),
+        "leak" => each::leak(),
+        "operation" => each::operation(),
+        "odd-times" => each::odd_times(),
+        "mark" => each::mark(),
         "leak-handles" => leak_handles(),
         "huge-list" => {
             wasip2::cli::stdout::get_stdout().write(&vec![b'x'; 64 * MIB]).is_err()
