@@ -16,7 +16,7 @@ const MEMORY_MIB: u64 = 512;
 /// What memory may grow between two looks, and what a process without a component has.
 const MARGIN_MIB: u64 = 256;
 
-fn grant() -> EffectiveGrant {
+pub(crate) fn grant() -> EffectiveGrant {
     let ask = "schema = \"redan.policy/1\"\nkind = \"ask\"\n[subject]\nname = \"acme/bomb\"\nversion = \"1.0.0\"\nworld = \"wasi:cli/command@0.2\"\n";
     let fleet = "schema = \"redan.policy/1\"\nkind = \"fleet\"\nserial = 1\n[subject]\npublishers = [\"acme\"]\nnames = [\"acme/*\"]\nworlds = [\"wasi:cli/command@0.2\"]\n";
     let device = "schema = \"redan.policy/1\"\nkind = \"device\"\nhardware = \"gateway\"\n[subject]\nnames = [\"acme/*\"]\n";
@@ -29,12 +29,18 @@ fn grant() -> EffectiveGrant {
 }
 
 /// What came of one component.
-#[derive(Debug)]
 struct Outcome {
-    answer: Result<u64, Code>,
+    answer: Result<Vec<u8>, Code>,
     status: ExitStatus,
     /// The highest resident memory that was seen, MiB.
     peak: u64,
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let answer = self.answer.as_ref().map(Vec::len);
+        write!(f, "{answer:?}, {}, at most {} MiB", self.status, self.peak)
+    }
 }
 
 /// The device's own program as compiler, as the supervisor starts it; the shell puts the channel where a child finds it.
@@ -58,7 +64,7 @@ fn compile(wasm: &[u8], budget: &[&str]) -> Outcome {
     let answer = std::thread::spawn(move || receive(&agent));
     let mut peak = 0;
     let ended = loop {
-        peak = peak.max(memory(&status));
+        peak = peak.max(memory_line(&status, "VmHWM:"));
         if let Some(ended) = child.try_wait().unwrap() {
             break ended;
         }
@@ -71,27 +77,39 @@ fn compile(wasm: &[u8], budget: &[&str]) -> Outcome {
     }
 }
 
-fn receive(agent: &OwnedFd) -> Result<u64, Code> {
-    match redan_channel::recv::<Compiled>(agent).map(|received| received.message) {
-        Ok(Compiled::Done { length, .. }) => Ok(length.get()),
-        Ok(Compiled::Refused { code }) => Err(code),
+fn receive(agent: &OwnedFd) -> Result<Vec<u8>, Code> {
+    match redan_channel::recv::<Compiled>(agent) {
+        Ok(received) => match received.message {
+            Compiled::Done { length, .. } => {
+                let mut native = vec![0; usize::try_from(length.get()).unwrap()];
+                let file = std::fs::File::from(received.descriptors.into_iter().next().unwrap());
+                file.read_exact_at(&mut native, 0).unwrap();
+                Ok(native)
+            }
+            Compiled::Refused { code } => Err(code),
+        },
         // What the agent makes of a compiler that ends without a word.
         Err(_) => Err(Code::CompilerFailed),
     }
 }
 
-/// `VmHWM` in MiB; nothing when the process has ended.
-fn memory(status: &std::fs::File) -> u64 {
+/// Native code of a component that is no bomb.
+pub(crate) fn compiled(wasm: &[u8]) -> Vec<u8> {
+    compile(wasm, &[]).answer.unwrap()
+}
+
+/// A line of the kernel's about a process, in MiB; nothing when the process has ended.
+pub(crate) fn memory_line(status: &std::fs::File, name: &str) -> u64 {
     let mut text = [0; 8192];
     let length = status.read_at(&mut text, 0).unwrap_or(0);
     let text = String::from_utf8_lossy(text.get(..length).unwrap());
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.unwrap_or(0) / 1024
 }
 
 /// A command around this much of a core module.
-fn component(fields: &str) -> Vec<u8> {
+pub(crate) fn component(fields: &str) -> Vec<u8> {
     around("", fields)
 }
 

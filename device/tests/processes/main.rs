@@ -7,3 +7,4 @@
 )]
 
 mod compiler;
+mod executor;

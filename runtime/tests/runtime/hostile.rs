@@ -310,6 +310,74 @@ fn lists_within_lists_are_copied_within_the_limit_or_not_at_all() {
     device.serves_others();
 }
 
+/// Names of an interface's enumeration or flags.
+fn quoted(names: &str) -> String {
+    names.split(' ').map(|name| format!("\"{name}\" ")).collect()
+}
+
+const ERRORS: &str = "access would-block already bad-descriptor busy deadlock quota exist file-too-large \
+    illegal-byte-sequence in-progress interrupted invalid io is-directory loop too-many-links message-size \
+    name-too-long no-device no-entry no-lock insufficient-memory insufficient-space not-directory not-empty \
+    not-recoverable unsupported no-tty no-such-device overflow not-permitted pipe read-only invalid-seek \
+    text-file-busy cross-device";
+
+#[test]
+fn flags_with_bits_that_are_none_mean_nothing_more() {
+    let mut device = Device::start();
+    let errors = quoted(ERRORS);
+    let descriptor =
+        quoted("read write file-integrity-sync data-integrity-sync requested-write-sync mutate-directory");
+    // Of a file that is there: read it; with every bit that has no name as well.
+    for (path_flags, open_flags, flags, expected) in [
+        ("1", "0", "1", Ok(())),
+        ("0xfffffffe", "0xfffffff0", "0xffffffc1", Ok(())),
+        ("0x80000000", "0x80000000", "0x80000001", Ok(())),
+        ("0xffffffff", "0xffffffff", "0xffffffff", Err(Code::Trapped)),
+    ] {
+        let parts = format!(
+            "(import \"wasi:filesystem/types@0.2.0\" (instance $t
+                (export \"descriptor\" (type $d (sub resource)))
+                (type $errors (enum {errors})) (export \"error-code\" (type $error (eq $errors)))
+                (type $p (flags \"symlink-follow\")) (export \"path-flags\" (type $path (eq $p)))
+                (type $o (flags \"create\" \"directory\" \"exclusive\" \"truncate\")) (export \"open-flags\" (type $open (eq $o)))
+                (type $f (flags {descriptor})) (export \"descriptor-flags\" (type $flags (eq $f)))
+                (export \"[method]descriptor.open-at\" (func (param \"self\" (borrow $d)) (param \"path-flags\" $path)
+                    (param \"path\" string) (param \"open-flags\" $open) (param \"flags\" $flags)
+                    (result (result (own $d) (error $error)))))))
+             (alias export $t \"descriptor\" (type $descriptor))
+             (import \"wasi:filesystem/preopens@0.2.0\" (instance $pre
+                (alias outer 1 $descriptor (type $d0)) (export \"descriptor\" (type $d (eq $d0)))
+                (export \"get-directories\" (func (result (list (tuple (own $d) string)))))))
+             (core module $libc (memory (export \"memory\") 1) (data (i32.const 16) \"kept\")
+                (func (export \"realloc\") (param i32 i32 i32 i32) (result i32)
+                    (i32.add (i32.const 1024) (i32.mul (local.get 3) (i32.const 16)))))
+             (core instance $libc (instantiate $libc))
+             (core func $get (canon lower (func $pre \"get-directories\")
+                (memory (core memory $libc \"memory\")) (realloc (core func $libc \"realloc\"))))
+             (core func $open (canon lower (func $t \"[method]descriptor.open-at\") (memory (core memory $libc \"memory\"))))
+             (core module $m
+                (import \"libc\" \"memory\" (memory 1))
+                (import \"host\" \"get\" (func $get (param i32)))
+                (import \"host\" \"open\" (func $open (param i32 i32 i32 i32 i32 i32 i32)))
+                (func (export \"run\") (result i32)
+                    (call $get (i32.const 32))
+                    (call $open (i32.load (i32.load (i32.const 32))) (i32.const {path_flags}) (i32.const 16) (i32.const 4)
+                        (i32.const {open_flags}) (i32.const {flags}) (i32.const 48))
+                    (if (i32.load8_u (i32.const 48)) (then unreachable))
+                    i32.const 0))
+             (core instance $i (instantiate $m (with \"libc\" (instance $libc))
+                (with \"host\" (instance (export \"get\" (func $get)) (export \"open\" (func $open))))))"
+        );
+        let volume = device.volume("hostile");
+        std::fs::write(volume.join("kept"), "kept").unwrap();
+        let came = outcome(&mut device, &parts, "", &with_volume("none", Mode::ReadWrite));
+        assert_eq!(came, expected, "{path_flags}, {open_flags}, {flags}");
+        assert_eq!(tree(&volume).len(), 1, "nothing was made by a bit without a name");
+        assert_eq!(std::fs::read(volume.join("kept")).unwrap(), b"kept");
+    }
+    device.serves_others();
+}
+
 /// The job's attack.
 fn attack(device: &mut Device, grant: &EffectiveGrant) -> Result<(), Code> {
     let slot = device.load(&guests::hostile_job(), grant).unwrap();
