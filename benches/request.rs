@@ -13,7 +13,7 @@ use redan_benches::{Asking, compare, guest};
 use redan_channel::{pair, recv, send};
 use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, WorkloadKind};
 use redan_protocol::report::Isolation;
-use redan_protocol::{ComponentName, Digest};
+use redan_protocol::{ByteCount, ComponentName, Digest};
 use redan_runtime::compiler::admit;
 use redan_runtime::engine::{Sizes, compiler_engine};
 use redan_runtime::executor::Executor;
@@ -66,7 +66,7 @@ fn executor(data: &TempDir) -> (OwnedFd, SocketAddr) {
     });
     let grant = grant(ASK_SERVICE).unwrap();
     let component = guest::hello().unwrap();
-    let native = admit(&compiler_engine().unwrap(), &component, &grant)
+    let native = admit(&compiler_engine(false).unwrap(), &component, &grant)
         .unwrap()
         .serialize()
         .unwrap();
@@ -80,6 +80,10 @@ fn executor(data: &TempDir) -> (OwnedFd, SocketAddr) {
         grant: grant.canonical_json(),
     };
     assert!(matches!(answer(&agent), FromExecutor::Ready { .. }));
+    let memory = ToExecutor::Memory {
+        total: ByteCount::mib(1024),
+    };
+    send(&agent, &memory, &[]).unwrap();
     send(&agent, &load, &[native.as_fd(), listener.as_fd()]).unwrap();
     assert_eq!(answer(&agent), FromExecutor::Loaded { slot });
     send(&agent, &ToExecutor::Activate { slot }, &[]).unwrap();

@@ -7,8 +7,9 @@ use redan_host_api::limits::{Cpu, Verdict};
 use redan_host_api::link;
 use redan_host_api::log::Sink;
 use redan_host_api::state::{Capabilities, GuestState, new_store};
+use redan_host_api::workload::{Pools, Workload};
 use redan_policy::EffectiveGrant;
-use redan_protocol::{Code, ComponentName};
+use redan_protocol::{ByteCount, Code, ComponentName};
 use redan_runtime::engine::{EPOCH, Sizes, executor_engine};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -27,6 +28,7 @@ pub(crate) struct Sandbox {
     grant: EffectiveGrant,
     stores: Stores,
     sink: Arc<Sink>,
+    workload: Arc<Workload>,
     tls: Arc<rustls::ClientConfig>,
     data: TempDir,
 }
@@ -55,7 +57,10 @@ impl Sandbox {
         let sink = Arc::new(Sink::open(&data.path().join("logs"), "tick").unwrap());
         let grant = grant(ASK_JOB).unwrap();
         let tls = public_tls().unwrap();
+        let pools = Pools::new();
+        pools.set_memory(ByteCount::mib(1024));
         Self {
+            workload: Workload::new(grant.component.clone(), &pools),
             engine,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_time()
@@ -79,6 +84,7 @@ impl Sandbox {
             Some(sink),
             Arc::new(Nowhere),
             tls,
+            &self.workload,
         )
         .unwrap()
     }
@@ -92,7 +98,11 @@ impl Sandbox {
     /// One call under its grant, as `redan_runtime`'s job makes it.
     pub(crate) fn call(&self, entry: &CommandPre<GuestState>, capabilities: &Arc<Capabilities>) {
         let limits = &capabilities.grant().limits;
-        let (verdict, cpu) = (Verdict::default(), Cpu::new(limits));
+        let (verdict, cpu) = {
+            let verdict = Verdict::default();
+            let cpu = Cpu::new(capabilities, &verdict);
+            (verdict, cpu)
+        };
         let mut store = new_store(&self.engine, capabilities, &verdict, &cpu).unwrap();
         let wall = Duration::from_millis(limits.wall_call.get());
         let guest = async {

@@ -7,9 +7,10 @@ use crate::native::Native;
 use crate::supervisor::Started;
 use redan_agent_core::{Input, MemberRecord};
 use redan_channel::AsyncChannel;
+use redan_policy::EffectiveGrant;
 use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, ToSupervisor, WorkloadKind};
 use redan_protocol::report::Isolation;
-use redan_protocol::{Code, Digest, PublisherName};
+use redan_protocol::{ByteCount, Code, Digest, PublisherName};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -44,6 +45,8 @@ impl Command {
 pub(crate) struct Around {
     pub(crate) native: Native,
     pub(crate) broker: Broker,
+    /// Each executor's part of the device's memory.
+    pub(crate) memory: ByteCount,
     pub(crate) events: mpsc::UnboundedSender<Event>,
 }
 
@@ -65,7 +68,32 @@ impl Executor {
 
 struct Running {
     channel: Rc<AsyncChannel>,
-    engine: Digest,
+    /// Its engines: plain, and counting fuel.
+    engines: [Digest; 2],
+    isolation: Isolation,
+}
+
+impl Running {
+    /// The engine a grant's code is for, if this executor keeps it in as the grant demands.
+    fn admit(&self, grant: &EffectiveGrant) -> Result<Digest, Code> {
+        admit(grant, self.engines, &self.isolation)
+    }
+}
+
+fn admit(
+    grant: &EffectiveGrant,
+    [plain, metered]: [Digest; 2],
+    isolation: &Isolation,
+) -> Result<Digest, Code> {
+    if let Some(missing) = grant.isolation.iter().find(|wanted| !wanted.is_in(isolation)) {
+        tracing::warn!(component = %grant.component, ?missing, "its policy demands more isolation than there is");
+        return Err(Code::IsolationMissing);
+    }
+    Ok(if grant.limits.fuel_per_call > 0 {
+        metered
+    } else {
+        plain
+    })
 }
 
 async fn serve(publisher: PublisherName, around: Around, mut commands: mpsc::UnboundedReceiver<Command>) {
@@ -90,10 +118,15 @@ async fn serve(publisher: PublisherName, around: Around, mut commands: mpsc::Unb
             command = commands.recv() => match command {
                 None => return,
                 Some(Command::Load { slot, member, listener }) => {
-                    let load = load(Rc::clone(&running.channel), running.engine, around.native.clone(), slot, member, listener);
+                    let engine = running.admit(member.grant());
+                    let (channel, native) = (Rc::clone(&running.channel), around.native.clone());
                     let (events, publisher) = (around.events.clone(), publisher.clone());
                     tokio::task::spawn_local(async move {
-                        if let Err(code) = load.await {
+                        let loaded = match engine {
+                            Ok(engine) => load(channel, engine, native, slot, member, listener).await,
+                            Err(code) => Err(code),
+                        };
+                        if let Err(code) = loaded {
                             tracing::warn!(slot = slot.0, code = code.name(), "not loaded");
                             drop(events.send(Event::Claim(publisher, Input::Failed(slot, code))));
                         }
@@ -161,12 +194,23 @@ async fn meet(publisher: &PublisherName, around: &Around, started: Started) -> R
         .await
         .map_err(|_| Code::ExecutorFailed)?
         .map_err(failed)?;
-    let FromExecutor::Ready { engine, isolation } = first.message else {
+    let FromExecutor::Ready {
+        engine,
+        metered,
+        isolation,
+    } = first.message
+    else {
         return Err(Code::ExecutorFailed);
     };
+    let memory = ToExecutor::Memory { total: around.memory };
+    channel.send(&memory, &[]).await.map_err(failed)?;
     let isolation = either(started.isolation, isolation);
     drop(around.events.send(Event::Isolated(publisher.clone(), isolation)));
-    Ok(Running { channel, engine })
+    Ok(Running {
+        channel,
+        engines: [engine, metered],
+        isolation,
+    })
 }
 
 /// What the supervisor put around the process and what the process put around itself.
@@ -218,4 +262,77 @@ fn claim(message: FromExecutor) -> Option<Input> {
         FromExecutor::Unloaded { slot } => Input::Unloaded(slot),
         FromExecutor::Signals { slot, signals } => Input::Signals { slot, signals },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redan_policy::{intersect, parse_ask, parse_device, parse_fleet};
+
+    fn grant(limits: &str, fleet: &str, device: &str) -> EffectiveGrant {
+        let head = |kind: &str, rest: &str| format!("schema = \"redan.policy/1\"\nkind = \"{kind}\"\n{rest}");
+        let ask = format!(
+            "[subject]\nname = \"acme/thermo\"\nversion = \"1.0.0\"\nworld = \"wasi:cli/command@0.2\"\n{limits}"
+        );
+        let fleet = format!(
+            "serial = 1\n[subject]\npublishers = [\"acme\"]\nnames = [\"acme/*\"]\nworlds = [\"wasi:cli/command@0.2\"]\n{fleet}"
+        );
+        let device = format!("hardware = \"gateway\"\n[subject]\nnames = [\"acme/*\"]\n{device}");
+        intersect(
+            &parse_ask("ask", &head("ask", &ask)).unwrap(),
+            &parse_fleet("fleet", &head("fleet", &fleet)).unwrap(),
+            &parse_device("device", &head("device", &device)).unwrap(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_workload_runs_only_with_the_isolation_its_policies_demand() {
+        let engines = [Digest::of(b"plain"), Digest::of(b"metered")];
+        let of_fleet = "[require]\nisolation = [\"landlock\", \"users\"]\n";
+        let of_device = "[require]\nisolation = [\"seccomp\", \"processes\", \"no-new-privs\"]\n";
+        let everything = Isolation {
+            processes: true,
+            users: true,
+            landlock: true,
+            seccomp: true,
+            no_new_privs: true,
+        };
+        let demanding = grant("", of_fleet, of_device);
+        assert_eq!(admit(&demanding, engines, &everything), Ok(engines[0]));
+        for lacking in [
+            Isolation {
+                processes: false,
+                ..everything
+            },
+            Isolation {
+                users: false,
+                ..everything
+            },
+            Isolation {
+                landlock: false,
+                ..everything
+            },
+            Isolation {
+                seccomp: false,
+                ..everything
+            },
+            Isolation {
+                no_new_privs: false,
+                ..everything
+            },
+        ] {
+            let refused = admit(&demanding, engines, &lacking);
+            assert_eq!(refused, Err(Code::IsolationMissing), "{lacking:?}");
+        }
+        let modest = grant("", "", "");
+        assert_eq!(admit(&modest, engines, &Isolation::default()), Ok(engines[0]));
+    }
+
+    #[test]
+    fn a_workload_with_a_limit_of_fuel_has_the_engine_that_counts_it() {
+        let engines = [Digest::of(b"plain"), Digest::of(b"metered")];
+        let metered = grant("[limits]\nfuel_per_call = 1000\n", "", "");
+        assert_eq!(admit(&metered, engines, &Isolation::default()), Ok(engines[1]));
+    }
 }

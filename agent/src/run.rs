@@ -89,6 +89,7 @@ pub fn run(
                 supervisor: Supervisor::start(channel("supervisor", supervisor)?, events.clone()),
             },
             broker: Broker::start(channel("broker", broker)?),
+            memory: ceiling.publisher_memory(),
             events: events.clone(),
         };
         let id = identity.id.clone();

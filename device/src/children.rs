@@ -3,9 +3,9 @@
 use crate::fault::Fault;
 use redan_jail::{Kind, confine, inherited};
 use redan_protocol::PublisherName;
-use redan_runtime::compiler;
 use redan_runtime::engine::Sizes;
 use redan_runtime::executor::Executor;
+use redan_runtime::watch::{self, Budget, Watch};
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -43,8 +43,9 @@ pub(crate) fn broker(user: Option<u32>) -> Result<(), Fault> {
 }
 
 /// A compiler: one component.
-pub(crate) fn compiler(user: Option<u32>) -> Result<(), Fault> {
+pub(crate) fn compiler(user: Option<u32>, budget: Budget) -> Result<(), Fault> {
     let channel = inherited(3)?;
+    let watch = Watch::new(budget);
     confine(Kind::Compiler, None, user)?;
-    compiler::run(&channel).map_err(|error| Fault::Sibling(error.to_string()))
+    watch::run(&channel, &watch).map_err(|error| Fault::Sibling(error.to_string()))
 }

@@ -13,7 +13,8 @@ mod supervisor;
 use clap::{Parser, Subcommand};
 use fault::Fault;
 use redan_protocol::wire::AdmissionRequest;
-use redan_protocol::{DeviceId, PublisherName};
+use redan_protocol::{ByteCount, DeviceId, Millis, PublisherName};
+use redan_runtime::watch::Budget;
 use serde::Serialize;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -129,7 +130,30 @@ enum Device {
     Compiler {
         #[arg(long)]
         user: Option<u32>,
+        #[command(flatten)]
+        less: Less,
     },
+}
+
+/// What a compilation may take, if less than by default.
+#[derive(clap::Args)]
+struct Less {
+    #[arg(long)]
+    cpu_seconds: Option<u64>,
+    #[arg(long)]
+    memory_mib: Option<u64>,
+}
+
+impl Less {
+    fn budget(&self) -> Budget {
+        let most = Budget::default();
+        let cpu = self.cpu_seconds.map(Millis::seconds);
+        let memory = self.memory_mib.map(ByteCount::mib);
+        Budget {
+            cpu: cpu.map_or(most.cpu, |cpu| cpu.min(most.cpu)),
+            memory: memory.map_or(most.memory, |memory| memory.min(most.memory)),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -213,7 +237,7 @@ fn main() -> ExitCode {
             user,
         } => children::executor(&publisher, &data, user).map(|()| 0),
         Device::Broker { user } => children::broker(user).map(|()| 0),
-        Device::Compiler { user } => children::compiler(user).map(|()| 0),
+        Device::Compiler { user, less } => children::compiler(user, less.budget()).map(|()| 0),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

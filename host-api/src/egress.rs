@@ -40,6 +40,7 @@ pub struct Egress {
     dial: Arc<dyn Dial>,
     tls: Arc<rustls::ClientConfig>,
     limits: Limits,
+    all: Arc<Spent>,
 }
 
 /// What a rule's budget has given out.
@@ -115,6 +116,7 @@ impl Egress {
             dial,
             tls,
             limits,
+            all: Arc::default(),
         }
     }
 
@@ -136,6 +138,10 @@ impl Egress {
         let place = Place::take(spent, rule.budget.concurrent);
         let Some(place) = place.filter(|_| Window::take(&spent.requests, rule.budget.requests, 1)) else {
             verdict.deny(Code::EgressBudget);
+            return Err(Error::ConnectionLimitReached);
+        };
+        let Some(socket) = Place::take(&self.all, Some(self.limits.sockets)) else {
+            verdict.deny(Code::SocketLimit);
             return Err(Error::ConnectionLimitReached);
         };
         let toll: Toll = {
@@ -162,7 +168,7 @@ impl Egress {
         let connection = tokio::time::timeout(limit, connect).await;
         let (mut sender, connection) = connection.map_err(|_| Error::ConnectionTimeout)??;
         let mut worker: Worker = Box::pin(async move {
-            let _place = place;
+            let _places = (place, socket);
             connection.await
         });
         // The connection makes no progress unless it is polled, the answer neither.

@@ -18,9 +18,13 @@ pub struct Handle {
 type Answer<T> = Result<std::result::Result<T, store::Error>>;
 
 impl GuestState {
-    fn bucket(&self, handle: &Resource<Handle>) -> Result<(Arc<Bucket>, Arc<Quota>)> {
+    /// The bucket behind a handle, for so many operations: more than its rate admits are refused.
+    fn bucket(&self, handle: &Resource<Handle>, operations: usize) -> Answer<(Arc<Bucket>, Arc<Quota>)> {
         let handle = self.table.get(handle)?;
-        Ok((Arc::clone(&handle.bucket), Arc::clone(&handle.quota)))
+        if !handle.bucket.admits(&handle.quota, operations) {
+            return Ok(Err(self.refuse(Code::KvQuota)));
+        }
+        Ok(Ok((Arc::clone(&handle.bucket), Arc::clone(&handle.quota))))
     }
 
     /// Denies with a code, which is also all that the guest is told.
@@ -60,23 +64,29 @@ impl store::Host for GuestState {
 
 impl store::HostBucket for GuestState {
     async fn get(&mut self, handle: Resource<Handle>, key: String) -> Answer<Option<Vec<u8>>> {
-        Ok(Ok(self.bucket(&handle)?.0.get(&key)))
+        Ok(self.bucket(&handle, 1)?.map(|(bucket, _)| bucket.get(&key)))
     }
 
     async fn set(&mut self, handle: Resource<Handle>, key: String, value: Vec<u8>) -> Answer<()> {
-        let (bucket, quota) = self.bucket(&handle)?;
+        let (bucket, quota) = match self.bucket(&handle, 1)? {
+            Ok(bucket) => bucket,
+            Err(error) => return Ok(Err(error)),
+        };
         let change = vec![Operation::Set(key, value)];
         self.on_disk(move || bucket.change(&quota, change)).await
     }
 
     async fn delete(&mut self, handle: Resource<Handle>, key: String) -> Answer<()> {
-        let (bucket, quota) = self.bucket(&handle)?;
+        let (bucket, quota) = match self.bucket(&handle, 1)? {
+            Ok(bucket) => bucket,
+            Err(error) => return Ok(Err(error)),
+        };
         let change = vec![Operation::Delete(key)];
         self.on_disk(move || bucket.change(&quota, change)).await
     }
 
     async fn exists(&mut self, handle: Resource<Handle>, key: String) -> Answer<bool> {
-        Ok(Ok(self.bucket(&handle)?.0.exists(&key)))
+        Ok(self.bucket(&handle, 1)?.map(|(bucket, _)| bucket.exists(&key)))
     }
 
     async fn list_keys(
@@ -84,8 +94,10 @@ impl store::HostBucket for GuestState {
         handle: Resource<Handle>,
         cursor: Option<u64>,
     ) -> Answer<store::KeyResponse> {
-        let (keys, cursor) = self.bucket(&handle)?.0.keys(cursor.unwrap_or(0));
-        Ok(Ok(store::KeyResponse { keys, cursor }))
+        Ok(self.bucket(&handle, 1)?.map(|(bucket, _)| {
+            let (keys, cursor) = bucket.keys(cursor.unwrap_or(0));
+            store::KeyResponse { keys, cursor }
+        }))
     }
 
     async fn drop(&mut self, handle: Resource<Handle>) -> Result<()> {
@@ -96,7 +108,10 @@ impl store::HostBucket for GuestState {
 
 impl atomics::Host for GuestState {
     async fn increment(&mut self, handle: Resource<Handle>, key: String, delta: u64) -> Answer<u64> {
-        let (bucket, quota) = self.bucket(&handle)?;
+        let (bucket, quota) = match self.bucket(&handle, 1)? {
+            Ok(bucket) => bucket,
+            Err(error) => return Ok(Err(error)),
+        };
         self.on_disk(move || bucket.increment(&quota, key, delta)).await
     }
 }
@@ -107,7 +122,10 @@ impl batch::Host for GuestState {
         handle: Resource<Handle>,
         keys: Vec<String>,
     ) -> Answer<Vec<Option<(String, Vec<u8>)>>> {
-        let (bucket, _) = self.bucket(&handle)?;
+        let (bucket, _) = match self.bucket(&handle, keys.len())? {
+            Ok(bucket) => bucket,
+            Err(error) => return Ok(Err(error)),
+        };
         if keys.len() > BATCH_LEN_MAX {
             return Ok(Err(self.refuse(KvError::Quota.code())));
         }
@@ -130,7 +148,10 @@ impl batch::Host for GuestState {
     }
 
     async fn set_many(&mut self, handle: Resource<Handle>, pairs: Vec<(String, Vec<u8>)>) -> Answer<()> {
-        let (bucket, quota) = self.bucket(&handle)?;
+        let (bucket, quota) = match self.bucket(&handle, pairs.len())? {
+            Ok(bucket) => bucket,
+            Err(error) => return Ok(Err(error)),
+        };
         let changes = pairs
             .into_iter()
             .map(|(key, value)| Operation::Set(key, value))
@@ -139,7 +160,10 @@ impl batch::Host for GuestState {
     }
 
     async fn delete_many(&mut self, handle: Resource<Handle>, keys: Vec<String>) -> Answer<()> {
-        let (bucket, quota) = self.bucket(&handle)?;
+        let (bucket, quota) = match self.bucket(&handle, keys.len())? {
+            Ok(bucket) => bucket,
+            Err(error) => return Ok(Err(error)),
+        };
         let changes = keys.into_iter().map(Operation::Delete).collect();
         self.on_disk(move || bucket.change(&quota, changes)).await
     }

@@ -4,6 +4,7 @@
 //! guest hears of it, so it happened whole or not at all; a torn record at the end is cut off when the bucket is
 //! opened. When most of the file is history it is rewritten beside itself and renamed over.
 
+use crate::tokens::Tokens;
 use redan_policy::grant::Bucket as Quota;
 use redan_protocol::{Code, Digest};
 use std::collections::{BTreeMap, HashMap};
@@ -93,6 +94,7 @@ impl Stores {
 pub struct Bucket {
     path: PathBuf,
     state: Mutex<State>,
+    operations: Tokens,
 }
 
 struct State {
@@ -146,6 +148,7 @@ impl Bucket {
         let bytes = live.iter().map(|(key, value)| weight(key, value)).sum();
         Ok(Self {
             path: path.to_owned(),
+            operations: Tokens::default(),
             state: Mutex::new(State {
                 file,
                 length,
@@ -153,6 +156,14 @@ impl Bucket {
                 bytes,
             }),
         })
+    }
+
+    /// Whether so many operations are within the grant's rate now.
+    pub fn admits(&self, quota: &Quota, operations: usize) -> bool {
+        let now = std::time::Instant::now();
+        quota
+            .ops
+            .is_none_or(|ops| self.operations.take(ops, now, wide(operations)))
     }
 
     /// The value of a key.

@@ -19,6 +19,7 @@ pub mod bindings;
 pub mod body;
 mod clock;
 pub mod egress;
+mod files;
 pub mod keyvalue;
 pub mod kv;
 pub mod limits;
@@ -27,7 +28,9 @@ pub mod log;
 mod output;
 mod payload;
 pub mod state;
+mod tokens;
 pub mod volume;
 mod watch;
+pub mod workload;
 
 pub use payload::Payload;

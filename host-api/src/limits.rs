@@ -1,14 +1,18 @@
 //! The limits of one call, and who broke which: [`Meter`] is the store's only resource limiter.
 
 use crate::bench::Bench;
-use redan_policy::grant::Limits;
-use redan_protocol::Code;
+use crate::state::Capabilities;
+use crate::workload::{Reservation, Workload};
+use redan_policy::grant::{Limits, Rate};
+use redan_protocol::{Code, Millis};
 use rustix::time::{ClockId, clock_gettime};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+use tokio::time::Sleep;
 use wasmtime::ResourceLimiter;
 
 /// Sums what one call uses over all memories and tables of its instance, and remembers the first limit that said no.
@@ -22,13 +26,19 @@ pub struct Meter {
     tables: u64,
     last_memory: u64,
     last_table: u64,
+    reserved: Reservation,
     verdict: Verdict,
     bench: Option<Arc<Bench>>,
 }
 
 impl Meter {
-    /// A meter for one call.
-    pub fn new(limits: &Limits, verdict: Verdict, bench: Option<Arc<Bench>>) -> Self {
+    /// A meter for one call, which enters what it admits in the workload's account.
+    pub fn new(
+        limits: &Limits,
+        reserved: Reservation,
+        verdict: Verdict,
+        bench: Option<Arc<Bench>>,
+    ) -> Self {
         Self {
             memory_max: limits.memory_total.get(),
             tables_max: u64::from(limits.table_elements),
@@ -37,6 +47,7 @@ impl Meter {
             tables: 0,
             last_memory: 0,
             last_table: 0,
+            reserved,
             verdict,
             bench,
         }
@@ -60,6 +71,10 @@ impl ResourceLimiter for Meter {
             self.verdict.deny(Code::MemoryLimit);
             return Ok(false);
         }
+        if !self.reserved.grow(self.last_memory) {
+            self.verdict.deny(Code::DeviceMemory);
+            return Ok(false);
+        }
         self.memory = sum;
         if let Some(bench) = &self.bench {
             bench.note(|seen| seen.memory = seen.memory.max(sum));
@@ -70,6 +85,7 @@ impl ResourceLimiter for Meter {
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
         // The pool had no room although the grant allowed it: what was added did not happen.
         self.memory = self.memory.saturating_sub(self.last_memory);
+        self.reserved.give_back(self.last_memory);
         self.verdict.deny(Code::MemoryLimit);
         Ok(())
     }
@@ -80,13 +96,14 @@ impl ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
         self.last_table = wide(desired.saturating_sub(current));
         let sum = self.tables.saturating_add(self.last_table);
+        // Asked first: the pool's own size is a maximum too, and no affair of the guest's.
         if sum > self.tables_max {
             self.verdict.deny(Code::TableLimit);
+            return Ok(false);
+        }
+        if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
         self.tables = sum;
@@ -156,8 +173,11 @@ fn first(cell: &AtomicU16, code: Code) {
 /// CPU time of one call: measured on the thread while the call is polled, checked at every epoch.
 ///
 /// Waiting costs nothing, and time on another thread's cores cannot be hidden: a call is polled by one thread at a time.
+/// Guests give up their thread at every epoch; a call whose workload has used up its share is then not polled again until
+/// there is some.
 #[derive(Debug)]
 pub struct Cpu {
+    share: Option<Share>,
     budget_nanos: u64,
     used: AtomicU64,
     slice_start: AtomicU64,
@@ -166,8 +186,19 @@ pub struct Cpu {
 
 impl Cpu {
     /// A budget for one call.
-    pub fn new(limits: &Limits) -> Arc<Self> {
+    pub fn new(capabilities: &Capabilities, verdict: &Verdict) -> Arc<Self> {
+        let limits = &capabilities.grant().limits;
+        let share = limits.cpu_share.map(|permille| Share {
+            workload: Arc::clone(&capabilities.workload),
+            // A second's part of a core at once: nanoseconds of it in each second.
+            rate: Rate {
+                amount: u64::from(permille).saturating_mul(1_000_000),
+                per: Millis::seconds(1),
+            },
+            verdict: verdict.clone(),
+        });
         Arc::new(Self {
+            share,
             budget_nanos: limits.cpu_per_call.get().saturating_mul(1_000_000),
             used: AtomicU64::new(0),
             slice_start: AtomicU64::new(0),
@@ -201,24 +232,58 @@ impl Cpu {
         Measured {
             cpu: Arc::clone(self),
             call: Box::pin(call),
+            waiting: None,
         }
     }
+}
+
+/// The workload's share of the CPU, and who is told that a call waited for it.
+#[derive(Debug)]
+struct Share {
+    workload: Arc<Workload>,
+    rate: Rate,
+    verdict: Verdict,
 }
 
 /// A call whose polls are measured. Made by [`Cpu::measure`].
 pub struct Measured<F> {
     cpu: Arc<Cpu>,
     call: Pin<Box<F>>,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<F> Measured<F> {
+    /// Ready when the workload has CPU time to spend.
+    fn poll_share(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(share) = &self.cpu.share else {
+            return Poll::Ready(());
+        };
+        loop {
+            if let Some(waiting) = &mut self.waiting {
+                ready!(waiting.as_mut().poll(context));
+                self.waiting = None;
+            }
+            let Some(wait) = share.workload.cpu.wait(share.rate, Instant::now()) else {
+                return Poll::Ready(());
+            };
+            share.verdict.note(Code::CpuShare);
+            self.waiting = Some(Box::pin(tokio::time::sleep(wait)));
+        }
+    }
 }
 
 impl<F: Future> Future for Measured<F> {
     type Output = F::Output;
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        ready!(self.poll_share(context));
         let start = thread_nanos();
         self.cpu.slice_start.store(start, Ordering::Relaxed);
         let outcome = self.call.as_mut().poll(context);
         let slice = thread_nanos().saturating_sub(start);
         self.cpu.used.fetch_add(slice, Ordering::Relaxed);
+        if let Some(share) = &self.cpu.share {
+            share.workload.cpu.charge(share.rate, Instant::now(), slice);
+        }
         outcome
     }
 }

@@ -5,6 +5,7 @@
 //! variables, no folders, closed input, a clock that stands still. `wasi:random` refuses without a grant.
 
 use crate::bindings::{keyvalue, logging};
+use crate::files::HasFiles;
 use crate::limits::Verdict;
 use crate::log::Source;
 use crate::state::{Capabilities, GuestState};
@@ -14,7 +15,6 @@ use redan_protocol::Code;
 use wasmtime::component::{HasSelf, Linker, ResourceTableError};
 use wasmtime::{Engine, Result, Trap};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
-use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 use wasmtime_wasi_config::WasiConfig;
@@ -40,8 +40,8 @@ pub fn linker(engine: &Engine, grant: &EffectiveGrant) -> Result<Linker<GuestSta
     cli::terminal_stdin::add_to_linker::<G, WasiCli>(l, G::cli)?;
     cli::terminal_stdout::add_to_linker::<G, WasiCli>(l, G::cli)?;
     cli::terminal_stderr::add_to_linker::<G, WasiCli>(l, G::cli)?;
-    filesystem::preopens::add_to_linker::<G, WasiFilesystem>(l, G::filesystem)?;
-    filesystem::types::add_to_linker::<G, WasiFilesystem>(l, G::filesystem)?;
+    filesystem::preopens::add_to_linker::<G, HasFiles>(l, G::files)?;
+    filesystem::types::add_to_linker::<G, HasFiles>(l, G::files)?;
     let http = wasmtime_wasi_http::p2::bindings::LinkOptions::default();
     wasmtime_wasi_http::p2::bindings::http::types::add_to_linker::<G, WasiHttp>(l, &(&http).into(), G::http)?;
     // Asked for as optional and not granted: linked, with nothing behind it.
@@ -99,6 +99,7 @@ pub fn classify(error: &wasmtime::Error, verdict: &Verdict) -> Code {
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => return Code::StackLimit,
+        Some(Trap::OutOfFuel) => return Code::FuelLimit,
         Some(_) => return Code::Trapped,
         None => {}
     }

@@ -3,11 +3,13 @@
 use crate::bench::Bench;
 use crate::clock::{Monotonic, Wall};
 use crate::egress::{Dial, Egress, Hooks};
+use crate::files::{Files, FilesView};
 use crate::kv::{Bucket, KvError, Stores};
 use crate::limits::{Cpu, Meter, Verdict};
 use crate::log::{Sink, Source};
 use crate::output::{Lines, Standard};
 use crate::volume::Mounted;
+use crate::workload::{Kept, Reservation, Workload};
 use redan_policy::EffectiveGrant;
 use redan_policy::grant::{Bucket as Quota, Mode, World};
 use redan_protocol::Code;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi::filesystem::WasiFilesystemCtxView;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -28,6 +31,12 @@ pub enum CapabilityError {
     /// A bucket does not open.
     #[error(transparent)]
     Kv(#[from] KvError),
+    /// The executor has no room for the minimum the grant keeps for it.
+    #[error("the workload's minimum of memory is not there")]
+    Memory,
+    /// The engine does not count fuel.
+    #[error("the engine counts no fuel")]
+    Fuel,
     /// A volume's or the log's folder is not to be had.
     #[error("a folder of the workload: {0}")]
     Folder(#[source] io::Error),
@@ -38,6 +47,8 @@ impl CapabilityError {
     pub fn code(&self) -> Code {
         match self {
             Self::Kv(error) => error.code(),
+            Self::Memory => Code::DeviceMemory,
+            Self::Fuel => Code::Internal,
             Self::Folder(error) if error.kind() == io::ErrorKind::StorageFull => Code::DiskFull,
             Self::Folder(_) => Code::DiskFailed,
         }
@@ -54,10 +65,12 @@ pub struct Capabilities {
     egress: Option<Arc<Egress>>,
     tls: Arc<rustls::ClientConfig>,
     bench: Option<Arc<Bench>>,
+    pub(crate) workload: Arc<Workload>,
+    kept: Arc<Kept>,
 }
 
 impl Capabilities {
-    /// Opens what the grant names below `data`, the publisher's own folder.
+    /// Opens what the grant names below `data`, the publisher's own folder, and keeps the minimum of memory.
     pub fn open(
         grant: EffectiveGrant,
         data: &Path,
@@ -65,7 +78,9 @@ impl Capabilities {
         sink: Option<Arc<Sink>>,
         dial: Arc<dyn Dial>,
         tls: Arc<rustls::ClientConfig>,
+        of: &Arc<Workload>,
     ) -> Result<Arc<Self>, CapabilityError> {
+        let kept = of.keep(grant.limits.memory_min).ok_or(CapabilityError::Memory)?;
         let workload = grant.component.workload().as_str();
         let mut buckets = BTreeMap::new();
         for quota in &grant.kv {
@@ -97,6 +112,8 @@ impl Capabilities {
             egress,
             tls,
             bench: None,
+            workload: Arc::clone(of),
+            kept,
         }))
     }
 
@@ -161,6 +178,7 @@ pub struct GuestState {
     http: WasiHttpCtx,
     hooks: Hooks,
     meter: Meter,
+    files: Files,
     pub(crate) lines: Lines,
     pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) verdict: Verdict,
@@ -174,6 +192,17 @@ impl GuestState {
         if self.capabilities.bench.is_some() {
             let now = u64::try_from(self.table.iter_mut().count()).unwrap_or(u64::MAX);
             self.note(|seen| seen.handles = seen.handles.max(now));
+        }
+    }
+
+    /// `wasi:filesystem`, with quotas.
+    pub(crate) fn files(&mut self) -> FilesView<'_> {
+        FilesView {
+            inner: WasiFilesystemCtxView {
+                ctx: self.wasi.filesystem(),
+                table: &mut self.table,
+            },
+            files: &mut self.files,
         }
     }
 
@@ -232,7 +261,18 @@ pub fn new_store(
             verdict: verdict.clone(),
             bench: capabilities.bench.is_some().then(|| Arc::clone(capabilities)),
         },
-        meter: Meter::new(&limits, verdict.clone(), capabilities.bench.clone()),
+        meter: Meter::new(
+            &limits,
+            Reservation::new(&capabilities.kept),
+            verdict.clone(),
+            capabilities.bench.clone(),
+        ),
+        files: Files::new(
+            &capabilities.volumes,
+            &capabilities.workload,
+            limits.descriptors,
+            verdict.clone(),
+        ),
         lines,
         capabilities: Arc::clone(capabilities),
         verdict: verdict.clone(),
@@ -242,6 +282,12 @@ pub fn new_store(
     store.limiter(|state| &mut state.meter);
     store.set_hostcall_fuel(narrow(limits.hostcall_bytes.get()));
     store.set_max_component_handles(handles);
+    if limits.fuel_per_call > 0 {
+        // Fails where the engine counts none: then the workload does not run, for its limit would not hold.
+        store
+            .set_fuel(limits.fuel_per_call)
+            .map_err(|_| CapabilityError::Fuel)?;
+    }
     let (cpu, verdict) = (Arc::clone(cpu), verdict.clone());
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |mut store| {
@@ -299,7 +345,8 @@ fn wasi(capabilities: &Capabilities, lines: &Lines, verdict: &Verdict) -> io::Re
     }
     for volume in &capabilities.volumes {
         let write = volume.granted.mode == Mode::ReadWrite;
-        let perms = if write && !volume.is_over() {
+        let usage = capabilities.workload.usage(&volume.granted.name);
+        let perms = if write && usage.begin(volume) {
             FsPerms::ReadWrite
         } else {
             if write {

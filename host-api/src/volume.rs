@@ -1,12 +1,13 @@
 //! Named volumes: where they lie, and how full they are.
 //!
-//! wasmtime's `wasi:filesystem` has no quota, so a volume is measured: before a call, and while one runs. Over its
-//! quota it is read-only for the next call and ends a running one; what a guest can write between two measurements is
-//! bounded by the disk and the interval, not by the quota. That is a bound, and weaker than the others.
+//! Bytes and files are reserved before they are written ([`crate::files`]), against what was measured when the call
+//! began. What guests remove is seen at the next measurement, which is made when there seems to be no room. Somebody
+//! else may write into a folder of the device's own: over its quota it is read-only for the next call, and ends one that runs.
 
 use redan_policy::grant::Volume;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Between two measurements while a call runs.
@@ -46,9 +47,81 @@ impl Mounted {
 
     /// Whether bytes or files are over the grant.
     pub fn is_over(&self) -> bool {
+        self.measure().is_none()
+    }
+
+    /// Bytes and files, unless there are more than the grant has.
+    fn measure(&self) -> Option<(u64, u64)> {
         let mut sum = (0_u64, 0_u64);
         let limit = (self.granted.bytes.get(), u64::from(self.granted.files));
-        !within(&self.folder, limit, &mut sum, DEPTH_MAX)
+        within(&self.folder, limit, &mut sum, DEPTH_MAX).then_some(sum)
+    }
+}
+
+/// How full a volume is, as its workload's calls know it: never less than what is in it.
+#[derive(Debug, Default)]
+pub(crate) struct Usage(Mutex<Filled>);
+
+#[derive(Debug, Default)]
+struct Filled {
+    bytes: u64,
+    files: u64,
+    /// Bytes and files reserved and perhaps not on disk yet: a measurement may miss them.
+    writing: u64,
+    making: u64,
+    /// Something was reserved or removed since: a measurement may find less.
+    stale: bool,
+}
+
+impl Usage {
+    /// Measures; whether the volume is within its grant.
+    pub(crate) fn begin(&self, volume: &Mounted) -> bool {
+        let mut filled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        filled.measure(volume)
+    }
+
+    /// Room for this much more, reserved; or there is none. It counts as not on disk yet until [`Self::written`].
+    pub(crate) fn reserve(&self, volume: &Mounted, bytes: u64, files: u64) -> bool {
+        let mut filled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = filled.room(volume, bytes, files)
+            || (filled.stale && filled.measure(volume) && filled.room(volume, bytes, files));
+        if room {
+            filled.bytes = filled.bytes.saturating_add(bytes);
+            filled.files = filled.files.saturating_add(files);
+            filled.writing = filled.writing.saturating_add(bytes);
+            filled.making = filled.making.saturating_add(files);
+            filled.stale = true;
+        }
+        room
+    }
+
+    /// What was reserved is on disk, or will never be.
+    pub(crate) fn written(&self, bytes: u64, files: u64) {
+        let mut filled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        filled.writing = filled.writing.saturating_sub(bytes);
+        filled.making = filled.making.saturating_sub(files);
+    }
+
+    /// There may be less in it than is known.
+    pub(crate) fn removed(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).stale = true;
+    }
+}
+
+impl Filled {
+    fn room(&self, volume: &Mounted, bytes: u64, files: u64) -> bool {
+        self.bytes.saturating_add(bytes) <= volume.granted.bytes.get()
+            && self.files.saturating_add(files) <= u64::from(volume.granted.files)
+    }
+
+    fn measure(&mut self, volume: &Mounted) -> bool {
+        let Some((bytes, files)) = volume.measure() else {
+            return false;
+        };
+        self.bytes = bytes.saturating_add(self.writing);
+        self.files = files.saturating_add(self.making);
+        self.stale = self.writing > 0 || self.making > 0;
+        true
     }
 }
 
@@ -124,6 +197,25 @@ mod tests {
         assert!(!volume.is_over());
         std::fs::create_dir_all(volume.folder.join(deep(DEPTH_MAX))).unwrap();
         assert!(volume.is_over());
+    }
+
+    #[test]
+    fn room_is_reserved_once_and_comes_back_when_something_is_removed() {
+        let data = tempfile::tempdir().unwrap();
+        let volume = Mounted::prepare(&volume("state"), data.path()).unwrap();
+        let usage = Usage::default();
+        assert!(usage.begin(&volume));
+        assert!(usage.reserve(&volume, 6, 1));
+        assert!(!usage.reserve(&volume, 5, 0), "six of ten are taken");
+        assert!(!usage.reserve(&volume, 0, 3), "one of three is taken");
+        assert!(!usage.reserve(&volume, 5, 0), "six may still be on their way");
+        std::fs::write(volume.folder.join("a"), [0; 6]).unwrap();
+        usage.written(6, 1);
+        assert!(!usage.reserve(&volume, 5, 0), "six are on disk");
+        std::fs::remove_file(volume.folder.join("a")).unwrap();
+        usage.removed();
+        assert!(usage.reserve(&volume, 10, 3));
+        assert!(!usage.reserve(&volume, 1, 0));
     }
 
     #[test]

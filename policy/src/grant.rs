@@ -274,8 +274,8 @@ pub struct Limits {
     pub concurrency: u32,
     /// CPU time of one call.
     pub cpu_per_call: Millis,
-    /// CPU time of all its calls in the long run, permille of one core.
-    pub cpu_share: u16,
+    /// CPU time of all its calls in the long run, permille of one core. `None` is unlimited only if every layer left it out.
+    pub cpu_share: Option<u16>,
     /// Fuel of one call; 0 is no such limit.
     pub fuel_per_call: u64,
     /// Wall-clock time of one call.

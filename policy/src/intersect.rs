@@ -12,7 +12,7 @@ pub(crate) mod triggers;
 
 use crate::grant::{Clock, EffectiveGrant, Log, Random, Rate, World};
 use crate::parse::{Ask, DeviceCeiling, FleetPolicy};
-use crate::schema::Document;
+use crate::schema::{ClockSection, Document};
 use amounts::{min_rate, min_size};
 use redan_protocol::{ByteCount, Code, ComponentName, Millis};
 use std::collections::BTreeSet;
@@ -172,15 +172,7 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
                 layers.map(|d| d.clock),
                 ask.document.clock.is_some_and(|s| s.required),
             )
-            .map(|[a, f, d]| Clock {
-                wall: a.wall && f.wall && d.wall,
-                // The coarsest wins: a fine timer is the wider grant.
-                resolution: [a, f, d]
-                    .map(|c| c.resolution.map_or(CLOCK_RESOLUTION, |s| s.0))
-                    .into_iter()
-                    .max()
-                    .unwrap_or(CLOCK_RESOLUTION),
-            }),
+            .map(clock),
         random: work
             .section(
                 "random",
@@ -200,11 +192,7 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
                 budget: min_rate(sections.map(|s| s.budget)).unwrap_or(LOG_BUDGET),
             }),
         limits: amounts::limits(layers),
-        // Demands add up: the wider grant is the one that demands less.
-        isolation: layers
-            .iter()
-            .flat_map(|d| d.require.isolation.iter().copied())
-            .collect(),
+        isolation: amounts::isolation(layers),
         health: amounts::health(layers),
         upgrade: amounts::upgrade(layers),
         denied_optional: Vec::new(),
@@ -250,6 +238,15 @@ fn denied_optional(ask: &Ask, grant: &EffectiveGrant, dropped: &[Dropped]) -> Ve
         .collect();
     let denied = denied.into_iter().filter(|section| !grants(grant, section));
     denied.map(str::to_owned).collect()
+}
+
+fn clock(sections: [ClockSection; 3]) -> Clock {
+    let steps = sections.map(|c| c.resolution.map_or(CLOCK_RESOLUTION, |s| s.0));
+    Clock {
+        wall: sections.iter().all(|c| c.wall),
+        // The coarsest wins: a fine timer is the wider grant.
+        resolution: steps.into_iter().max().unwrap_or(CLOCK_RESOLUTION),
+    }
 }
 
 /// Finest clock step when nobody names one.

@@ -414,6 +414,27 @@ mod tests {
     }
 
     #[test]
+    fn publishers_have_equal_parts_that_never_come_to_more_than_the_total() {
+        let ceiling = |names: &str, more: &str| {
+            let head = "schema = \"redan.policy/1\"\nkind = \"device\"\nhardware = \"gateway\"\n";
+            let ceiling = parse_device("d", &format!("{head}[subject]\nnames = [{names}]\n{more}"));
+            ceiling.unwrap().publisher_memory()
+        };
+        let total = "[totals]\nmemory = \"90MiB\"\n";
+        assert_eq!(ceiling("\"acme/*\"", total), ByteCount::mib(90));
+        assert_eq!(
+            ceiling("\"acme/a\", \"acme/b\", \"acme/*\"", total),
+            ByteCount::mib(90)
+        );
+        assert_eq!(
+            ceiling("\"acme/*\", \"other/a\", \"third/a\"", total),
+            ByteCount::mib(30)
+        );
+        assert_eq!(ceiling("", total), ByteCount::new(0));
+        assert_eq!(ceiling("\"acme/*\"", ""), MEMORY_TOTAL);
+    }
+
+    #[test]
     fn a_document_one_byte_over_the_limit_is_refused() {
         let text = format!("{ASK}#{}", "x".repeat(DOCUMENT_LEN_MAX - ASK.len() - 1));
         assert!(parse_ask("a", &text).is_ok());

@@ -380,6 +380,13 @@ fn amounts(d: &Document) -> Result<(), Flaw> {
         "renewal_grace",
         "must be whole seconds, such as \"180d\"",
     )?;
+    hold(
+        d.limits.cpu.share.is_none_or(|share| share.0 > 0),
+        "limits",
+        0,
+        "cpu.share",
+        "must be more than nothing",
+    )?;
     hold(some(d.health.interval), "health", 0, "interval", LONGER)?;
     hold(some(d.health.timeout), "health", 0, "timeout", LONGER)?;
     hold(

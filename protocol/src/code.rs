@@ -124,6 +124,8 @@ codes! {
 
     /// The policy demands an isolation mechanism that is not in force on this device.
     IsolationMissing = 48, "isolation-missing", "run a kernel that has it and start the device as root, or take it out of the policy's [require]";
+    /// More outgoing connections at once than allowed.
+    SocketLimit = 49, "socket-limit", "close connections sooner, or ask for more sockets";
 
     // 60–69: policy
     /// A policy document does not parse.

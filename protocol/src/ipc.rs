@@ -120,6 +120,11 @@ pub enum ToExecutor {
         /// Which.
         component: ComponentName,
     },
+    /// What all workloads of this executor may have in linear memories. Nothing, until it is said. No answer.
+    Memory {
+        /// In all.
+        total: ByteCount,
+    },
 }
 
 /// Executor → agent: fixed-size, closed.
@@ -129,6 +134,8 @@ pub enum FromExecutor {
     Ready {
         /// Digest over wasmtime's version, compatibility hash, CPU features and configuration.
         engine: Digest,
+        /// The same of the engine for workloads whose fuel is limited.
+        metered: Digest,
         /// Isolation in force inside.
         isolation: Isolation,
     },

@@ -21,6 +21,12 @@ pub enum CompilerError {
     /// The engine does not start.
     #[error(transparent)]
     Engine(#[from] engine::EngineError),
+    /// No thread to compile on.
+    #[error("the compiler does not start: {0}")]
+    Start(#[source] std::io::Error),
+    /// The compiler panicked, which is a bug of it or of what it is made of.
+    #[error("the compiler died")]
+    Died,
     /// No memory file for the answer.
     #[error("the native code cannot be handed back: {0}")]
     Answer(#[source] SealedError),
@@ -38,7 +44,8 @@ impl CompilerError {
 /// A refusal is an answer, not an error: errors are for a channel or a machine that does not work.
 pub fn run(channel: &OwnedFd) -> Result<(), CompilerError> {
     let received = redan_channel::recv::<Compile>(channel)?;
-    let engine = engine::compiler_engine()?;
+    let grant = EffectiveGrant::from_canonical_json(&received.message.grant);
+    let engine = engine::compiler_engine(grant.is_ok_and(|grant| engine::is_metered(&grant.limits)))?;
     match compile(&engine, &received.message, &received.descriptors) {
         Ok(native) => {
             let file = redan_sealed::unsealed("native", &native).map_err(CompilerError::Answer)?;

@@ -1,5 +1,6 @@
 //! The one wasmtime configuration: compiler and executor must agree on it, or native code is refused.
 
+use redan_policy::grant::Limits;
 use redan_protocol::{ByteCount, Code, Digest};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
@@ -81,25 +82,32 @@ pub fn executor_engine(sizes: &Sizes) -> Result<(Engine, Allocation), EngineErro
         (Allocation::PooledWithScan, Enabled::Yes),
         (Allocation::Pooled, Enabled::No),
     ] {
-        let mut config = config();
+        let mut config = config(false);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(sizes, scan)));
         if let Ok(engine) = Engine::new(&config) {
             return Ok((engine, allocation));
         }
     }
-    compiler_engine().map(|engine| (engine, Allocation::OnDemand))
+    compiler_engine(false).map(|engine| (engine, Allocation::OnDemand))
 }
 
-/// An engine that compiles for the executor: the same code settings, no pool.
-pub fn compiler_engine() -> Result<Engine, EngineError> {
-    Engine::new(&config()).map_err(EngineError::Refused)
+/// An engine that compiles for the executor: the same code settings, no pool. `metered`: the code counts fuel, which makes it
+/// slower; it is for workloads whose grant has a limit of fuel, and no engine takes the other's code.
+pub fn compiler_engine(metered: bool) -> Result<Engine, EngineError> {
+    Engine::new(&config(metered)).map_err(EngineError::Refused)
+}
+
+/// Whether a grant wants code that counts fuel.
+pub fn is_metered(limits: &Limits) -> bool {
+    limits.fuel_per_call > 0
 }
 
 /// What native code depends on. Threads, GC, 64-bit memories and exceptions are off: each is a class of advisories
 /// and no component of WASI 0.2 needs them.
-fn config() -> Config {
+fn config(metered: bool) -> Config {
     let mut config = Config::new();
     config
+        .consume_fuel(metered)
         .epoch_interruption(true)
         .max_wasm_stack(size(WASM_STACK))
         .async_stack_size(size(FIBER_STACK))
@@ -194,7 +202,13 @@ mod tests {
     #[test]
     fn compiler_and_executor_agree_on_native_code() {
         let (executor, _) = executor_engine(&Sizes::default()).unwrap();
-        assert_eq!(digest(&executor), digest(&compiler_engine().unwrap()));
+        assert_eq!(digest(&executor), digest(&compiler_engine(false).unwrap()));
+    }
+
+    #[test]
+    fn code_that_counts_fuel_is_other_code() {
+        let plain = digest(&compiler_engine(false).unwrap());
+        assert_ne!(plain, digest(&compiler_engine(true).unwrap()));
     }
 
     #[test]
@@ -206,6 +220,6 @@ mod tests {
         };
         let (engine, allocation) = executor_engine(&sizes).unwrap();
         assert_eq!(allocation, Allocation::OnDemand);
-        assert_eq!(digest(&engine), digest(&compiler_engine().unwrap()));
+        assert_eq!(digest(&engine), digest(&compiler_engine(false).unwrap()));
     }
 }

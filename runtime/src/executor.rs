@@ -11,6 +11,7 @@ use redan_host_api::egress::{Dial, public_tls};
 use redan_host_api::kv::Stores;
 use redan_host_api::log::Sink;
 use redan_host_api::state::Capabilities;
+use redan_host_api::workload::{Pools, Workload};
 use redan_policy::EffectiveGrant;
 use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, WorkloadKind};
 use redan_protocol::report::{Health, Isolation};
@@ -65,6 +66,8 @@ impl Executor {
     /// process is still dumpable, and the pool reserves its address space once.
     pub fn prepare(sizes: &Sizes) -> Result<Prepared, ExecutorError> {
         let (engine, allocation) = engine::executor_engine(sizes)?;
+        // Without a pool: it is for the few workloads that want it, and address space is for those that do not.
+        let metered = engine::compiler_engine(true)?;
         // tokio's signal driver makes its socket pair with a process's first runtime: now, while sockets may be made.
         // One thread, gone with this line; the runtime that serves starts its threads after confinement.
         drop(
@@ -73,7 +76,11 @@ impl Executor {
                 .build()
                 .map_err(ExecutorError::Start)?,
         );
-        Ok(Prepared { engine, allocation })
+        Ok(Prepared {
+            engine,
+            metered,
+            allocation,
+        })
     }
 }
 
@@ -81,6 +88,7 @@ impl Executor {
 #[derive(Debug)]
 pub struct Prepared {
     engine: Engine,
+    metered: Engine,
     allocation: Allocation,
 }
 
@@ -90,9 +98,9 @@ impl Prepared {
         self.allocation
     }
 
-    /// Which native code this executor takes.
-    pub fn engine_digest(&self) -> Digest {
-        engine::digest(&self.engine)
+    /// Which native code this executor takes: plain, and counting fuel.
+    pub fn engine_digests(&self) -> [Digest; 2] {
+        [&self.engine, &self.metered].map(engine::digest)
     }
 
     /// Serves the agent until it closes its channel. `agent` is the inherited descriptor 3, `broker` 4, `data` the
@@ -105,12 +113,13 @@ impl Prepared {
         isolation: Isolation,
     ) -> Result<(), ExecutorError> {
         engine::start_ticker(&self.engine)?;
+        engine::start_ticker(&self.metered)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("guest")
             .build()
             .map_err(ExecutorError::Start)?;
-        let outcome = runtime.block_on(serve(self.engine, agent, broker, data, isolation));
+        let outcome = runtime.block_on(serve([self.engine, self.metered], agent, broker, data, isolation));
         // Guests end with the agent; a host call on a blocking thread must not keep the process.
         runtime.shutdown_timeout(Duration::from_secs(1));
         outcome
@@ -118,7 +127,7 @@ impl Prepared {
 }
 
 async fn serve(
-    engine: Engine,
+    [engine, metered]: [Engine; 2],
     agent: OwnedFd,
     broker: OwnedFd,
     data: PathBuf,
@@ -127,6 +136,7 @@ async fn serve(
     let agent = Arc::new(AsyncChannel::new(agent)?);
     let ready = FromExecutor::Ready {
         engine: engine::digest(&engine),
+        metered: engine::digest(&metered),
         isolation,
     };
     agent.send(&ready, &[]).await?;
@@ -142,6 +152,9 @@ async fn serve(
     });
     let executor = Arc::new(Running {
         engine,
+        metered,
+        pools: Pools::new(),
+        workloads: Mutex::default(),
         stores: Stores::new(data.join("kv")),
         data,
         dial: Broker::start(broker)?,
@@ -164,6 +177,9 @@ async fn serve(
 /// Everything a running executor holds.
 struct Running {
     engine: Engine,
+    metered: Engine,
+    pools: Arc<Pools>,
+    workloads: Mutex<HashMap<ComponentName, Arc<Workload>>>,
     data: PathBuf,
     stores: Stores,
     dial: Arc<dyn Dial>,
@@ -219,6 +235,7 @@ impl Running {
                 ))
                 .await;
             }
+            ToExecutor::Memory { total } => self.pools.set_memory(total),
             ToExecutor::Activate { slot } => {
                 let answer = self.activate(slot);
                 self.say(answer).await;
@@ -300,7 +317,13 @@ impl Running {
         let linked = tokio::task::spawn_blocking(move || {
             let native = Sealed::read(&native).map_err(|error| error.code())?;
             let capabilities = executor.capabilities(grant)?;
-            Version::link(&executor.engine, slot, kind, &native, capabilities)
+            let metered = engine::is_metered(&capabilities.grant().limits);
+            let engine = if metered {
+                &executor.metered
+            } else {
+                &executor.engine
+            };
+            Version::link(engine, slot, kind, &native, capabilities)
         });
         let version = linked.await.map_err(|_| Code::Internal)??;
         let mut state = self.state();
@@ -320,8 +343,16 @@ impl Running {
             None => None,
         };
         let (dial, tls) = (Arc::clone(&self.dial), Arc::clone(&self.tls));
-        let opened = Capabilities::open(grant, &self.data, &self.stores, sink, dial, tls);
+        let workload = self.workload(&grant.component);
+        let opened = Capabilities::open(grant, &self.data, &self.stores, sink, dial, tls, &workload);
         opened.map_err(|error| error.code())
+    }
+
+    /// One account for all versions of a component.
+    fn workload(&self, component: &ComponentName) -> Arc<Workload> {
+        let mut workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Workload::new(component.clone(), &self.pools);
+        Arc::clone(workloads.entry(component.clone()).or_insert_with(new))
     }
 
     /// One log for all versions of a component, so that their lines keep one budget.

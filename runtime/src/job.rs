@@ -27,7 +27,7 @@ pub(crate) async fn exit(lease: &Lease) -> Result<i32, Code> {
         return Err(Code::Internal);
     };
     let limits = *lease.limits();
-    let call = Call::new(&limits);
+    let call = Call::new(lease);
     let outcome = match (lease.places.try_acquire(), call.store(lease)) {
         (Err(_), _) => Err(Code::ConcurrencyLimit),
         (Ok(_), Err(code)) => Err(code),
@@ -56,7 +56,7 @@ pub(crate) async fn exit(lease: &Lease) -> Result<i32, Code> {
 
 /// How a version is: it starts within its limit, and says so itself if it exports the health interface.
 pub(crate) async fn probe(lease: &Lease) -> (Health, Option<Code>) {
-    let call = Call::new(lease.limits());
+    let call = Call::new(lease);
     match ask(lease, &call).await {
         Ok(State::Healthy) => (Health::Healthy, None),
         Ok(State::Degraded) => (Health::Degraded, None),

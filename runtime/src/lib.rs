@@ -26,3 +26,4 @@ mod job;
 mod service;
 mod swap;
 mod version;
+pub mod watch;

@@ -107,7 +107,7 @@ async fn handled(
     limits: Limits,
     request: Request<Incoming>,
 ) -> Result<Response<WasiBody>, Refused> {
-    let call = Call::new(&limits);
+    let call = Call::new(&version);
     let (sender, mut receiver) = oneshot::channel();
     let prepared = prepare(&call, &version, request, limits.body_request, sender);
     let (mut store, incoming, out) =
@@ -321,9 +321,11 @@ fn declared(headers: &http::HeaderMap) -> Option<u64> {
 fn status(code: Code) -> StatusCode {
     match code {
         Code::CpuLimit | Code::WallLimit => StatusCode::GATEWAY_TIMEOUT,
-        Code::ConcurrencyLimit | Code::InstanceLimit | Code::Superseded | Code::NothingToRunSafely => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        Code::ConcurrencyLimit
+        | Code::DeviceMemory
+        | Code::InstanceLimit
+        | Code::Superseded
+        | Code::NothingToRunSafely => StatusCode::SERVICE_UNAVAILABLE,
         Code::BodyLimit => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -125,10 +125,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(version: &Version) -> Self {
+        let verdict = Verdict::default();
         Self {
-            verdict: Verdict::default(),
-            cpu: Cpu::new(limits),
+            cpu: Cpu::new(&version.capabilities, &verdict),
+            verdict,
         }
     }
 

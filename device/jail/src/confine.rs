@@ -35,6 +35,8 @@ const RESOLVER: &[&str] = &[
 ];
 /// Compiler: address space, bytes. A large guest takes 350 MB to compile.
 const COMPILER_MEMORY: u64 = 4 << 30;
+/// Executor: descriptors. Its 64 slots may listen to 512 clients each.
+const FILES_MAX: u64 = 65_536;
 /// Compiler: CPU time, seconds.
 const COMPILER_CPU: u64 = 120;
 
@@ -89,12 +91,29 @@ pub fn deny_sockets() -> Result<bool, JailError> {
 
 fn limits(kind: Kind) -> Result<(), JailError> {
     limit(libc::RLIMIT_CORE, 0)?;
+    if kind == Kind::Executor {
+        // Clients and guests' files: the 1024 that most systems begin with are few for both.
+        raise_files()?;
+    }
     if kind == Kind::Compiler {
         limit(libc::RLIMIT_AS, COMPILER_MEMORY)?;
         limit(libc::RLIMIT_CPU, COMPILER_CPU)?;
         limit(libc::RLIMIT_FSIZE, 1 << 30)?;
     }
     Ok(())
+}
+
+/// As many descriptors as this process may have, up to [`FILES_MAX`].
+fn raise_files() -> Result<(), JailError> {
+    let mut value = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: getrlimit writes the struct it is given.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut value) } != 0 {
+        return Err(last("getrlimit"));
+    }
+    limit(libc::RLIMIT_NOFILE, value.rlim_max.min(FILES_MAX))
 }
 
 fn limit(what: libc::__rlimit_resource_t, most: u64) -> Result<(), JailError> {

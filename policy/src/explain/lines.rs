@@ -241,8 +241,15 @@ impl Writer<'_> {
         limit!("{} core instances", instances_max, instances_max);
         limit!("{} calls at once", concurrency, concurrency);
         limit!("CPU {} a call", cpu_per_call, cpu.per_call);
-        limit!("CPU {} permille of a core", cpu_share, cpu.share);
-        limit!("fuel {} a call", fuel_per_call, fuel_per_call);
+        if let Some(permille) = l.cpu_share {
+            let what = format!("CPU {permille} permille of a core in the long run");
+            self.amount("limits", "cpu.share", what, |d| {
+                d.limits.cpu.share.is_some_and(|s| s.0 == permille)
+            });
+        }
+        if l.fuel_per_call > 0 {
+            limit!("fuel {} a call", fuel_per_call, fuel_per_call);
+        }
         limit!("time {} a call", wall_call, wall.call);
         limit!("time {} to start", wall_start, wall.start);
         limit!("stack {}", wasm_stack, wasm_stack);
@@ -302,13 +309,6 @@ impl Plain for u64 {
     type Amount = Self;
     fn plain(self) -> Self {
         self
-    }
-}
-
-impl Plain for crate::units::Share {
-    type Amount = u16;
-    fn plain(self) -> u16 {
-        self.0
     }
 }
 

@@ -1,9 +1,10 @@
 //! Amounts: the lower of two, and what holds when nobody names one.
 
-use crate::grant::{HealthContract, Limits, NetBudget, Rate, Upgrade};
+use crate::grant::{HealthContract, Limits, Mechanism, NetBudget, Rate, Upgrade};
 use crate::schema::{BudgetSection, Document};
 use crate::units::{PerSpan, Size, Span};
 use redan_protocol::{ByteCount, Millis};
+use std::collections::BTreeSet;
 
 /// The budget of one section.
 pub(super) fn budget(section: BudgetSection) -> NetBudget {
@@ -86,7 +87,7 @@ pub(super) fn limits(layers: [&Document; 3]) -> Limits {
         instances_max: count(l.map(|l| l.instances_max), 20),
         concurrency: count(l.map(|l| l.concurrency), 16),
         cpu_per_call: min_span(l.map(|l| l.cpu.per_call), Millis::new(500)),
-        cpu_share: min_of(l.map(|l| l.cpu.share.map(|s| s.0)).into_iter(), 1000),
+        cpu_share: l.iter().filter_map(|l| l.cpu.share.map(|s| s.0)).min(),
         // 0 is no limit: any other number is the narrower one.
         fuel_per_call: min_of(l.map(|l| l.fuel_per_call.filter(|fuel| *fuel > 0)).into_iter(), 0),
         wall_call: min_span(l.map(|l| l.wall.call), Millis::seconds(10)),
@@ -100,6 +101,12 @@ pub(super) fn limits(layers: [&Document; 3]) -> Limits {
         body_response: min_size(l.map(|l| l.body.response), ByteCount::mib(1)),
         header_bytes: min_size(l.map(|l| l.body.header_bytes), ByteCount::kib(16)),
     }
+}
+
+/// Demands add up: the wider grant is the one that demands less.
+pub(super) fn isolation(layers: [&Document; 3]) -> BTreeSet<Mechanism> {
+    let demands = layers.iter().flat_map(|document| &document.require.isolation);
+    demands.copied().collect()
 }
 
 pub(super) fn health(layers: [&Document; 3]) -> HealthContract {

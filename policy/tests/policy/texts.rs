@@ -27,6 +27,10 @@ fn errors_name_file_line_and_what_to_write() {
         "[env]\nallow = [\"TZ\"]\nvalues = { TZ = \"UTC\" }\n",
         "[listen]\n\"acme/thermo\" = \"127.0.0.1:1\"\n",
         "[floors]\n\"acme/thermo\" = 1\n",
+        "[limits]\ncpu = { share = \"0%\" }\n",
+        "[require]\nisolation = [\"landlock\"]\n",
+        "[totals]\nmemory = \"1GiB\"\n",
+        "[[fs]]\nname = \"a\"\nmode = \"rw\"\nquota = { ops = \"1/s\" }\n",
     ] {
         let error = parse_ask("ask.toml", &format!("{head}{body}")).unwrap_err();
         said.push(error);

@@ -52,7 +52,7 @@ impl Device {
         let folder = data.path().to_owned();
         watch_for_panics();
         let prepared = Executor::prepare(sizes).unwrap();
-        let engine = prepared.engine_digest();
+        let [engine, metered] = prepared.engine_digests();
         let isolation = Isolation::default();
         let executor = std::thread::spawn(move || prepared.run(inherited, broker, folder, isolation));
         let mut device = Self {
@@ -63,8 +63,19 @@ impl Device {
             signals: VecDeque::new(),
             _far_end: far_end,
         };
-        assert_eq!(device.hear(), FromExecutor::Ready { engine, isolation });
+        let ready = FromExecutor::Ready {
+            engine,
+            metered,
+            isolation,
+        };
+        assert_eq!(device.hear(), ready);
+        device.memory(ByteCount::mib(1024));
         device
+    }
+
+    /// Gives the executor its part of the device's memory.
+    pub(crate) fn memory(&self, total: ByteCount) {
+        self.say(&ToExecutor::Memory { total }, &[]);
     }
 
     fn channel(&self) -> BorrowedFd<'_> {

@@ -200,6 +200,20 @@ fn budgets_of_a_rule_hold_over_calls() {
 }
 
 #[test]
+fn outgoing_connections_of_a_workload_are_counted() {
+    let (over, until_over) = mpsc::channel::<()>();
+    // Silent until the test is over.
+    let (mut device, _) = brokered(FarEnd::answering(move |_| {
+        let _ = until_over.recv();
+        Err(Code::EgressUnreachable)
+    }));
+    let mut grant = grants::job("fetch-many");
+    grant.limits.handles = 5_000;
+    assert_eq!(fetch(&mut device, &grant), Err(Code::SocketLimit));
+    drop(over);
+}
+
+#[test]
 fn questions_to_the_broker_are_bounded() {
     let (over, until_over) = mpsc::channel::<()>();
     // Silent until the test is over.
@@ -209,6 +223,7 @@ fn questions_to_the_broker_are_bounded() {
     }));
     let mut grant = grants::job("fetch-many");
     grant.limits.handles = 5_000;
+    grant.limits.sockets = 1_000;
     assert_eq!(fetch(&mut device, &grant), Err(Code::EgressBudget));
     drop(over);
 }

@@ -33,7 +33,7 @@ pub(crate) fn bare(component: &str, world: World) -> EffectiveGrant {
             instances_max: 20,
             concurrency: 8,
             cpu_per_call: Millis::seconds(60),
-            cpu_share: 1000,
+            cpu_share: None,
             fuel_per_call: 0,
             wall_call: Millis::seconds(60),
             wall_start: Millis::seconds(60),

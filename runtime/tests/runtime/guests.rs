@@ -51,13 +51,14 @@ pub(crate) fn many(instances: u32, of: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
-/// Compiled by the compiler process's own code, once a guest.
+/// Compiled by the compiler process's own code, once a guest and engine.
 pub(crate) fn native(wasm: &[u8], grant: &EffectiveGrant) -> Arc<Vec<u8>> {
-    type Compiled = Mutex<HashMap<Vec<u8>, Arc<OnceLock<Arc<Vec<u8>>>>>>;
+    type Compiled = Mutex<HashMap<(Vec<u8>, bool), Arc<OnceLock<Arc<Vec<u8>>>>>>;
     static COMPILED: OnceLock<Compiled> = OnceLock::new();
+    let metered = grant.limits.fuel_per_call > 0;
     let place = {
         let mut compiled = COMPILED.get_or_init(Mutex::default).lock().unwrap();
-        Arc::clone(compiled.entry(wasm.to_owned()).or_default())
+        Arc::clone(compiled.entry((wasm.to_owned(), metered)).or_default())
     };
     Arc::clone(place.get_or_init(|| Arc::new(compile(wasm, grant).unwrap())))
 }

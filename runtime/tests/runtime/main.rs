@@ -8,6 +8,7 @@
 )]
 
 mod admission;
+mod cancelled;
 mod client;
 mod device;
 mod documented;
@@ -15,10 +16,12 @@ mod egress;
 mod far_end;
 mod grants;
 mod guests;
+mod hostile;
 mod jobs;
 mod load;
 mod logs;
 mod pool;
 mod services;
+mod shares;
 mod swap;
 mod volumes;

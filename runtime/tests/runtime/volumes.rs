@@ -4,8 +4,10 @@ use crate::device::Device;
 use crate::{grants, guests};
 use redan_policy::EffectiveGrant;
 use redan_policy::grant::Mode;
-use redan_protocol::Code;
+use redan_protocol::ipc::ToExecutor;
+use redan_protocol::{Code, Millis};
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 fn with_volume(attack: &str, mode: Mode) -> EffectiveGrant {
     let mut grant = grants::job(attack);
@@ -15,19 +17,113 @@ fn with_volume(attack: &str, mode: Mode) -> EffectiveGrant {
 
 #[test]
 fn a_volume_over_its_bytes_or_files_ends_the_call_and_is_read_only_afterwards() {
-    for attack in ["fill-volume", "many-files"] {
+    let mut device = Device::start();
+    let job = guests::hostile_job();
+    let volume = device.volume("hostile");
+    // The grant has 64 KiB and 16 files; somebody else wrote more.
+    std::fs::write(volume.join("foreign"), vec![0; (64 << 10) + 1]).unwrap();
+    let more = with_volume("write-volume", Mode::ReadWrite);
+    assert_eq!(device.outcome(&job, &more), Err(Code::JobFailed));
+    assert!(!volume.join("more").exists());
+    std::fs::remove_file(volume.join("foreign")).unwrap();
+    // And while a call runs.
+    let mut sleeps = with_volume("sleep", Mode::ReadWrite);
+    sleeps.limits.wall_call = Millis::seconds(120);
+    let slot = device.load(&job, &sleeps).unwrap();
+    device.say(&ToExecutor::Run { slot }, &[]);
+    // Only once the order is obeyed: the next one is answered after it.
+    assert_eq!(device.probe(slot), Ok(()));
+    (0..17).for_each(|n| std::fs::write(volume.join(n.to_string()), []).unwrap());
+    assert_eq!(device.probed(slot), Err(Code::VolumeQuota));
+    std::fs::remove_dir_all(&volume).unwrap();
+    device.volume("hostile");
+    assert_eq!(device.outcome(&job, &more), Ok(()));
+    device.serves_others();
+}
+
+/// Bytes and files below a folder, as quotas count them.
+fn content(folder: &Path) -> (u64, usize) {
+    let (mut bytes, mut files) = (0, 0);
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let status = entry.unwrap().path().symlink_metadata().unwrap();
+        bytes += if status.is_dir() { 0 } else { status.len() };
+        files += 1;
+    }
+    (bytes, files)
+}
+
+#[test]
+fn no_write_goes_over_a_volumes_quota_by_one_byte_or_file() {
+    for (attack, filled) in [
+        ("fill-volume", (64 << 10, 1)),
+        ("fill-volume-by-growing", (64 << 10, 1)),
+        ("many-files", (0, 16)),
+        ("many-folders", (0, 16)),
+        ("many-links", (60 << 10, 6)),
+    ] {
         let mut device = Device::start();
-        let job = guests::hostile_job();
-        let outcome = device.outcome(&job, &with_volume(attack, Mode::ReadWrite));
+        let outcome = device.outcome(&guests::hostile_job(), &with_volume(attack, Mode::ReadWrite));
         assert_eq!(outcome, Err(Code::VolumeQuota), "{attack}");
-        let more = with_volume("write-volume", Mode::ReadWrite);
-        assert_eq!(device.outcome(&job, &more), Err(Code::JobFailed), "{attack}");
-        assert!(!device.volume("hostile").join("more").exists());
-        std::fs::remove_dir_all(device.volume("hostile")).unwrap();
-        device.volume("hostile");
-        assert_eq!(device.outcome(&job, &more), Ok(()), "{attack}");
+        assert_eq!(content(&device.volume("hostile")), filled, "{attack}");
         device.serves_others();
     }
+}
+
+#[test]
+fn calls_at_once_share_one_quota() {
+    let mut device = Device::start();
+    let grant = with_volume("many-files", Mode::ReadWrite);
+    let slot = device.load(&guests::hostile_job(), &grant).unwrap();
+    (0..8).for_each(|_| device.say(&ToExecutor::Run { slot }, &[]));
+    (0..8).for_each(|_| assert_eq!(device.probed(slot), Err(Code::VolumeQuota)));
+    assert_eq!(content(&device.volume("hostile")), (0, 16));
+    device.serves_others();
+}
+
+#[test]
+fn room_that_a_guest_makes_is_there_again() {
+    let mut device = Device::start();
+    let grant = with_volume("volume-comes-back", Mode::ReadWrite);
+    assert_eq!(device.outcome(&guests::hostile_job(), &grant), Ok(()));
+    assert_eq!(content(&device.volume("hostile")), (64 << 10, 1));
+    device.serves_others();
+}
+
+#[test]
+fn files_and_folders_open_at_once_are_counted() {
+    let mut device = Device::start();
+    let job = guests::hostile_job();
+    for attack in ["open-many-files", "open-many-folders", "keep-files-by-streams"] {
+        let mut grant = with_volume(attack, Mode::ReadWrite);
+        grant.limits.descriptors = 10;
+        assert_eq!(
+            device.outcome(&job, &grant),
+            Err(Code::DescriptorLimit),
+            "{attack}"
+        );
+        grant.env.insert("TARGET".to_owned(), "10".to_owned());
+        if attack != "keep-files-by-streams" {
+            assert_eq!(
+                device.outcome(&job, &grant),
+                Ok(()),
+                "{attack}: what was open was closed"
+            );
+        }
+    }
+    device.serves_others();
+}
+
+#[test]
+fn the_executors_own_descriptors_are_never_reached() {
+    let mut device = Device::start();
+    let mut grant = with_volume("open-many-files", Mode::ReadWrite);
+    grant.limits.descriptors = u32::MAX;
+    grant.limits.handles = u32::MAX;
+    assert_eq!(
+        device.outcome(&guests::hostile_job(), &grant),
+        Err(Code::DescriptorLimit)
+    );
+    device.serves_others();
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub(super) fn member(name: &str, version: u64) -> MemberRecord {
                 instances_max: 1,
                 concurrency: 1,
                 cpu_per_call: Millis::new(1),
-                cpu_share: 1000,
+                cpu_share: None,
                 fuel_per_call: 0,
                 wall_call: Millis::new(1),
                 wall_start: Millis::new(1),

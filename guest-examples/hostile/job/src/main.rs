@@ -7,6 +7,8 @@ mod bindings {
     wit_bindgen::generate!({ world: "hostile", path: "wit", generate_all });
 }
 
+mod each;
+
 use bindings::wasi::keyvalue::{batch, store};
 use bindings::wasi::logging::logging::{Level, log};
 use std::fs;
@@ -26,6 +28,17 @@ fn main() -> ExitCode {
             std::thread::sleep(Duration::from_secs(86_400));
             false
         }
+        "sleep-for-ages" => {
+            std::thread::sleep(Duration::from_secs(1_000_000_000));
+            false
+        }
+        "use-everything" => each::use_everything(),
+        "poll-many" => each::poll_many(),
+        "read-input" => each::read_input(),
+        "leak" => each::leak(),
+        "operation" => each::operation(),
+        "odd-times" => each::odd_times(),
+        "mark" => each::mark(),
         "leak-handles" => leak_handles(),
         "huge-list" => {
             wasip2::cli::stdout::get_stdout().write(&vec![b'x'; 64 * MIB]).is_err()
@@ -61,7 +74,26 @@ fn main() -> ExitCode {
         "kv-read-back-multiplied" => multiply(),
         "kv-foreign-bucket" => matches!(store::open("other"), Err(store::Error::NoSuchStore)),
         "fill-volume" => fill_volume(),
-        "many-files" => (0..).all(|n| fs::write(format!("/state/{n}"), []).is_ok()),
+        "fill-volume-by-growing" => {
+            let file = fs::File::create("/state/large").expect("writable");
+            file.set_len(64 << 10).expect("within the quota");
+            full(file.set_len((64 << 10) + 1))
+        }
+        "many-files" => (0..).all(|n| full(fs::write(format!("/state/{n}"), []))),
+        "many-folders" => (0..).all(|n| full(fs::create_dir(format!("/state/{n}")))),
+        "many-links" => {
+            fs::write("/state/one", [0; 10 << 10]).expect("within the quota");
+            (0..).all(|n| full(fs::hard_link("/state/one", format!("/state/{n}"))))
+        }
+        "volume-comes-back" => volume_comes_back(),
+        "open-many-files" => open_many(|_| fs::File::create("/state/one").expect("a file")),
+        "open-many-folders" => open_many(|_| fs::File::open("/state").expect("a folder")),
+        "keep-files-by-streams" => keep_by_streams(),
+        "spend-cpu" => spend_cpu(),
+        "kv-often" => {
+            let bucket = bucket();
+            (0..variable("TARGET").parse().unwrap_or(u64::MAX)).all(|_| bucket.exists("key").expect("within the rate") == false)
+        }
         "write-volume" => fs::write("/state/more", "x").is_ok(),
         "write-read-only" => {
             fs::read("/state/kept").is_ok_and(|kept| kept == b"kept")
@@ -128,10 +160,58 @@ fn multiply() -> bool {
 fn fill_volume() -> bool {
     let mut file = fs::File::create("/state/large").expect("writable");
     loop {
-        if file.write_all(&[1; 4_096]).is_err() {
-            return false;
+        full(file.write_all(&[1; 4_096]));
+    }
+}
+
+/// A refused write is what the host's verdict says; trapping makes the verdict the outcome.
+fn full(outcome: std::io::Result<()>) -> bool {
+    outcome.expect("there is room");
+    true
+}
+
+/// To the last byte and file, again and again, with room made in between; then a write over what is there.
+fn volume_comes_back() -> bool {
+    for _ in 0..20 {
+        for n in 0..16 {
+            fs::write(format!("/state/{n}"), [n; 4 << 10]).expect("within the quota");
+        }
+        for n in 0..16 {
+            fs::remove_file(format!("/state/{n}")).expect("its own");
         }
     }
+    fs::write("/state/large", [0; 64 << 10]).expect("all of the quota");
+    let mut file = fs::OpenOptions::new().write(true).open("/state/large").expect("its own");
+    (0..16).all(|_| file.write_all(&[1; 4 << 10]).is_ok())
+}
+
+/// So many at once, never closed: as many as `TARGET` says, else without end.
+fn open_many(open: impl Fn(u64) -> fs::File) -> bool {
+    let most = variable("TARGET").parse().unwrap_or(u64::MAX);
+    (0..most).for_each(|n| std::mem::forget(open(n)));
+    true
+}
+
+/// Files that are closed and whose streams are not.
+fn keep_by_streams() -> bool {
+    use wasip2::filesystem::types::{DescriptorFlags, OpenFlags, PathFlags};
+    let directories = wasip2::filesystem::preopens::get_directories();
+    let (state, _) = directories.iter().find(|(_, path)| path == "/state").expect("granted");
+    fs::write("/state/one", "x").expect("within the quota");
+    loop {
+        let file = state.open_at(PathFlags::empty(), "one", OpenFlags::empty(), DescriptorFlags::READ);
+        std::mem::forget(file.expect("a file").read_via_stream(0).expect("a stream"));
+    }
+}
+
+/// As many milliseconds of the CPU as `TARGET` says, by its own count of rounds; the clock stands still for it.
+fn spend_cpu() -> bool {
+    let rounds: u64 = variable("TARGET").parse().expect("rounds");
+    let mut sum = 1_u64;
+    for n in 0..rounds * 100_000 {
+        sum = std::hint::black_box(sum.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(n));
+    }
+    sum != 0
 }
 
 fn refused<T>(outcome: std::io::Result<T>) -> bool {
