@@ -6,6 +6,7 @@ use redan_host_api::kv::Stores;
 use redan_host_api::limits::{Cpu, Verdict};
 use redan_host_api::link;
 use redan_host_api::log::Sink;
+use redan_host_api::outbox::queue::Outboxes;
 use redan_host_api::state::{Capabilities, GuestState, new_store};
 use redan_policy::EffectiveGrant;
 use redan_protocol::{Code, ComponentName};
@@ -26,6 +27,7 @@ pub(crate) struct Sandbox {
     runtime: Runtime,
     grant: EffectiveGrant,
     stores: Stores,
+    outboxes: Outboxes,
     sink: Arc<Sink>,
     tls: Arc<rustls::ClientConfig>,
     data: TempDir,
@@ -52,6 +54,7 @@ impl Sandbox {
         ticker(&engine);
         let data = TempDir::new().unwrap();
         let stores = Stores::new(data.path().join("kv"));
+        let outboxes = Outboxes::new(data.path().join("outbox"));
         let sink = Arc::new(Sink::open(&data.path().join("logs"), "tick").unwrap());
         let grant = grant(ASK_JOB).unwrap();
         let tls = public_tls().unwrap();
@@ -63,6 +66,7 @@ impl Sandbox {
                 .unwrap(),
             grant,
             stores,
+            outboxes,
             sink,
             tls,
             data,
@@ -75,7 +79,7 @@ impl Sandbox {
         Capabilities::open(
             self.grant.clone(),
             self.data.path(),
-            &self.stores,
+            (&self.stores, &self.outboxes),
             Some(sink),
             Arc::new(Nowhere),
             tls,

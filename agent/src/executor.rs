@@ -1,6 +1,7 @@
 //! One publisher's executor as the agent sees it: started when first needed, told what to do in order, believed about
 //! health and nothing else.
 
+use crate::access::Access;
 use crate::broker::Broker;
 use crate::main_loop::Event;
 use crate::native::Native;
@@ -25,6 +26,7 @@ pub(crate) enum Command {
         slot: SlotId,
         member: Box<MemberRecord>,
         listener: Option<TcpListener>,
+        access: Vec<Access>,
     },
     Tell(Option<SlotId>, ToExecutor),
 }
@@ -89,8 +91,8 @@ async fn serve(publisher: PublisherName, around: Around, mut commands: mpsc::Unb
         tokio::select! {
             command = commands.recv() => match command {
                 None => return,
-                Some(Command::Load { slot, member, listener }) => {
-                    let load = load(Rc::clone(&running.channel), running.engine, around.native.clone(), slot, member, listener);
+                Some(Command::Load { slot, member, listener, access }) => {
+                    let load = load(Rc::clone(&running.channel), running.engine, around.native.clone(), slot, member, listener, access);
                     let (events, publisher) = (around.events.clone(), publisher.clone());
                     tokio::task::spawn_local(async move {
                         if let Err(code) = load.await {
@@ -187,11 +189,15 @@ async fn load(
     slot: SlotId,
     member: Box<MemberRecord>,
     listener: Option<TcpListener>,
+    access: Vec<Access>,
 ) -> Result<(), Code> {
     if member.kind() == WorkloadKind::Service && listener.is_none() {
         return Err(Code::CapabilityDenied);
     }
     let code = native.code(&member, engine).await?;
+    for access in access {
+        access.hand_over(&channel, slot).await?;
+    }
     let message = ToExecutor::Load {
         slot,
         component: member.component().clone(),
@@ -216,6 +222,7 @@ fn claim(message: FromExecutor) -> Option<Input> {
         FromExecutor::Probed { slot, health, code } => Input::Probed { slot, health, code },
         FromExecutor::Activated { slot } => Input::Activated(slot),
         FromExecutor::Unloaded { slot } => Input::Unloaded(slot),
+        FromExecutor::Yields { slot, after } => Input::Yields { slot, after },
         FromExecutor::Signals { slot, signals } => Input::Signals { slot, signals },
     })
 }

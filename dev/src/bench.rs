@@ -7,6 +7,7 @@ use crate::{compile, learn, offer, remark};
 use redan_host_api::bench::{Bench as Lent, Told, Witness};
 use redan_host_api::egress::{Dial, public_tls};
 use redan_host_api::kv::Stores;
+use redan_host_api::outbox::queue::Outboxes;
 use redan_host_api::state::Capabilities;
 use redan_policy::grant::World;
 use redan_policy::imports::admit_ask;
@@ -212,7 +213,8 @@ fn capabilities(
     let dial = resolving(arguments, broker(grant)?);
     let tls = public_tls().map_err(Fault::system("TLS for outgoing requests"))?;
     let stores = Stores::new(data.join("kv"));
-    Capabilities::open(grant.clone(), data, &stores, None, dial, tls)
+    let outboxes = Outboxes::new(data.join("outbox"));
+    Capabilities::open(grant.clone(), data, (&stores, &outboxes), None, dial, tls)
         .map_err(Fault::system("opening buckets and volumes"))
 }
 

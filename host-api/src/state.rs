@@ -6,6 +6,7 @@ use crate::egress::{Dial, Egress, Hooks};
 use crate::kv::{Bucket, KvError, Stores};
 use crate::limits::{Cpu, Meter, Verdict};
 use crate::log::{Sink, Source};
+use crate::outbox::queue::{OutboxError, Outboxes, Queue};
 use crate::output::{Lines, Standard};
 use crate::volume::Mounted;
 use redan_policy::EffectiveGrant;
@@ -28,6 +29,9 @@ pub enum CapabilityError {
     /// A bucket does not open.
     #[error(transparent)]
     Kv(#[from] KvError),
+    /// An outbox does not open.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// A volume's or the log's folder is not to be had.
     #[error("a folder of the workload: {0}")]
     Folder(#[source] io::Error),
@@ -38,6 +42,7 @@ impl CapabilityError {
     pub fn code(&self) -> Code {
         match self {
             Self::Kv(error) => error.code(),
+            Self::Outbox(error) => error.code(),
             Self::Folder(error) if error.kind() == io::ErrorKind::StorageFull => Code::DiskFull,
             Self::Folder(_) => Code::DiskFailed,
         }
@@ -48,6 +53,7 @@ impl CapabilityError {
 pub struct Capabilities {
     grant: EffectiveGrant,
     buckets: BTreeMap<String, (Arc<Bucket>, Arc<Quota>)>,
+    queues: BTreeMap<String, Arc<Queue>>,
     volumes: Vec<Mounted>,
     sink: Option<Arc<Sink>>,
     config: WasiConfigVariables,
@@ -61,7 +67,7 @@ impl Capabilities {
     pub fn open(
         grant: EffectiveGrant,
         data: &Path,
-        stores: &Stores,
+        (stores, outboxes): (&Stores, &Outboxes),
         sink: Option<Arc<Sink>>,
         dial: Arc<dyn Dial>,
         tls: Arc<rustls::ClientConfig>,
@@ -71,6 +77,10 @@ impl Capabilities {
         for quota in &grant.kv {
             let bucket = stores.bucket(workload, &quota.label)?;
             buckets.insert(quota.label.clone(), (bucket, Arc::new(quota.clone())));
+        }
+        let mut queues = BTreeMap::new();
+        for outbox in &grant.messages.outbox {
+            queues.insert(outbox.id.clone(), outboxes.queue(workload, &outbox.id)?);
         }
         let folder = data.join("volumes").join(workload);
         let volumes = grant.fs.iter().map(|volume| Mounted::prepare(volume, &folder));
@@ -91,6 +101,7 @@ impl Capabilities {
         Ok(Arc::new(Self {
             grant,
             buckets,
+            queues,
             volumes,
             sink,
             config,
@@ -138,6 +149,16 @@ impl Capabilities {
         self.volumes
             .iter()
             .filter(|volume| volume.granted.mode == Mode::ReadWrite)
+    }
+
+    /// The queue of an outbox of the grant.
+    pub fn queue(&self, id: &str) -> Option<Arc<Queue>> {
+        self.queues.get(id).cloned()
+    }
+
+    /// Outgoing HTTP, if any is granted.
+    pub fn egress(&self) -> Option<Arc<Egress>> {
+        self.egress.clone()
     }
 
     pub(crate) fn bucket(&self, label: &str) -> Option<(Arc<Bucket>, Arc<Quota>)> {

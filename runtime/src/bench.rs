@@ -13,6 +13,7 @@ use redan_host_api::state::Capabilities;
 use redan_protocol::ipc::{SlotId, WorkloadKind};
 use redan_protocol::{Code, Digest, Millis};
 use redan_sealed::Sealed;
+use std::collections::HashMap;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -46,7 +47,15 @@ impl Bench {
         native: &Sealed,
         capabilities: Arc<Capabilities>,
     ) -> Result<Workload, Code> {
-        Version::link(&self.engine, SlotId(1), kind, native, capabilities).map(Workload)
+        Version::link(
+            &self.engine,
+            SlotId(1),
+            kind,
+            native,
+            capabilities,
+            HashMap::new(),
+        )
+        .map(Workload)
     }
 }
 

@@ -5,6 +5,7 @@ use redan_channel::ChannelError;
 use redan_host_api::bench::Bench as Lent;
 use redan_host_api::egress::{Dial, public_tls};
 use redan_host_api::kv::Stores;
+use redan_host_api::outbox::queue::Outboxes;
 use redan_host_api::state::Capabilities;
 use redan_policy::suppose::{Given, suppose};
 use redan_policy::{EffectiveGrant, intersect, parse_ask};
@@ -122,10 +123,11 @@ impl Dial for Nobody {
 
 fn capabilities(grant: EffectiveGrant, data: &std::path::Path, lent: Lent) -> Arc<Capabilities> {
     let stores = Stores::new(data.join("kv"));
+    let outboxes = Outboxes::new(data.join("outbox"));
     let opened = Capabilities::open(
         grant,
         data,
-        &stores,
+        (&stores, &outboxes),
         None,
         Arc::new(Nobody),
         public_tls().unwrap(),
