@@ -6,6 +6,7 @@ use redan_host_api::kv::Stores;
 use redan_host_api::limits::{Cpu, Verdict};
 use redan_host_api::link;
 use redan_host_api::log::Sink;
+use redan_host_api::outbox::queue::Outboxes;
 use redan_host_api::state::{Capabilities, GuestState, new_store};
 use redan_host_api::workload::{Pools, Workload};
 use redan_policy::EffectiveGrant;
@@ -27,6 +28,7 @@ pub(crate) struct Sandbox {
     runtime: Runtime,
     grant: EffectiveGrant,
     stores: Stores,
+    outboxes: Outboxes,
     sink: Arc<Sink>,
     workload: Arc<Workload>,
     tls: Arc<rustls::ClientConfig>,
@@ -54,6 +56,7 @@ impl Sandbox {
         ticker(&engine);
         let data = TempDir::new().unwrap();
         let stores = Stores::new(data.path().join("kv"));
+        let outboxes = Outboxes::new(data.path().join("outbox"));
         let sink = Arc::new(Sink::open(&data.path().join("logs"), "tick").unwrap());
         let grant = grant(ASK_JOB).unwrap();
         let tls = public_tls().unwrap();
@@ -68,6 +71,7 @@ impl Sandbox {
                 .unwrap(),
             grant,
             stores,
+            outboxes,
             sink,
             tls,
             data,
@@ -80,7 +84,7 @@ impl Sandbox {
         Capabilities::open(
             self.grant.clone(),
             self.data.path(),
-            &self.stores,
+            (&self.stores, &self.outboxes),
             Some(sink),
             Arc::new(Nowhere),
             tls,

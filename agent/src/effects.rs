@@ -1,5 +1,6 @@
 //! What the core says, done in order.
 
+use crate::access::Access;
 use crate::disk::RealDisk;
 use crate::executor::{Command, Executor};
 use crate::fetch::Blobs;
@@ -48,6 +49,11 @@ impl Agent {
                 Effect::Activate { slot, component } => {
                     self.tell(&component, slot, ToExecutor::Activate { slot });
                 }
+                Effect::PrepareStop {
+                    slot,
+                    component,
+                    deadline,
+                } => self.tell(&component, slot, ToExecutor::PrepareStop { slot, deadline }),
                 Effect::Deactivate { component } => self.deactivate(component),
                 Effect::Unload {
                     slot,
@@ -74,7 +80,20 @@ impl Agent {
             inputs.push_back(Input::Failed(slot, Code::Internal));
             return;
         };
+        let brokers = &member.grant().messages.brokers;
+        let access = match Access::open(brokers, &component, &self.id) {
+            Ok(access) => access,
+            Err(error) => {
+                tracing::warn!(code = error.code().name(), "{error}");
+                inputs.push_back(Input::Failed(slot, error.code()));
+                return;
+            }
+        };
         self.owners.insert(slot, publisher.clone());
+        let reached = brokers.iter().map(|broker| (broker.host.clone(), broker.port));
+        if let Some(message) = self.rules.add_brokers(&component, slot, reached.collect()) {
+            self.around.broker.tell(message);
+        }
         let rules = self.rules.add(&component, slot, member.grant().net_http.clone());
         self.around.broker.tell(rules);
         let around = self.around.clone();
@@ -86,6 +105,7 @@ impl Agent {
             slot,
             member,
             listener,
+            access,
         });
     }
 

@@ -1,6 +1,7 @@
 //! One publisher's executor as the agent sees it: started when first needed, told what to do in order, believed about
 //! health and nothing else.
 
+use crate::access::Access;
 use crate::broker::Broker;
 use crate::main_loop::Event;
 use crate::native::Native;
@@ -26,6 +27,7 @@ pub(crate) enum Command {
         slot: SlotId,
         member: Box<MemberRecord>,
         listener: Option<TcpListener>,
+        access: Vec<Access>,
     },
     Tell(Option<SlotId>, ToExecutor),
 }
@@ -117,13 +119,13 @@ async fn serve(publisher: PublisherName, around: Around, mut commands: mpsc::Unb
         tokio::select! {
             command = commands.recv() => match command {
                 None => return,
-                Some(Command::Load { slot, member, listener }) => {
+                Some(Command::Load { slot, member, listener, access }) => {
                     let engine = running.admit(member.grant());
                     let (channel, native) = (Rc::clone(&running.channel), around.native.clone());
                     let (events, publisher) = (around.events.clone(), publisher.clone());
                     tokio::task::spawn_local(async move {
                         let loaded = match engine {
-                            Ok(engine) => load(channel, engine, native, slot, member, listener).await,
+                            Ok(engine) => load(channel, engine, native, slot, member, listener, access).await,
                             Err(code) => Err(code),
                         };
                         if let Err(code) = loaded {
@@ -231,11 +233,15 @@ async fn load(
     slot: SlotId,
     member: Box<MemberRecord>,
     listener: Option<TcpListener>,
+    access: Vec<Access>,
 ) -> Result<(), Code> {
     if member.kind() == WorkloadKind::Service && listener.is_none() {
         return Err(Code::CapabilityDenied);
     }
     let code = native.code(&member, engine).await?;
+    for access in access {
+        access.hand_over(&channel, slot).await?;
+    }
     let message = ToExecutor::Load {
         slot,
         component: member.component().clone(),
@@ -260,6 +266,7 @@ fn claim(message: FromExecutor) -> Option<Input> {
         FromExecutor::Probed { slot, health, code } => Input::Probed { slot, health, code },
         FromExecutor::Activated { slot } => Input::Activated(slot),
         FromExecutor::Unloaded { slot } => Input::Unloaded(slot),
+        FromExecutor::Yields { slot, after } => Input::Yields { slot, after },
         FromExecutor::Signals { slot, signals } => Input::Signals { slot, signals },
     })
 }

@@ -15,6 +15,7 @@
 //! Start reading at `run`, then `main_loop` and `session`.
 #![forbid(unsafe_code)]
 
+mod access;
 mod admin;
 mod apply;
 mod authorities;

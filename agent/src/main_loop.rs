@@ -224,6 +224,9 @@ impl Agent {
 
     fn forget(&mut self, slot: SlotId) {
         self.owners.remove(&slot);
+        if let Some(message) = self.rules.remove_brokers(slot) {
+            self.around.broker.tell(message);
+        }
         if let Some(message) = self.rules.remove(slot) {
             self.around.broker.tell(message);
         }
@@ -444,6 +447,7 @@ fn slot_of(input: &Input) -> Option<SlotId> {
         | Input::Unloaded(slot)
         | Input::Failed(slot, _)
         | Input::Probed { slot, .. }
+        | Input::Yields { slot, .. }
         | Input::Signals { slot, .. } => Some(*slot),
         _ => None,
     }

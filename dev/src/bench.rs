@@ -7,16 +7,18 @@ use crate::{compile, learn, offer, remark};
 use redan_host_api::bench::{Bench as Lent, Told, Witness};
 use redan_host_api::egress::{Dial, public_tls};
 use redan_host_api::kv::Stores;
+use redan_host_api::outbox::queue::Outboxes;
 use redan_host_api::state::Capabilities;
+use redan_host_api::workload::{Pools, Workload as Account};
 use redan_policy::grant::World;
 use redan_policy::imports::admit_ask;
 use redan_policy::suppose::{Given, suppose};
 use redan_policy::{Ask, EffectiveGrant, intersect, parse_ask, parse_device, parse_fleet};
-use redan_protocol::Millis;
 use redan_protocol::ipc::WorkloadKind;
+use redan_protocol::{ByteCount, Millis};
 use redan_runtime::bench::{Bench, Workload};
 use redan_runtime::compiler::surface;
-use redan_runtime::engine::Sizes;
+use redan_runtime::engine::{Sizes, is_metered};
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
@@ -56,7 +58,10 @@ pub(crate) fn run(arguments: &Checked) -> Result<u8, Fault> {
         let lent = Arc::new(lend(arguments, data, world, witness.clone()));
         let capabilities = capabilities(arguments, &prepared.grant, data)?.on(&lent);
         let sizes = Sizes::default();
-        let bench = Bench::new(arguments.given.ask.as_ref().map(|_| &sizes));
+        let bench = Bench::new(
+            arguments.given.ask.as_ref().map(|_| &sizes),
+            is_metered(&prepared.grant.limits),
+        );
         let bench = bench.map_err(Fault::system("starting the sandbox"))?;
         let kind = match world {
             World::HttpProxy => WorkloadKind::Service,
@@ -212,7 +217,13 @@ fn capabilities(
     let dial = resolving(arguments, broker(grant)?);
     let tls = public_tls().map_err(Fault::system("TLS for outgoing requests"))?;
     let stores = Stores::new(data.join("kv"));
-    Capabilities::open(grant.clone(), data, &stores, None, dial, tls)
+    let outboxes = Outboxes::new(data.join("outbox"));
+    // Nobody shares this machine's memory with it; its own limits hold all the same.
+    let pools = Pools::new();
+    pools.set_memory(ByteCount::new(u64::MAX));
+    let workload = Account::new(grant.component.clone(), &pools);
+    let kept = (&stores, &outboxes);
+    Capabilities::open(grant.clone(), data, kept, None, dial, tls, &workload)
         .map_err(Fault::system("opening buckets and volumes"))
 }
 

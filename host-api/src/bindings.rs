@@ -43,6 +43,7 @@ mod messages {
 
 pub use messages::exports::redan::messaging::handler;
 pub use messages::{Messages, MessagesPre};
+pub(crate) use offered::redan::outbox;
 pub(crate) use offered::wasi::{keyvalue, logging};
 pub use probed::exports::redan::workload::health;
 pub use probed::{Probed, ProbedPre};

@@ -31,6 +31,17 @@ pub trait Dial: Send + Sync {
         host: &str,
         port: u16,
     ) -> BoxFuture<'static, Result<OwnedFd, Code>>;
+
+    /// A connected socket to a broker of messages the device's owner named for this component; to none, where there is no such
+    /// owner.
+    fn dial_broker(
+        &self,
+        _component: &ComponentName,
+        _host: &str,
+        _port: u16,
+    ) -> BoxFuture<'static, Result<OwnedFd, Code>> {
+        Box::pin(async { Err(Code::EgressDenied) })
+    }
 }
 
 /// The egress of one workload version.
@@ -83,6 +94,22 @@ impl Window {
     }
 }
 
+/// What the rules of publishing have given out.
+#[derive(Default)]
+pub struct Publishing(Mutex<std::collections::HashMap<String, Arc<Spent>>>);
+
+impl Publishing {
+    /// Whether the budget of a rule admits a message of so many bytes now; then it is spent.
+    pub fn admits(&self, rule: &redan_policy::grant::MqttRule, bytes: u64) -> bool {
+        let spent = {
+            let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(rules.entry(rule.id.clone()).or_default())
+        };
+        Window::take(&spent.requests, rule.budget.messages, 1)
+            && Window::take(&spent.bytes, rule.budget.bytes_out, bytes)
+    }
+}
+
 /// One of a rule's concurrent requests; given back when the exchange is over.
 struct Place(Arc<Spent>);
 
@@ -117,6 +144,35 @@ impl Egress {
             tls,
             limits,
             all: Arc::default(),
+        }
+    }
+
+    /// Sends an item of an outbox as a `POST`: under the rules of this grant, as a guest's own request would go. `Ok`: the status.
+    pub async fn post(
+        self: Arc<Self>,
+        url: &str,
+        content_type: &str,
+        key: &str,
+        payload: Vec<u8>,
+    ) -> Result<u16, Code> {
+        let mut request = http::Request::post(url).header("idempotency-key", key);
+        if let Ok(uri) = url.parse::<Uri>()
+            && let Some(authority) = uri.authority()
+        {
+            request = request.header(http::header::HOST, authority.as_str());
+        }
+        if !content_type.is_empty() {
+            request = request.header(http::header::CONTENT_TYPE, content_type);
+        }
+        let body = http_body_util::Full::new(Bytes::from(payload))
+            .map_err(Into::into)
+            .boxed_unsync();
+        let request = request.body(body).map_err(|_| Code::EgressDenied)?;
+        let verdict = Verdict::default();
+        match self.send(request, None, verdict.clone()).await {
+            // The connection ends with its worker, and the answer's body is not read: its status is the answer.
+            Ok((answer, _worker)) => Ok(answer.status().as_u16()),
+            Err(_) => Err(verdict.code().unwrap_or(Code::EgressUnreachable)),
         }
     }
 
@@ -215,7 +271,7 @@ where
     ))
 }
 
-fn connected(socket: OwnedFd) -> std::io::Result<tokio::net::TcpStream> {
+pub(crate) fn connected(socket: OwnedFd) -> std::io::Result<tokio::net::TcpStream> {
     let socket = TcpStream::from(socket);
     socket.set_nonblocking(true)?;
     tokio::net::TcpStream::from_std(socket)
@@ -267,14 +323,14 @@ pub fn header_bytes(headers: &http::HeaderMap) -> u64 {
 }
 
 /// Where a request goes, in the spelling rules are written in.
-struct Destination {
-    https: bool,
-    host: String,
-    port: u16,
+pub(crate) struct Destination {
+    pub(crate) https: bool,
+    pub(crate) host: String,
+    pub(crate) port: u16,
 }
 
 impl Destination {
-    fn of(uri: &Uri) -> Option<Self> {
+    pub(crate) fn of(uri: &Uri) -> Option<Self> {
         let https = *uri.scheme()? == Scheme::HTTPS;
         let authority = uri.authority()?;
         // User information has no place here (RFC 9110 §4.2.4): it is how one host is made to look like another.

@@ -25,6 +25,8 @@ pub mod kv;
 pub mod limits;
 pub mod link;
 pub mod log;
+pub mod mqtt;
+pub mod outbox;
 mod output;
 mod payload;
 pub mod state;

@@ -33,12 +33,7 @@ pub struct Meter {
 
 impl Meter {
     /// A meter for one call, which enters what it admits in the workload's account.
-    pub fn new(
-        limits: &Limits,
-        reserved: Reservation,
-        verdict: Verdict,
-        bench: Option<Arc<Bench>>,
-    ) -> Self {
+    pub fn new(limits: &Limits, reserved: Reservation, verdict: Verdict, bench: Option<Arc<Bench>>) -> Self {
         Self {
             memory_max: limits.memory_total.get(),
             tables_max: u64::from(limits.table_elements),

@@ -4,7 +4,7 @@
 //! linked, because toolchains import them whether they use them or not; what they give comes from the grant: no
 //! variables, no folders, closed input, a clock that stands still. `wasi:random` refuses without a grant.
 
-use crate::bindings::{keyvalue, logging};
+use crate::bindings::{keyvalue, logging, outbox};
 use crate::files::HasFiles;
 use crate::limits::Verdict;
 use crate::log::Source;
@@ -59,6 +59,9 @@ pub fn linker(engine: &Engine, grant: &EffectiveGrant) -> Result<Linker<GuestSta
         keyvalue::store::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
         keyvalue::atomics::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
         keyvalue::batch::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
+    }
+    if !grant.messages.outbox.is_empty() || stub(Capability::Outbox) {
+        outbox::outbox::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
     }
     if grant.config.is_some() || stub(Capability::Config) {
         wasmtime_wasi_config::add_to_linker(l, |state: &mut G| WasiConfig::from(state.config()))?;

@@ -7,6 +7,7 @@ use crate::files::{Files, FilesView};
 use crate::kv::{Bucket, KvError, Stores};
 use crate::limits::{Cpu, Meter, Verdict};
 use crate::log::{Sink, Source};
+use crate::outbox::queue::{OutboxError, Outboxes, Queue};
 use crate::output::{Lines, Standard};
 use crate::volume::Mounted;
 use crate::workload::{Kept, Reservation, Workload};
@@ -37,6 +38,9 @@ pub enum CapabilityError {
     /// The engine does not count fuel.
     #[error("the engine counts no fuel")]
     Fuel,
+    /// An outbox does not open.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// A volume's or the log's folder is not to be had.
     #[error("a folder of the workload: {0}")]
     Folder(#[source] io::Error),
@@ -49,6 +53,7 @@ impl CapabilityError {
             Self::Kv(error) => error.code(),
             Self::Memory => Code::DeviceMemory,
             Self::Fuel => Code::Internal,
+            Self::Outbox(error) => error.code(),
             Self::Folder(error) if error.kind() == io::ErrorKind::StorageFull => Code::DiskFull,
             Self::Folder(_) => Code::DiskFailed,
         }
@@ -59,6 +64,7 @@ impl CapabilityError {
 pub struct Capabilities {
     grant: EffectiveGrant,
     buckets: BTreeMap<String, (Arc<Bucket>, Arc<Quota>)>,
+    queues: BTreeMap<String, Arc<Queue>>,
     volumes: Vec<Mounted>,
     sink: Option<Arc<Sink>>,
     config: WasiConfigVariables,
@@ -74,7 +80,7 @@ impl Capabilities {
     pub fn open(
         grant: EffectiveGrant,
         data: &Path,
-        stores: &Stores,
+        (stores, outboxes): (&Stores, &Outboxes),
         sink: Option<Arc<Sink>>,
         dial: Arc<dyn Dial>,
         tls: Arc<rustls::ClientConfig>,
@@ -86,6 +92,10 @@ impl Capabilities {
         for quota in &grant.kv {
             let bucket = stores.bucket(workload, &quota.label)?;
             buckets.insert(quota.label.clone(), (bucket, Arc::new(quota.clone())));
+        }
+        let mut queues = BTreeMap::new();
+        for outbox in &grant.messages.outbox {
+            queues.insert(outbox.id.clone(), outboxes.queue(workload, &outbox.id)?);
         }
         let folder = data.join("volumes").join(workload);
         let volumes = grant.fs.iter().map(|volume| Mounted::prepare(volume, &folder));
@@ -106,6 +116,7 @@ impl Capabilities {
         Ok(Arc::new(Self {
             grant,
             buckets,
+            queues,
             volumes,
             sink,
             config,
@@ -155,6 +166,16 @@ impl Capabilities {
         self.volumes
             .iter()
             .filter(|volume| volume.granted.mode == Mode::ReadWrite)
+    }
+
+    /// The queue of an outbox of the grant.
+    pub fn queue(&self, id: &str) -> Option<Arc<Queue>> {
+        self.queues.get(id).cloned()
+    }
+
+    /// Outgoing HTTP, if any is granted.
+    pub fn egress(&self) -> Option<Arc<Egress>> {
+        self.egress.clone()
     }
 
     pub(crate) fn bucket(&self, label: &str) -> Option<(Arc<Bucket>, Arc<Quota>)> {

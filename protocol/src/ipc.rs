@@ -125,6 +125,27 @@ pub enum ToExecutor {
         /// In all.
         total: ByteCount,
     },
+    /// How a broker of messages is spoken to, before the [`ToExecutor::Load`] of the slot that needs it. Beside it, opened by
+    /// the agent: the file of believed certificates, then the file of credentials, as far as there are any. No answer.
+    Access {
+        /// Of which slot.
+        slot: SlotId,
+        /// The broker's label.
+        label: String,
+        /// Under which name.
+        client: String,
+        /// Whether a file of certificates is beside it.
+        roots: bool,
+        /// Whether a file of credentials is beside it.
+        credentials: bool,
+    },
+    /// Ask the slot whether it may end. Answer: [`FromExecutor::Yields`].
+    PrepareStop {
+        /// Which.
+        slot: SlotId,
+        /// After so long it ends whatever it says.
+        deadline: Millis,
+    },
 }
 
 /// Executor → agent: fixed-size, closed.
@@ -169,6 +190,13 @@ pub enum FromExecutor {
     Unloaded {
         /// Which.
         slot: SlotId,
+    },
+    /// Whether the slot may end.
+    Yields {
+        /// Which.
+        slot: SlotId,
+        /// Better in so long; `None`: now.
+        after: Option<Millis>,
     },
     /// Host signals of an active slot since the last such message; sent once a second when there were calls.
     Signals {
@@ -217,6 +245,13 @@ pub enum ToBroker {
         /// Whose.
         component: ComponentName,
     },
+    /// The brokers of messages a component may reach, replacing those before: as the device's own file maps its labels.
+    Brokers {
+        /// Whose.
+        component: ComponentName,
+        /// Host and port of each.
+        brokers: Vec<(String, u16)>,
+    },
 }
 
 /// Executor → broker.
@@ -232,6 +267,8 @@ pub struct Connect {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// A broker of messages: admitted is what the device ceiling names for the component, and no rule of `net.http`.
+    pub messages: bool,
 }
 
 /// Broker → executor. With [`Connected::Yes`] comes the connected socket.

@@ -13,6 +13,7 @@ use redan_host_api::state::Capabilities;
 use redan_protocol::ipc::{SlotId, WorkloadKind};
 use redan_protocol::{Code, Digest, Millis};
 use redan_sealed::Sealed;
+use std::collections::HashMap;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -24,11 +25,12 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// With the pool a device has, or, without sizes, with room for whatever a grant names.
-    pub fn new(sizes: Option<&Sizes>) -> Result<Self, EngineError> {
+    /// With the pool a device has, or, without sizes, with room for whatever a grant names. `metered`: the code counts
+    /// fuel; such code runs without a pool on a device too.
+    pub fn new(sizes: Option<&Sizes>, metered: bool) -> Result<Self, EngineError> {
         let engine = match sizes {
-            Some(sizes) => engine::executor_engine(sizes)?.0,
-            None => engine::compiler_engine()?,
+            Some(sizes) if !metered => engine::executor_engine(sizes)?.0,
+            _ => engine::compiler_engine(metered)?,
         };
         engine::start_ticker(&engine)?;
         Ok(Self { engine })
@@ -46,7 +48,15 @@ impl Bench {
         native: &Sealed,
         capabilities: Arc<Capabilities>,
     ) -> Result<Workload, Code> {
-        Version::link(&self.engine, SlotId(1), kind, native, capabilities).map(Workload)
+        Version::link(
+            &self.engine,
+            SlotId(1),
+            kind,
+            native,
+            capabilities,
+            HashMap::new(),
+        )
+        .map(Workload)
     }
 }
 

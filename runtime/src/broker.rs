@@ -82,6 +82,28 @@ impl Dial for Broker {
         host: &str,
         port: u16,
     ) -> BoxFuture<'static, Result<OwnedFd, Code>> {
+        self.ask(component, https, host, port, false)
+    }
+
+    fn dial_broker(
+        &self,
+        component: &ComponentName,
+        host: &str,
+        port: u16,
+    ) -> BoxFuture<'static, Result<OwnedFd, Code>> {
+        self.ask(component, false, host, port, true)
+    }
+}
+
+impl Broker {
+    fn ask(
+        &self,
+        component: &ComponentName,
+        https: bool,
+        host: &str,
+        port: u16,
+        messages: bool,
+    ) -> BoxFuture<'static, Result<OwnedFd, Code>> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         {
@@ -102,6 +124,7 @@ impl Dial for Broker {
             https,
             host: host.to_owned(),
             port,
+            messages,
         };
         async move {
             let _asked = asked;

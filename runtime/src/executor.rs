@@ -3,13 +3,17 @@
 use crate::broker::Broker;
 use crate::engine::{self, Allocation, EngineError, Sizes};
 use crate::job;
+use crate::lifecycle;
+use crate::message::Exchange;
 use crate::service::Service;
 use crate::swap::Lease;
 use crate::version::Version;
 use redan_channel::{AsyncChannel, ChannelError};
-use redan_host_api::egress::{Dial, public_tls};
+use redan_host_api::egress::{Dial, public_tls, tls_with};
 use redan_host_api::kv::Stores;
 use redan_host_api::log::Sink;
+use redan_host_api::mqtt::{Access, bus};
+use redan_host_api::outbox::queue::Outboxes;
 use redan_host_api::state::Capabilities;
 use redan_host_api::workload::{Pools, Workload};
 use redan_policy::EffectiveGrant;
@@ -17,6 +21,8 @@ use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, WorkloadKind};
 use redan_protocol::report::{Health, Isolation};
 use redan_protocol::{Code, ComponentName, Digest};
 use redan_sealed::Sealed;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -30,6 +36,8 @@ use wasmtime::Engine;
 pub const SLOTS_MAX: usize = 64;
 /// Between two [`FromExecutor::Signals`] of a slot.
 const SIGNALS_INTERVAL: Duration = Duration::from_secs(1);
+/// Largest file of certificates or credentials of a broker, bytes. Tripped by `a_file_of_a_broker_over_its_limit_is_refused`.
+const BROKER_FILE_MAX: u64 = 64 * 1024;
 /// Answers waiting for the agent to read.
 const ANSWERS: usize = 256;
 
@@ -156,6 +164,7 @@ async fn serve(
         pools: Pools::new(),
         workloads: Mutex::default(),
         stores: Stores::new(data.join("kv")),
+        outboxes: Outboxes::new(data.join("outbox")),
         data,
         dial: Broker::start(broker)?,
         tls: public_tls().map_err(ExecutorError::Tls)?,
@@ -182,6 +191,7 @@ struct Running {
     workloads: Mutex<HashMap<ComponentName, Arc<Workload>>>,
     data: PathBuf,
     stores: Stores,
+    outboxes: Outboxes,
     dial: Arc<dyn Dial>,
     tls: Arc<rustls::ClientConfig>,
     sinks: Mutex<HashMap<ComponentName, Arc<Sink>>>,
@@ -194,6 +204,9 @@ struct State {
     slots: HashMap<SlotId, Arc<Version>>,
     services: HashMap<ComponentName, Arc<Service>>,
     timers: HashMap<ComponentName, (SlotId, Vec<AbortHandle>)>,
+    exchanges: HashMap<ComponentName, Arc<Exchange>>,
+    /// What the agent said about brokers, until the slot is loaded.
+    access: HashMap<SlotId, HashMap<String, Access>>,
 }
 
 impl State {
@@ -246,7 +259,29 @@ impl Running {
                 if let Some(service) = state.services.get(&component) {
                     service.pointer.swap(None);
                 }
+                if let Some(exchange) = state.exchanges.get(&component) {
+                    exchange.stop();
+                }
             }
+            ToExecutor::Access {
+                slot,
+                label,
+                client,
+                roots,
+                credentials,
+            } => {
+                // A load that finds nothing here fails with the code.
+                if let Ok(access) = self.access(client, roots, credentials, descriptors) {
+                    let mut state = self.state();
+                    if state.access.len() < SLOTS_MAX || state.access.contains_key(&slot) {
+                        state.access.entry(slot).or_default().insert(label, access);
+                    }
+                }
+            }
+            ToExecutor::PrepareStop { slot, deadline } => self.apart(slot, async move |version| {
+                let after = lifecycle::prepare_stop(&version, deadline).await;
+                FromExecutor::Yields { slot, after }
+            }),
             // These take time and must not hold up the next order.
             ToExecutor::Probe { slot } => self.apart(slot, async move |version| {
                 let (health, code) = job::probe(&version).await;
@@ -312,6 +347,11 @@ impl Running {
         else {
             return Err(Code::Internal);
         };
+        let access = self.state().access.remove(&slot).unwrap_or_default();
+        let mut brokers = grant.messages.brokers.iter();
+        if brokers.any(|broker| !access.contains_key(&broker.label)) {
+            return Err(Code::BrokerFile);
+        }
         // Deserialising and opening buckets touch the disk and megabytes of code: not on a thread that serves.
         let executor = Arc::clone(self);
         let linked = tokio::task::spawn_blocking(move || {
@@ -323,7 +363,7 @@ impl Running {
             } else {
                 &executor.engine
             };
-            Version::link(engine, slot, kind, &native, capabilities)
+            Version::link(engine, slot, kind, &native, capabilities, access)
         });
         let version = linked.await.map_err(|_| Code::Internal)??;
         let mut state = self.state();
@@ -343,8 +383,9 @@ impl Running {
             None => None,
         };
         let (dial, tls) = (Arc::clone(&self.dial), Arc::clone(&self.tls));
+        let kept = (&self.stores, &self.outboxes);
         let workload = self.workload(&grant.component);
-        let opened = Capabilities::open(grant, &self.data, &self.stores, sink, dial, tls, &workload);
+        let opened = Capabilities::open(grant, &self.data, kept, sink, dial, tls, &workload);
         opened.map_err(|error| error.code())
     }
 
@@ -353,6 +394,53 @@ impl Running {
         let mut workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Workload::new(component.clone(), &self.pools);
         Arc::clone(workloads.entry(component.clone()).or_insert_with(new))
+    }
+
+    /// Reads the files beside an order: the agent opened them, for this process may not.
+    fn access(
+        &self,
+        client: String,
+        roots: bool,
+        credentials: bool,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Access, Code> {
+        let mut files = descriptors.into_iter();
+        let mut read = |there: bool| -> Result<Option<Vec<u8>>, Code> {
+            if !there {
+                return Ok(None);
+            }
+            let file = files.next().ok_or(Code::BrokerFile)?;
+            let mut bytes = Vec::new();
+            let mut bounded =
+                std::io::Read::take(std::fs::File::from(file), BROKER_FILE_MAX.saturating_add(1));
+            std::io::Read::read_to_end(&mut bounded, &mut bytes).map_err(|_| Code::BrokerFile)?;
+            let fits = u64::try_from(bytes.len()).is_ok_and(|length| length <= BROKER_FILE_MAX);
+            if fits {
+                Ok(Some(bytes))
+            } else {
+                Err(Code::BrokerFile)
+            }
+        };
+        let tls = match read(roots)? {
+            None => Arc::clone(&self.tls),
+            Some(pem) => {
+                let mut store = rustls::RootCertStore::empty();
+                for certificate in CertificateDer::pem_slice_iter(&pem) {
+                    let certificate = certificate.map_err(|_| Code::BrokerFile)?;
+                    store.add(certificate).map_err(|_| Code::BrokerFile)?;
+                }
+                tls_with(store).map_err(|_| Code::BrokerFile)?
+            }
+        };
+        let credentials = match read(credentials)? {
+            None => None,
+            Some(text) => Some(Arc::new(bus::credentials(&text).ok_or(Code::BrokerFile)?)),
+        };
+        Ok(Access {
+            client,
+            credentials,
+            tls,
+        })
     }
 
     /// One log for all versions of a component, so that their lines keep one budget.
@@ -375,6 +463,12 @@ impl Running {
         if let Some(service) = state.services.get(&version.component) {
             service.pointer.swap(Some(Arc::clone(&version)));
         }
+        let messages = &version.capabilities.grant().messages;
+        let known = state.exchanges.contains_key(&version.component);
+        if known || !messages.is_empty() {
+            let exchange = state.exchanges.entry(version.component.clone()).or_default();
+            exchange.activate(&version, &self.dial);
+        }
         state.stop_timers(&version.component);
         let timers = job::start_timers(&version);
         state.timers.insert(version.component.clone(), (slot, timers));
@@ -386,6 +480,11 @@ impl Running {
         let version = state.slots.remove(&slot)?;
         if let Some(service) = state.services.get(&version.component) {
             service.pointer.take_out(&version);
+        }
+        if let Some(exchange) = state.exchanges.get(&version.component)
+            && exchange.pointer.is(&version)
+        {
+            exchange.stop();
         }
         if state
             .timers

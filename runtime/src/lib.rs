@@ -20,9 +20,12 @@
 pub mod bench;
 mod broker;
 pub mod compiler;
+mod courier;
 pub mod engine;
 pub mod executor;
 mod job;
+mod lifecycle;
+mod message;
 mod service;
 mod swap;
 mod version;

@@ -37,6 +37,17 @@ impl Pointer {
         }
     }
 
+    /// The version that answers now, without a lease: for its grant, not for a call.
+    pub(crate) fn present(&self) -> Option<Arc<Version>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether this version answers now.
+    pub(crate) fn is(&self, version: &Arc<Version>) -> bool {
+        self.present()
+            .is_some_and(|present| Arc::ptr_eq(&present, version))
+    }
+
     /// The version that answers now, leased under the lock that a swap needs: no call slips between swap and drain.
     pub(crate) fn lease(&self) -> Option<Lease> {
         let current = self.0.read().unwrap_or_else(PoisonError::into_inner);

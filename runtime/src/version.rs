@@ -3,9 +3,11 @@
 use crate::swap::Leases;
 use futures_util::future::Either;
 use redan_host_api::bench::Told;
-use redan_host_api::bindings::{MessagesPre, ProbedPre};
+use redan_host_api::bindings::{MessagesPre, ProbedPre, StoppedPre};
+use redan_host_api::egress::Publishing;
 use redan_host_api::limits::{Cpu, Verdict};
 use redan_host_api::link;
+use redan_host_api::mqtt::Access;
 use redan_host_api::state::{Capabilities, GuestState, new_store};
 use redan_host_api::volume::MEASURE_INTERVAL;
 use redan_policy::grant::Limits;
@@ -13,6 +15,7 @@ use redan_protocol::ipc::{Signals, SlotId, WorkloadKind};
 use redan_protocol::report::Bucket;
 use redan_protocol::{Code, ComponentName, Millis};
 use redan_sealed::Sealed;
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,9 +32,7 @@ pub(crate) enum Entry {
     /// Runs to its end.
     Job(CommandPre<GuestState>),
     /// Handles messages.
-    Message(
-        #[expect(dead_code, reason = "called once sessions with brokers are there")] MessagesPre<GuestState>,
-    ),
+    Message(MessagesPre<GuestState>),
 }
 
 /// One linked version.
@@ -41,6 +42,10 @@ pub(crate) struct Version {
     pub(crate) entry: Entry,
     pub(crate) plain: InstancePre<GuestState>,
     pub(crate) health: Option<ProbedPre<GuestState>>,
+    pub(crate) stopped: Option<StoppedPre<GuestState>>,
+    /// How each broker of its grant is spoken to.
+    pub(crate) access: HashMap<String, Access>,
+    pub(crate) publishing: Publishing,
     pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) leases: Leases,
@@ -53,6 +58,7 @@ struct Seen {
     calls: u32,
     failures: u32,
     last: Option<Code>,
+    told: bool,
     cpu_millis: u64,
 }
 
@@ -64,6 +70,7 @@ impl Version {
         kind: WorkloadKind,
         native: &Sealed,
         capabilities: Arc<Capabilities>,
+        access: HashMap<String, Access>,
     ) -> Result<Arc<Self>, Code> {
         let component = native.component(engine).map_err(|error| error.code())?;
         let linker = link::linker_for(engine, &capabilities).map_err(|_| Code::Internal)?;
@@ -80,6 +87,9 @@ impl Version {
             component: capabilities.grant().component.clone(),
             entry,
             health: ProbedPre::new(plain.clone()).ok(),
+            stopped: StoppedPre::new(plain.clone()).ok(),
+            access,
+            publishing: Publishing::default(),
             plain,
             places: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))),
             capabilities,
@@ -94,16 +104,23 @@ impl Version {
         &self.capabilities.grant().limits
     }
 
-    /// What was seen since the last time; `None` when there were no calls.
+    /// What was seen since the last time; `None` when there were no calls and nothing was noted.
     pub(crate) fn take_signals(&self) -> Option<Signals> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = std::mem::take(&mut *seen);
-        (seen.calls > 0).then_some(Signals {
+        (seen.calls > 0 || seen.told).then_some(Signals {
             calls: seen.calls,
             failures: seen.failures,
             last: seen.last,
             cpu: Bucket::of(seen.cpu_millis),
         })
+    }
+
+    /// Something worth a code happened outside any call: it counts as none.
+    pub(crate) fn note(&self, code: Code) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.last = Some(code);
+        seen.told = true;
     }
 
     pub(crate) fn record(&self, failure: Option<Code>, noted: Option<Code>, cpu_millis: u64) {

@@ -14,6 +14,9 @@ const GUESTS: &[(&str, &str, bool)] = &[
     ("tick", "1.0.0", false),
     ("canary", "1.0.0", false),
     ("canary", "1.1.0", true),
+    ("alarm", "1.0.0", false),
+    ("alarm", "1.1.0", false),
+    ("uploader", "1.0.0", false),
 ];
 /// The programs, and the attackers.
 const PROGRAMS: &[&str] = &[

@@ -21,6 +21,10 @@ pub const RETRY_WAIT_MAX: Millis = Millis::seconds(900);
 pub const RETRY_MAX: u32 = 16;
 /// Most restarts of executor or device during one trial, whatever the health contract allows.
 pub const TRIAL_RESTARTS_MAX: u32 = 4;
+/// For the answer of a version that is asked whether it may end: a call's own limit cuts it off before.
+pub const YIELD_WITHIN: Millis = Millis::seconds(15);
+/// Longest a version may put an update off, all in all, whatever its grant says.
+pub const DEFER_MAX: Millis = Millis::seconds(1800);
 /// Wait before a journal record that could not be written is tried again.
 pub const JOURNAL_RETRY: Millis = Millis::seconds(5);
 /// Most inputs kept while a record is on its way to the disk; beyond that host signals are dropped.

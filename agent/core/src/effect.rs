@@ -42,6 +42,13 @@ pub enum Input {
     Activated(SlotId),
     /// The slot is gone.
     Unloaded(SlotId),
+    /// Whether the slot may end now, or would rather in so long.
+    Yields {
+        /// Which slot.
+        slot: SlotId,
+        /// In how long; `None`: now.
+        after: Option<Millis>,
+    },
     /// The slot could not do what it was told.
     Failed(SlotId, Code),
     /// What a probe said.
@@ -102,6 +109,15 @@ pub enum Effect {
         slot: SlotId,
         /// Its component.
         component: ComponentName,
+    },
+    /// Ask the slot whether it may end. Answer: [`Input::Yields`] or [`Input::Failed`].
+    PrepareStop {
+        /// Which slot.
+        slot: SlotId,
+        /// Its component.
+        component: ComponentName,
+        /// After so long it ends whatever it says.
+        deadline: Millis,
     },
     /// Take the traffic from a component altogether. No answer.
     Deactivate {

@@ -1,5 +1,6 @@
 //! The installed versions, as far as executors have told: linked, active, or gone.
 
+use crate::deadline::{DEFER_MAX, YIELD_WITHIN};
 use crate::effect::{Effect, Input};
 use crate::journal::{MemberRecord, SetRecord};
 use crate::trial::Judge;
@@ -36,6 +37,7 @@ pub(crate) struct Slot {
     pub(crate) stage: Stage,
     pub(crate) judge: Judge,
     pub(crate) fault: Option<Code>,
+    pub(crate) yielding: Yielding,
     pub(crate) tries: u32,
     pub(crate) calls: u64,
     pub(crate) failures: u64,
@@ -62,6 +64,41 @@ impl Slot {
     }
 }
 
+/// How far a version that will be replaced or stopped has got with its own end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Yielding {
+    /// Nobody asked.
+    Unasked,
+    /// Asked.
+    Asked,
+    /// Would rather at this moment; asked again then.
+    Later(Mono),
+    /// May end.
+    Ready,
+}
+
+impl Slot {
+    /// How long it may put its end off, all in all.
+    fn defer(&self) -> Millis {
+        self.member.grant.upgrade.max_defer.min(DEFER_MAX)
+    }
+
+    /// When it ends whatever it says, having been asked first at `since`.
+    fn ends(&self, since: Mono) -> Mono {
+        since.after(self.defer().max(YIELD_WITHIN))
+    }
+
+    fn yields(&mut self, now: Mono, after: Option<Millis>) {
+        if self.yielding == Yielding::Asked {
+            self.yielding = match after {
+                // A grant that lets it put off nothing: it was told, and that was all.
+                Some(after) if self.defer().get() > 0 => Yielding::Later(now.after(after)),
+                Some(_) | None => Yielding::Ready,
+            };
+        }
+    }
+}
+
 /// All slots. Numbers go up and are never used again while the agent lives.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slots {
@@ -76,6 +113,11 @@ impl Slots {
             Input::Loaded(id) => self.stage(*id, Stage::Loading, Stage::Linked),
             Input::Activated(id) => self.activated(now, *id),
             Input::Unloaded(id) => self.list.retain(|slot| slot.id != *id),
+            Input::Yields { slot, after } => {
+                if let Some(slot) = self.get(*slot) {
+                    slot.yields(now, *after);
+                }
+            }
             Input::Failed(id, code) => self.failed(now, *id, *code),
             Input::Probed { slot, health, code } => {
                 if let Some(slot) = self.get(*slot) {
@@ -174,6 +216,7 @@ impl Slots {
                     Stage::Dead { again } if now >= again => {
                         present.id = slot;
                         present.stage = Stage::Loading;
+                        present.yielding = Yielding::Unasked;
                         present.judge = Judge::new(member.grant.health, now);
                     }
                     _ => continue,
@@ -185,6 +228,7 @@ impl Slots {
                     stage: Stage::Loading,
                     judge: Judge::new(member.grant.health, now),
                     fault: None,
+                    yielding: Yielding::Unasked,
                     tries: 0,
                     calls: 0,
                     failures: 0,
@@ -217,6 +261,55 @@ impl Slots {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Slots whose work a set does not do: they lose their traffic when it gets its own.
+    fn leaving<'s>(&'s self, set: &'s SetRecord) -> impl Iterator<Item = &'s Slot> {
+        let active = self.list.iter().filter(|slot| slot.stage == Stage::Active);
+        active.filter(|slot| !set.holds(&slot.member))
+    }
+
+    /// Asks what leaves whether it may end now, for the first time or again.
+    pub(crate) fn ask_to_yield(&mut self, now: Mono, since: Mono, set: &SetRecord, out: &mut Vec<Effect>) {
+        for slot in &mut self.list {
+            let due = match slot.yielding {
+                Yielding::Unasked => true,
+                Yielding::Later(at) => now >= at,
+                Yielding::Asked | Yielding::Ready => false,
+            };
+            let ends = slot.ends(since);
+            if due && slot.stage == Stage::Active && now < ends && !set.holds(&slot.member) {
+                slot.yielding = Yielding::Asked;
+                out.push(Effect::PrepareStop {
+                    slot: slot.id,
+                    component: slot.member.component.clone(),
+                    deadline: Millis::new(ends.millis().saturating_sub(now.millis())),
+                });
+            }
+        }
+    }
+
+    /// Whether nothing that leaves wants, or may have, more time.
+    pub(crate) fn yielded(&self, now: Mono, since: Mono, set: &SetRecord) -> bool {
+        let mut leaving = self.leaving(set);
+        leaving.all(|slot| slot.yielding == Yielding::Ready || now >= slot.ends(since))
+    }
+
+    /// When to look again at what leaves.
+    pub(crate) fn yield_wake(&self, since: Mono, set: &SetRecord) -> Option<Mono> {
+        let leaving = self.leaving(set).filter(|slot| slot.yielding != Yielding::Ready);
+        let wakes = leaving.map(|slot| match slot.yielding {
+            Yielding::Later(at) => at.min(slot.ends(since)),
+            Yielding::Unasked | Yielding::Asked | Yielding::Ready => slot.ends(since),
+        });
+        wakes.min()
+    }
+
+    /// Whatever was asked is asked anew the next time.
+    pub(crate) fn forget_yields(&mut self) {
+        for slot in &mut self.list {
+            slot.yielding = Yielding::Unasked;
         }
     }
 

@@ -9,6 +9,9 @@
 //! Decided, Stored, Trial, Committed, Reverting and Reverted are in the journal before anything they announce is done.
 //! Offered, Fetching, Waiting and Prepared are not: nothing depends on them (a fetch finds its own offset on disk), and flash
 //! wears. A newer direction cancels whatever comes before Trial.
+//!
+//! In Prepared, versions that will lose their traffic are asked whether they may end. One that would rather end later is waited for as
+//! long as its grant lets it, all in all; one that is on trial or at fault is not asked, for going back waits for nobody.
 
 use crate::Mono;
 use crate::deadline::{
@@ -158,6 +161,7 @@ impl Machine {
                 | State::Fetching(..)
                 | State::Stored(_)
                 | State::Waiting(..)
+                | State::Prepared(_)
                 | State::Committed
                 | State::Reverted,
                 Input::Refused { code, .. },
@@ -167,7 +171,8 @@ impl Machine {
                 | State::Decided(_)
                 | State::Fetching(..)
                 | State::Stored(_)
-                | State::Waiting(..),
+                | State::Waiting(..)
+                | State::Prepared(_),
                 Input::Undirected,
             ) => Next::Rest(None),
             (
@@ -177,6 +182,7 @@ impl Machine {
                 | State::Fetching(..)
                 | State::Stored(_)
                 | State::Waiting(..)
+                | State::Prepared(_)
                 | State::Committed
                 | State::Reverted,
                 Input::Planned(offer),
@@ -206,7 +212,9 @@ impl Machine {
                 Ok(false) if self.late(now, PREPARE_DEADLINE) => self.deny(set, Code::DeadlinePassed, None),
                 Ok(false) => Next::Stay,
             },
-            (State::Prepared(set), _) => Next::To(State::Trial(set.clone(), 1)),
+            (State::Prepared(set), _) if self.slots.yielded(now, self.since, set) => {
+                Next::To(State::Trial(set.clone(), 1))
+            }
             (State::Trial(set, attempt), Input::ExecutorEnded(publisher))
                 if set
                     .members
@@ -231,6 +239,7 @@ impl Machine {
                 | State::Offered
                 | State::Fetching(..)
                 | State::Waiting(..)
+                | State::Prepared(_)
                 | State::Committed
                 | State::Reverting(..)
                 | State::Reverted,
@@ -326,6 +335,9 @@ impl Machine {
             self.refusal = Some(*code);
             self.tries = self.tries.saturating_add(1);
         }
+        if matches!(self.record.state, State::Prepared(_)) {
+            self.slots.forget_yields();
+        }
         self.record.state = state;
         self.since = now;
         self.asked = None;
@@ -368,6 +380,9 @@ impl Machine {
                 digest: member.digest,
                 length: member.length,
             });
+        }
+        if let State::Prepared(set) = &self.record.state {
+            self.slots.ask_to_yield(now, self.since, set, out);
         }
         let committed = self.record.committed.as_ref();
         let candidate = match &self.record.state {
@@ -520,7 +535,8 @@ impl Machine {
 
     fn deadline(&self) -> Option<Mono> {
         let span = match &self.record.state {
-            State::Idle | State::Decided(_) | State::Prepared(_) | State::Committed | State::Reverted => {
+            State::Prepared(set) => return self.slots.yield_wake(self.since, set),
+            State::Idle | State::Decided(_) | State::Committed | State::Reverted => {
                 return None;
             }
             State::Offered => OFFERED_DEADLINE,

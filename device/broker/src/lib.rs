@@ -44,7 +44,8 @@ pub enum BrokerError {
 #[derive(Debug, Default)]
 pub struct Book {
     rules: BTreeMap<ComponentName, Vec<HttpRule>>,
-    forbidden: Vec<IpAddr>,
+    brokers: BTreeMap<ComponentName, Vec<(String, u16)>>,
+    forbidden: Vec<SocketAddr>,
 }
 
 /// A destination that passed the rules and still has to pass the address check.
@@ -52,7 +53,18 @@ pub struct Book {
 pub struct Admitted {
     host: String,
     port: u16,
-    private: bool,
+    range: Range,
+}
+
+/// Which addresses a destination may turn out to have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Range {
+    /// Public ones.
+    Public,
+    /// Private ones too (RFC 1918, RFC 4193).
+    Private,
+    /// A broker of messages: private ones too, and loopback where the device's owner wrote just that.
+    Broker,
 }
 
 impl Book {
@@ -65,9 +77,12 @@ impl Book {
                 let rules = serde_json::from_slice(&rules).unwrap_or_default();
                 self.rules.insert(component, rules);
             }
-            ToBroker::Forbid { addresses } => self.forbidden = addresses.iter().map(SocketAddr::ip).collect(),
+            ToBroker::Forbid { addresses } => self.forbidden = addresses,
             ToBroker::Remove { component } => {
                 self.rules.remove(&component);
+            }
+            ToBroker::Brokers { component, brokers } => {
+                self.brokers.insert(component, brokers);
             }
         }
     }
@@ -85,6 +100,15 @@ impl Book {
         };
         let (host, port) = parse_authority(&format!("{bracketed}:{}", request.port), request.https)
             .ok_or(Code::EgressDenied)?;
+        if request.messages {
+            let named = self.brokers.get(&request.component).into_iter().flatten();
+            let range = Range::Broker;
+            return if named.into_iter().any(|named| *named == (host.clone(), port)) {
+                Ok(Admitted { host, port, range })
+            } else {
+                Err(Code::EgressDenied)
+            };
+        }
         let rules = self
             .rules
             .get(&request.component)
@@ -97,7 +121,8 @@ impl Book {
             .map(|rule| rule.private_addresses)
             .reduce(|a, b| a || b)
             .ok_or(Code::EgressDenied)?;
-        Ok(Admitted { host, port, private })
+        let range = if private { Range::Private } else { Range::Public };
+        Ok(Admitted { host, port, range })
     }
 
     /// Every resolved address must be allowed: one private address among public ones is an attempt at rebinding (attack W10).
@@ -107,8 +132,18 @@ impl Book {
         }
         let allowed = |address: &SocketAddr| {
             let ip = address.ip().to_canonical();
-            address_allowed(address.ip(), admitted.private)
-                && !self.forbidden.iter().any(|no| no.to_canonical() == ip)
+            let same_host = |no: &&SocketAddr| no.ip().to_canonical() == ip;
+            let mut forbidden = self.forbidden.iter().filter(same_host);
+            match admitted.range {
+                Range::Public => address_allowed(address.ip(), false) && forbidden.next().is_none(),
+                Range::Private => address_allowed(address.ip(), true) && forbidden.next().is_none(),
+                // The owner named this very host and port: only the control server's own port is out of reach there.
+                Range::Broker => {
+                    let loopback = ip.is_loopback() && names_loopback(&admitted.host);
+                    (loopback || address_allowed(address.ip(), true))
+                        && !forbidden.any(|no| no.port() == address.port())
+                }
+            }
         };
         if addresses.iter().all(allowed) {
             Ok(())
@@ -116,6 +151,11 @@ impl Book {
             Err(Code::EgressAddressDenied)
         }
     }
+}
+
+/// A name that can only mean this device: no name of the network that was made to resolve to it.
+fn names_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Serves until the agent closes its channel.
@@ -255,6 +295,7 @@ mod tests {
             https: true,
             host: host.into(),
             port,
+            messages: false,
         }
     }
 
@@ -308,6 +349,66 @@ mod tests {
         assert_eq!(
             book.check(&admitted, &["192.168.7.8:443".parse().unwrap()]),
             Ok(())
+        );
+    }
+
+    #[test]
+    fn a_broker_of_messages_is_reached_where_the_owner_said_and_nowhere_else() {
+        let mut book = book("https://api.acme.example", true);
+        let to = |host: &str, port| Connect {
+            https: false,
+            messages: true,
+            ..asks(host, port)
+        };
+        assert_eq!(
+            book.admit(&acme(), &to("api.acme.example", 443)),
+            Err(Code::EgressDenied),
+            "a rule of HTTP is none of messages"
+        );
+        book.learn(ToBroker::Brokers {
+            component: ComponentName::parse("acme/thermo").unwrap(),
+            brokers: vec![
+                ("127.0.0.1".into(), 1883),
+                ("broker.plant".into(), 1883),
+                ("192.168.7.7".into(), 8443),
+            ],
+        });
+        for (host, port) in [("127.0.0.1", 1884), ("127.0.0.2", 1883), ("broker.plant", 8883)] {
+            assert_eq!(
+                book.admit(&acme(), &to(host, port)),
+                Err(Code::EgressDenied),
+                "{host}:{port}"
+            );
+        }
+        assert_eq!(
+            book.admit(&acme(), &asks("broker.plant", 1883)),
+            Err(Code::EgressDenied),
+            "nor does a broker become a destination of HTTP"
+        );
+        let check = |host: &str, port, addresses: &[&str]| {
+            let admitted = book.admit(&acme(), &to(host, port)).unwrap();
+            let addresses: Vec<SocketAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+            book.check(&admitted, &addresses)
+        };
+        assert_eq!(check("127.0.0.1", 1883, &["127.0.0.1:1883"]), Ok(()));
+        assert_eq!(check("broker.plant", 1883, &["10.0.0.5:1883"]), Ok(()));
+        // A name of the network that came to mean this device, or the cloud's metadata.
+        for other in [
+            "127.0.0.1:1883",
+            "169.254.169.254:1883",
+            "[::ffff:127.0.0.1]:1883",
+            "0.0.0.0:1883",
+        ] {
+            assert_eq!(
+                check("broker.plant", 1883, &["10.0.0.5:1883", other]),
+                Err(Code::EgressAddressDenied),
+                "{other}"
+            );
+        }
+        assert_eq!(
+            check("192.168.7.7", 8443, &["192.168.7.7:8443"]),
+            Err(Code::EgressAddressDenied),
+            "the control server is out of reach whatever the owner wrote"
         );
     }
 

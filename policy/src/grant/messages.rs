@@ -40,6 +40,8 @@ pub struct MqttTrigger {
     pub broker: String,
     /// For each layer, the ask first, the filters of which one must mean the topic.
     pub subscribe: Vec<Vec<String>>,
+    /// How often a message is handed over before it is dropped.
+    pub handovers: u32,
 }
 
 /// One rule of publishing. A topic must be meant by one filter of each layer.

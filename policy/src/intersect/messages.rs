@@ -12,6 +12,8 @@ use crate::topic::overlap;
 use redan_protocol::{ByteCount, Millis};
 use std::collections::BTreeSet;
 
+/// How often a message is handed over when nobody says it: the last time after a minute and a half.
+const HANDOVERS: u32 = 8;
 /// Waiting bytes of an outbox when nobody names them.
 const OUTBOX_BYTES: ByteCount = ByteCount::mib(1);
 /// Waiting items of an outbox when nobody names them.
@@ -24,6 +26,7 @@ struct Said<'a> {
     broker: Option<&'a BrokerLabel>,
     filters: &'a BTreeSet<FilterText>,
     budget: PublishBudgetSection,
+    handovers: Option<u32>,
 }
 
 fn subscribed(document: &Document) -> Vec<Said<'_>> {
@@ -32,6 +35,7 @@ fn subscribed(document: &Document) -> Vec<Said<'_>> {
         broker: section.broker.as_ref(),
         filters: &section.subscribe,
         budget: PublishBudgetSection::default(),
+        handovers: section.handovers,
     });
     said.collect()
 }
@@ -42,6 +46,7 @@ fn published(document: &Document) -> Vec<Said<'_>> {
         broker: section.broker.as_ref(),
         filters: &section.publish,
         budget: section.budget,
+        handovers: None,
     });
     said.collect()
 }
@@ -51,6 +56,7 @@ struct Left {
     broker: String,
     layers: Vec<Vec<String>>,
     budget: PublishBudget,
+    handovers: u32,
 }
 
 impl Work<'_> {
@@ -60,13 +66,18 @@ impl Work<'_> {
         if self.ask.world == World::Messages {
             for (nth, wanted) in ask.trigger.mqtt.iter().enumerate() {
                 let left = self.left(nth, subscribed);
-                if let Some(Left { broker, layers, .. }) =
-                    self.keep("trigger.mqtt", &wanted.id, wanted.required, left)
+                if let Some(Left {
+                    broker,
+                    layers,
+                    handovers,
+                    ..
+                }) = self.keep("trigger.mqtt", &wanted.id, wanted.required, left)
                 {
                     messages.trigger.push(MqttTrigger {
                         id: wanted.id.clone(),
                         broker,
                         subscribe: layers,
+                        handovers,
                     });
                 }
             }
@@ -77,6 +88,7 @@ impl Work<'_> {
                 broker,
                 layers,
                 budget,
+                ..
             }) = self.keep("net.mqtt", &wanted.id, wanted.required, left)
             {
                 messages.net.push(MqttRule {
@@ -139,6 +151,7 @@ impl Work<'_> {
         };
         let mut layers = vec![texts(wanted.filters)];
         let mut budgets = vec![wanted.budget];
+        let mut handovers = vec![wanted.handovers];
         for (layer, document) in self.above() {
             let mut filters = BTreeSet::new();
             for said in sections(document) {
@@ -150,6 +163,7 @@ impl Work<'_> {
                 if about && meeting {
                     filters.extend(said.filters.iter().cloned());
                     budgets.push(said.budget);
+                    handovers.push(said.handovers);
                 }
             }
             if filters.is_empty() {
@@ -172,6 +186,7 @@ impl Work<'_> {
         Ok(Left {
             broker: broker.0.clone(),
             layers,
+            handovers: min_of(handovers.into_iter(), HANDOVERS).max(1),
             budget: PublishBudget {
                 bytes_out: tightest(budgets.iter().filter_map(|budget| budget.bytes_out.map(|r| r.0))),
                 messages: tightest(budgets.iter().filter_map(|budget| budget.messages.map(|r| r.0))),

@@ -91,6 +91,8 @@ pub struct MqttTriggerSection {
     /// Filters.
     #[serde(default)]
     pub subscribe: BTreeSet<FilterText>,
+    /// How often a message is handed over before it is dropped.
+    pub handovers: Option<u32>,
     /// Refuse the workload rather than run it without.
     #[serde(default)]
     pub required: bool,

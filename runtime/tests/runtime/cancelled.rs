@@ -6,6 +6,7 @@ use redan_host_api::kv::Stores;
 use redan_host_api::limits::{Cpu, Verdict};
 use redan_host_api::link;
 use redan_host_api::log::Sink;
+use redan_host_api::outbox::queue::Outboxes;
 use redan_host_api::state::{Capabilities, GuestState, new_store};
 use redan_host_api::workload::{Pools, Workload};
 use redan_policy::EffectiveGrant;
@@ -62,7 +63,10 @@ impl Scene {
         let capabilities = Capabilities::open(
             grant.clone(),
             data.path(),
-            &Stores::new(data.path().join("kv")),
+            (
+                &Stores::new(data.path().join("kv")),
+                &Outboxes::new(data.path().join("outbox")),
+            ),
             Some(Arc::new(Sink::open(&data.path().join("logs"), "any").unwrap())),
             Arc::new(Nowhere),
             public_tls().unwrap(),

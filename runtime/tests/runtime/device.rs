@@ -110,6 +110,9 @@ impl Device {
         beside: &[BorrowedFd<'_>],
     ) -> Result<SlotId, Code> {
         let slot = self.fresh_slot();
+        for broker in &grant.messages.brokers {
+            self.say(&access(slot, &broker.label, false), &[]);
+        }
         let order = load_order(slot, grant);
         self.say(&order, beside);
         match self.hear() {
@@ -276,6 +279,17 @@ fn watch_for_panics() {
             before(panic);
         }));
     });
+}
+
+/// How a broker is spoken to, with a file of credentials beside it or without.
+pub(crate) fn access(slot: SlotId, label: &str, credentials: bool) -> ToExecutor {
+    ToExecutor::Access {
+        slot,
+        label: label.to_owned(),
+        client: "press-7".to_owned(),
+        roots: false,
+        credentials,
+    }
 }
 
 pub(crate) fn load_order(slot: SlotId, grant: &EffectiveGrant) -> ToExecutor {

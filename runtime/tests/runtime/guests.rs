@@ -19,6 +19,16 @@ pub(crate) fn hostile_service() -> Vec<u8> {
     std::fs::read(built().join("hostile_service.wasm")).unwrap()
 }
 
+/// `rust/uploader`.
+pub(crate) fn uploader() -> Vec<u8> {
+    std::fs::read(built().join("uploader.wasm")).unwrap()
+}
+
+/// `hostile/handler`.
+pub(crate) fn hostile_handler() -> Vec<u8> {
+    std::fs::read(built().join("hostile_handler.wasm")).unwrap()
+}
+
 /// A component in the text format, `guest-examples/hostile/<name>/guest.wat`.
 pub(crate) fn hostile(name: &str) -> Vec<u8> {
     wat::parse_str(hostile_text(name)).unwrap()
@@ -80,7 +90,16 @@ fn built() -> PathBuf {
         build
             .current_dir(repository().join("guest-examples"))
             .args(["build", "--quiet", "--locked", "--release", "--target", TARGET])
-            .args(["--package", "hostile-job", "--package", "hostile-service"])
+            .args([
+                "--package",
+                "hostile-job",
+                "--package",
+                "hostile-service",
+                "--package",
+                "hostile-handler",
+                "--package",
+                "uploader",
+            ])
             .env("CARGO_TARGET_DIR", &target);
         // Set for this package by the cargo that runs the tests.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {

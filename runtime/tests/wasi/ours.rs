@@ -5,11 +5,13 @@ use redan_channel::ChannelError;
 use redan_host_api::bench::Bench as Lent;
 use redan_host_api::egress::{Dial, public_tls};
 use redan_host_api::kv::Stores;
+use redan_host_api::outbox::queue::Outboxes;
 use redan_host_api::state::Capabilities;
+use redan_host_api::workload::{Pools, Workload};
 use redan_policy::suppose::{Given, suppose};
 use redan_policy::{EffectiveGrant, intersect, parse_ask};
 use redan_protocol::ipc::{Compile, Compiled, WorkloadKind};
-use redan_protocol::{Code, Digest};
+use redan_protocol::{ByteCount, Code, Digest};
 use redan_runtime::bench::Bench;
 use redan_sealed::Sealed;
 use std::collections::{BTreeMap, HashMap};
@@ -122,13 +124,18 @@ impl Dial for Nobody {
 
 fn capabilities(grant: EffectiveGrant, data: &std::path::Path, lent: Lent) -> Arc<Capabilities> {
     let stores = Stores::new(data.join("kv"));
+    let outboxes = Outboxes::new(data.join("outbox"));
+    let pools = Pools::new();
+    pools.set_memory(ByteCount::new(u64::MAX));
+    let workload = Workload::new(grant.component.clone(), &pools);
     let opened = Capabilities::open(
         grant,
         data,
-        &stores,
+        (&stores, &outboxes),
         None,
         Arc::new(Nobody),
         public_tls().unwrap(),
+        &workload,
     );
     opened.unwrap().on(&Arc::new(lent))
 }
@@ -154,7 +161,7 @@ pub(crate) fn run(wasm: &[u8], start: &Start, folders: &Folders) -> Outcome {
         .build()
         .unwrap();
     let exit = runtime.block_on(async {
-        let bench = Bench::new(None).unwrap();
+        let bench = Bench::new(None, false).unwrap();
         let capabilities = capabilities(grant, data.path(), lent);
         let workload = bench.link(WorkloadKind::Job, &native, capabilities).unwrap();
         match workload.run().await {
@@ -177,7 +184,7 @@ pub(crate) fn links(wasm: &[u8]) -> Result<(), Code> {
     let grant = grant("wasi:cli/command@0.2", "", &Given::default());
     let native = compile(wasm, &grant)?;
     let data = tempfile::tempdir().unwrap();
-    let bench = Bench::new(None).unwrap();
+    let bench = Bench::new(None, false).unwrap();
     let quiet = Lent::new(Box::new(|_| {}), Box::new(|_| {}), Box::new(|_| {}));
     let capabilities = capabilities(grant, data.path(), quiet);
     bench.link(WorkloadKind::Job, &native, capabilities).map(drop)
@@ -204,7 +211,7 @@ pub(crate) fn serve(wasm: &[u8]) -> Server {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let bench = Bench::new(None).unwrap();
+        let bench = Bench::new(None, false).unwrap();
         let capabilities = capabilities(grant, data.path(), quiet);
         let workload = bench.link(WorkloadKind::Service, &native, capabilities).unwrap();
         workload.serve(listener).unwrap();

@@ -161,6 +161,11 @@ impl Stage {
 
     /// Founds the fleet: the ceremony with development keys.
     pub fn run_ceremony(&self) -> Result<()> {
+        self.run_ceremony_for(&[SERVICE, JOB])
+    }
+
+    /// The same for other components.
+    pub fn run_ceremony_for(&self, components: &[&str]) -> Result<()> {
         let mut ceremony = self.platform(&self.programs.ceremony);
         ceremony.args([
             "init",
@@ -171,9 +176,10 @@ impl Stage {
             "--publisher",
             "acme",
         ]);
-        ceremony
-            .args(["--component", SERVICE, "--component", JOB, "--out"])
-            .arg(self.fleet());
+        for component in components {
+            ceremony.args(["--component", component]);
+        }
+        ceremony.arg("--out").arg(self.fleet());
         must(run(&mut ceremony)?, "redan-ceremony init")?;
         Ok(())
     }
@@ -680,7 +686,7 @@ pub fn must(ran: Ran, what: &str) -> Result<Ran> {
 const PORTS: (u16, u16) = (20_000, 12_000);
 
 /// An address on loopback that was free a moment ago. Stages of other processes begin elsewhere in the range.
-fn free_address() -> Result<SocketAddr> {
+pub fn free_address() -> Result<SocketAddr> {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let (first, count) = PORTS;
     for _ in 0..count {

@@ -119,6 +119,11 @@ pub(super) struct World {
     withheld: BTreeSet<Digest>,
     disk: Option<Code>,
     served: BTreeSet<(String, u64)>,
+    /// What versions answer that are asked whether they may end, in order; then: they may.
+    pub(super) defers: VecDeque<Option<Millis>>,
+    /// How often one was asked; and whether nobody answers.
+    pub(super) asked: usize,
+    pub(super) mute: bool,
     pub(super) performed: usize,
 }
 
@@ -138,6 +143,9 @@ impl World {
             withheld: BTreeSet::new(),
             disk: None,
             served: BTreeSet::new(),
+            defers: VecDeque::new(),
+            asked: 0,
+            mute: false,
             performed: 0,
         };
         world.push(effects);
@@ -261,6 +269,15 @@ impl World {
                 linked.active = true;
                 self.served.insert((component.to_string(), linked.version));
                 Input::Activated(slot)
+            }
+            Effect::PrepareStop { slot, .. } => {
+                assert!(self.slots.contains_key(&slot), "asks what is not linked");
+                self.asked += 1;
+                if self.mute {
+                    return;
+                }
+                let after = self.defers.pop_front().unwrap_or_default();
+                Input::Yields { slot, after }
             }
             Effect::Deactivate { component } => {
                 for linked in self

@@ -14,6 +14,7 @@ mod disturbed;
 mod full;
 mod interrupted;
 mod join;
+mod messages;
 mod neighbours;
 mod offline;
 mod path;
