@@ -198,10 +198,15 @@ fn folders(text: &mut String, folders: &[Folder], seen: &Seen) {
         };
         let mode = if *write { "rw" } else { "ro" };
         let (bytes, files) = measured(&folder.host);
+        // Where the guest sees a volume unless an ask says otherwise.
+        let guest = if folder.guest == format!("/{name}") {
+            String::new()
+        } else {
+            format!("guest = {:?}\n", folder.guest)
+        };
         let _ = write!(
             text,
-            "\n[[fs]]\nname = {name:?}\nguest = {:?}\nmode = \"{mode}\"\nquota = {{ bytes = \"{}\", files = {} }}\nrequired = true\n",
-            folder.guest,
+            "\n[[fs]]\nname = {name:?}\n{guest}mode = \"{mode}\"\nquota = {{ bytes = \"{}\", files = {} }}\nrequired = true\n",
             size(bytes.saturating_mul(ROOM).max(64 * KIB)),
             files.saturating_mul(ROOM).max(16)
         );

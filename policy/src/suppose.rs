@@ -3,7 +3,7 @@
 
 use crate::parse::{Ask, DeviceCeiling, FleetPolicy};
 use crate::place::Source;
-use crate::schema::{Document, JobSection, Kind, Subject};
+use crate::schema::{BudgetSection, Document, JobSection, Kind, Subject};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a policy and a ceiling give beside leave: values and places.
@@ -54,9 +54,18 @@ pub fn suppose(ask: &Ask, given: &Given) -> (FleetPolicy, DeviceCeiling) {
     (fleet, device)
 }
 
-/// The ask's own sections, said of it by somebody above.
+/// The ask's own sections, said of it by somebody above. Of requests the origins alone: what several sections above say of one origin
+/// must hold together, and would take away what the ask keeps apart.
 fn all_of(ask: &Ask) -> Document {
+    let mut net = ask.document.net.clone();
+    for section in &mut net.http {
+        section.methods = None;
+        section.paths = None;
+        section.private_addresses = true;
+        section.budget = BudgetSection::default();
+    }
     Document {
+        net,
         job: JobSection::default(),
         subject: Subject {
             names: BTreeSet::from([ask.name.to_string()]),
@@ -70,6 +79,24 @@ fn all_of(ask: &Ask) -> Document {
 mod tests {
     use super::*;
     use crate::{intersect, parse_ask};
+
+    #[test]
+    fn rules_an_ask_keeps_apart_stay_apart() {
+        let text = "schema = \"redan.policy/1\"\nkind = \"ask\"\n[subject]\nname = \"acme/job\"\nversion = \"1.0.0\"\n\
+                    world = \"wasi:cli/command@0.2\"\n\
+                    [[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\nmethods = [\"GET\"]\npaths = [\"/get\"]\n\
+                    [[net.http]]\nid = \"b\"\nallow = [\"https://a.example\"]\nmethods = [\"POST\"]\npaths = [\"/post\"]\n";
+        let ask = parse_ask("ask.toml", text).unwrap();
+        let (fleet, device) = suppose(&ask, &Given::default());
+        let grant = intersect(&ask, &fleet, &device).unwrap();
+        let admitted = |method, path| {
+            let mut rules = grant.net_http.iter();
+            rules.any(|rule| crate::egress::admits(rule, method, true, "a.example", 443, path))
+        };
+        assert!(admitted("GET", "/get") && admitted("POST", "/post"));
+        assert!(!admitted("POST", "/get") && !admitted("GET", "/post"));
+        assert!(grant.net_http.iter().all(|rule| !rule.private_addresses));
+    }
 
     #[test]
     fn what_is_supposed_takes_nothing_from_an_ask_and_adds_values_only_where_it_names_them() {

@@ -1,5 +1,6 @@
 //! Building guests and programs, and running the tests.
 
+use crate::languages;
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -165,6 +166,7 @@ pub(crate) enum Services {
 /// Runs every test. The runner's own summary comes last.
 pub(crate) fn test(filter: &[String], services: Services) -> Result<()> {
     everything()?;
+    languages::build(services)?;
     let mut test = cargo()?;
     test.args(["test", "--workspace", "--locked"]);
     if services == Services::Mandatory {

@@ -16,6 +16,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod languages;
 mod tidy;
 
 use anyhow::Result;
@@ -32,7 +33,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build the guests and every program.
+    /// Build the guests, in every language there is a toolchain for, and every program.
     Build,
     /// Play the whole story on this machine: found a fleet, enrol devices, roll out, roll back, attack.
     Demo(demo::Options),
@@ -64,7 +65,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Task::Build => build::everything().map(drop),
+        Task::Build => build::everything().and_then(|_| languages::build(build::Services::IfThere)),
         Task::Demo(options) => demo::play(&options),
         Task::Test { filter } => build::test(&filter, build::Services::IfThere),
         Task::Attacks { json } => attacks::run(json),

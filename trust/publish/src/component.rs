@@ -80,7 +80,12 @@ fn surface(bytes: &[u8]) -> Result<Interfaces, PublishError> {
 
 /// After the cheap answers, so that "core module" is said before "does not validate as a component".
 fn validate(bytes: &[u8]) -> Result<(), PublishError> {
-    let features = WasmFeatures::WASM2 | WasmFeatures::COMPONENT_MODEL | WasmFeatures::TAIL_CALL;
+    // As the runtime's engine has them (`runtime/src/engine.rs`). Engines of other languages use the last two.
+    let features = WasmFeatures::WASM2
+        | WasmFeatures::COMPONENT_MODEL
+        | WasmFeatures::TAIL_CALL
+        | WasmFeatures::EXTENDED_CONST
+        | WasmFeatures::MULTI_MEMORY;
     if let Err(error) = Validator::new_with_features(features).validate_all(bytes) {
         let what = format!("the component does not validate at offset {}", error.offset());
         return Err(PublishError::Component {

@@ -14,6 +14,7 @@ mod disturbed;
 mod full;
 mod interrupted;
 mod join;
+mod languages;
 mod messages;
 mod neighbours;
 mod offline;

@@ -79,3 +79,23 @@ fn a_component_is_held_to_its_ask() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn what_the_runtime_compiles_is_taken_and_what_it_has_off_is_not() {
+    let within = |module: &str| wat::parse_str(format!("(component (core module {module}))")).unwrap();
+    for module in [
+        "(import \"a\" \"b\" (global $g i32)) (global i32 (i32.add (global.get $g) (i32.const 1)))",
+        "(memory 1) (memory 1)",
+        "(func $f (result i32) return_call $f)",
+    ] {
+        inspect(&within(module)).unwrap();
+    }
+    for module in [
+        "(memory i64 1)",
+        "(memory 1 1 shared)",
+        "(tag $e)",
+        "(type (struct))",
+    ] {
+        refused(&within(module), Code::MalformedComponent);
+    }
+}

@@ -1,0 +1,10 @@
+// An HTTP service: answers GET /greet-js/NAME with a greeting.
+addEventListener('fetch', (event) => event.respondWith(greet(event.request)));
+
+async function greet(request) {
+  const name = decodeURIComponent(new URL(request.url).pathname.split('/').filter(Boolean)[1] ?? 'world');
+  console.log(`${request.method} for one of ${name.length} letters`);
+  return new Response(`${JSON.stringify({ language: 'JavaScript', hello: name })}\n`, {
+    headers: { 'content-type': 'application/json' },
+  });
+}
