@@ -7,7 +7,7 @@ use crate::native::Native;
 use crate::supervisor::Started;
 use redan_agent_core::{Input, MemberRecord};
 use redan_channel::AsyncChannel;
-use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, ToSupervisor, WorkloadKind};
+use redan_protocol::ipc::{FromExecutor, SecretValue, SlotId, ToExecutor, ToSupervisor, WorkloadKind};
 use redan_protocol::report::Isolation;
 use redan_protocol::{Code, Digest, PublisherName};
 use std::net::TcpListener;
@@ -25,6 +25,7 @@ pub(crate) enum Command {
         slot: SlotId,
         member: Box<MemberRecord>,
         listener: Option<TcpListener>,
+        secrets: Vec<(String, SecretValue)>,
     },
     Tell(Option<SlotId>, ToExecutor),
 }
@@ -89,8 +90,8 @@ async fn serve(publisher: PublisherName, around: Around, mut commands: mpsc::Unb
         tokio::select! {
             command = commands.recv() => match command {
                 None => return,
-                Some(Command::Load { slot, member, listener }) => {
-                    let load = load(Rc::clone(&running.channel), running.engine, around.native.clone(), slot, member, listener);
+                Some(Command::Load { slot, member, listener, secrets }) => {
+                    let load = load(Rc::clone(&running.channel), running.engine, around.native.clone(), slot, member, listener, secrets);
                     let (events, publisher) = (around.events.clone(), publisher.clone());
                     tokio::task::spawn_local(async move {
                         if let Err(code) = load.await {
@@ -187,6 +188,7 @@ async fn load(
     slot: SlotId,
     member: Box<MemberRecord>,
     listener: Option<TcpListener>,
+    secrets: Vec<(String, SecretValue)>,
 ) -> Result<(), Code> {
     if member.kind() == WorkloadKind::Service && listener.is_none() {
         return Err(Code::CapabilityDenied);
@@ -199,6 +201,16 @@ async fn load(
         kind: member.kind(),
         grant: member.grant().canonical_json(),
     };
+    if !secrets.is_empty() {
+        let values = ToExecutor::Secrets {
+            slot,
+            values: secrets,
+        };
+        channel
+            .send(&values, &[])
+            .await
+            .map_err(|_| Code::ExecutorFailed)?;
+    }
     let beside = [Some(code.as_fd()), listener.as_ref().map(TcpListener::as_fd)];
     let beside: Vec<_> = beside.into_iter().flatten().collect();
     channel

@@ -5,7 +5,7 @@ use crate::dial::{Anywhere, Resolving, broker};
 use crate::fault::Fault;
 use crate::{compile, learn, offer, remark};
 use redan_host_api::bench::{Bench as Lent, Told, Witness};
-use redan_host_api::egress::{Dial, public_tls};
+use redan_host_api::egress::{Dial, Outside, public_tls};
 use redan_host_api::kv::Stores;
 use redan_host_api::state::Capabilities;
 use redan_policy::grant::World;
@@ -212,7 +212,12 @@ fn capabilities(
     let dial = resolving(arguments, broker(grant)?);
     let tls = public_tls().map_err(Fault::system("TLS for outgoing requests"))?;
     let stores = Stores::new(data.join("kv"));
-    Capabilities::open(grant.clone(), data, &stores, None, dial, tls)
+    let outside = Outside {
+        dial,
+        public: tls,
+        secrets: Arc::default(),
+    };
+    Capabilities::open(grant.clone(), data, &stores, None, outside)
         .map_err(Fault::system("opening buckets and volumes"))
 }
 

@@ -7,12 +7,12 @@ use crate::service::Service;
 use crate::swap::Lease;
 use crate::version::Version;
 use redan_channel::{AsyncChannel, ChannelError};
-use redan_host_api::egress::{Dial, public_tls};
+use redan_host_api::egress::{Outside, Secrets, public_tls};
 use redan_host_api::kv::Stores;
 use redan_host_api::log::Sink;
 use redan_host_api::state::Capabilities;
 use redan_policy::EffectiveGrant;
-use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, WorkloadKind};
+use redan_protocol::ipc::{FromExecutor, SecretValue, SlotId, ToExecutor, WorkloadKind};
 use redan_protocol::report::{Health, Isolation};
 use redan_protocol::{Code, ComponentName, Digest};
 use redan_sealed::Sealed;
@@ -144,8 +144,11 @@ async fn serve(
         engine,
         stores: Stores::new(data.join("kv")),
         data,
-        dial: Broker::start(broker)?,
-        tls: public_tls().map_err(ExecutorError::Tls)?,
+        outside: Outside {
+            dial: Broker::start(broker)?,
+            public: public_tls().map_err(ExecutorError::Tls)?,
+            secrets: Arc::default(),
+        },
         sinks: Mutex::default(),
         state: Mutex::default(),
         answers,
@@ -162,26 +165,30 @@ async fn serve(
 }
 
 /// Everything a running executor holds.
-struct Running {
+pub(crate) struct Running {
     engine: Engine,
     data: PathBuf,
     stores: Stores,
-    dial: Arc<dyn Dial>,
-    tls: Arc<rustls::ClientConfig>,
+    /// Without secrets: each workload has its own.
+    outside: Outside,
     sinks: Mutex<HashMap<ComponentName, Arc<Sink>>>,
     state: Mutex<State>,
     answers: mpsc::Sender<FromExecutor>,
 }
 
 #[derive(Default)]
-struct State {
-    slots: HashMap<SlotId, Arc<Version>>,
-    services: HashMap<ComponentName, Arc<Service>>,
-    timers: HashMap<ComponentName, (SlotId, Vec<AbortHandle>)>,
+pub(crate) struct State {
+    pub(crate) slots: HashMap<SlotId, Arc<Version>>,
+    /// Values for slots that are about to be loaded.
+    secrets: HashMap<SlotId, Vec<(String, SecretValue)>>,
+    pub(crate) services: HashMap<ComponentName, Arc<Service>>,
+    pub(crate) timers: HashMap<ComponentName, (SlotId, Vec<AbortHandle>)>,
+    /// Counts up with every order about who answers for a component.
+    pub(crate) turns: HashMap<ComponentName, u64>,
 }
 
 impl State {
-    fn stop_timers(&mut self, component: &ComponentName) {
+    pub(crate) fn stop_timers(&mut self, component: &ComponentName) {
         for timer in self
             .timers
             .remove(component)
@@ -193,12 +200,32 @@ impl State {
     }
 }
 
+impl State {
+    /// The number of an order about who answers for a component.
+    pub(crate) fn turn(&mut self, component: &ComponentName) -> u64 {
+        let turn = self.turns.entry(component.clone()).or_default();
+        *turn = turn.saturating_add(1);
+        *turn
+    }
+}
+
 impl Running {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    /// An order that does not read takes everything: the agent meant to take something.
+    fn narrow(&self, slot: SlotId, grant: &[u8]) {
+        let Some(version) = self.state().slots.get(&slot).cloned() else {
+            return;
+        };
+        let later = EffectiveGrant::from_canonical_json(grant).ok();
+        let own = version.capabilities();
+        let later = later.filter(|later| later.component == version.component);
+        version.narrow(&later.unwrap_or_else(|| own.grant().nothing()));
+    }
+
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn say(&self, answer: FromExecutor) {
+    pub(crate) async fn say(&self, answer: FromExecutor) {
         // Fails only when the agent is gone, and then the process ends anyway.
         let _ = self.answers.send(answer).await;
     }
@@ -219,12 +246,17 @@ impl Running {
                 ))
                 .await;
             }
-            ToExecutor::Activate { slot } => {
-                let answer = self.activate(slot);
-                self.say(answer).await;
+            ToExecutor::Secrets { slot, values } => {
+                let mut state = self.state();
+                if state.secrets.len() < SLOTS_MAX {
+                    state.secrets.insert(slot, values);
+                }
             }
+            ToExecutor::Narrow { slot, grant } => self.narrow(slot, &grant),
+            ToExecutor::Activate { slot } => self.activate(slot).await,
             ToExecutor::Deactivate { component } => {
                 let mut state = self.state();
+                state.turn(&component);
                 state.stop_timers(&component);
                 if let Some(service) = state.services.get(&component) {
                     service.pointer.swap(None);
@@ -295,11 +327,12 @@ impl Running {
         else {
             return Err(Code::Internal);
         };
+        let secrets = self.state().secrets.remove(&slot).unwrap_or_default();
         // Deserialising and opening buckets touch the disk and megabytes of code: not on a thread that serves.
         let executor = Arc::clone(self);
         let linked = tokio::task::spawn_blocking(move || {
             let native = Sealed::read(&native).map_err(|error| error.code())?;
-            let capabilities = executor.capabilities(grant)?;
+            let capabilities = executor.capabilities(grant, secrets)?;
             Version::link(&executor.engine, slot, kind, &native, capabilities)
         });
         let version = linked.await.map_err(|_| Code::Internal)??;
@@ -314,13 +347,20 @@ impl Running {
         Ok(())
     }
 
-    fn capabilities(&self, grant: EffectiveGrant) -> Result<Arc<Capabilities>, Code> {
+    fn capabilities(
+        &self,
+        grant: EffectiveGrant,
+        secrets: Vec<(String, SecretValue)>,
+    ) -> Result<Arc<Capabilities>, Code> {
         let sink = match grant.log {
             Some(_) => Some(self.sink(&grant.component)?),
             None => None,
         };
-        let (dial, tls) = (Arc::clone(&self.dial), Arc::clone(&self.tls));
-        let opened = Capabilities::open(grant, &self.data, &self.stores, sink, dial, tls);
+        let outside = Outside {
+            secrets: Arc::new(Secrets::new(secrets)),
+            ..self.outside.clone()
+        };
+        let opened = Capabilities::open(grant, &self.data, &self.stores, sink, outside);
         opened.map_err(|error| error.code())
     }
 
@@ -334,20 +374,6 @@ impl Running {
         let sink = Arc::new(sink.map_err(|_| Code::DiskFailed)?);
         sinks.insert(component.clone(), Arc::clone(&sink));
         Ok(sink)
-    }
-
-    fn activate(&self, slot: SlotId) -> FromExecutor {
-        let mut state = self.state();
-        let Some(version) = state.slots.get(&slot).cloned() else {
-            return unknown(slot);
-        };
-        if let Some(service) = state.services.get(&version.component) {
-            service.pointer.swap(Some(Arc::clone(&version)));
-        }
-        state.stop_timers(&version.component);
-        let timers = job::start_timers(&version);
-        state.timers.insert(version.component.clone(), (slot, timers));
-        FromExecutor::Activated { slot }
     }
 
     fn take_out(&self, slot: SlotId) -> Option<Arc<Version>> {
@@ -374,7 +400,7 @@ impl Running {
     }
 }
 
-fn unknown(slot: SlotId) -> FromExecutor {
+pub(crate) fn unknown(slot: SlotId) -> FromExecutor {
     FromExecutor::Failed {
         slot,
         code: Code::NotFound,

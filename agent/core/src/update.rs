@@ -36,6 +36,8 @@ pub struct Machine {
     settle: bool,
     writing: Option<Writing>,
     hold: Option<Mono>,
+    /// Nothing has traffic until it is told otherwise.
+    suspended: bool,
     queue: VecDeque<Input>,
 }
 
@@ -74,6 +76,7 @@ impl Machine {
             settle: true,
             writing: None,
             hold: None,
+            suspended: false,
             queue: VecDeque::new(),
         };
         let mut out = Effects::new();
@@ -123,6 +126,7 @@ impl Machine {
                     self.direction = self.direction.max(*sequence);
                 }
                 Input::Planned(offer) => self.direction = self.direction.max(offer.0.sequence),
+                Input::Suspended(on) => self.suspend(now, *on),
                 _ => {}
             }
             let next = self.next(now, &input);
@@ -218,7 +222,7 @@ impl Machine {
             (State::Trial(set, _), _) => match self.slots.verdict(set, |slot| on_trial(slot, now)) {
                 Ok(true) => Next::Commit(set.clone()),
                 Err((code, component)) => self.deny(set, code, Some(&component)),
-                Ok(false) if self.late(now, trial_deadline(set)) => {
+                Ok(false) if !self.suspended && self.late(now, trial_deadline(set)) => {
                     self.deny(set, Code::DeadlinePassed, None)
                 }
                 Ok(false) => Next::Stay,
@@ -237,6 +241,14 @@ impl Machine {
                 _,
             ) => Next::Stay,
         }
+    }
+
+    /// A trial that had no traffic was no trial: it begins anew.
+    fn suspend(&mut self, now: Mono, on: bool) {
+        if self.suspended && !on && matches!(self.record.state, State::Trial(..)) {
+            self.since = now;
+        }
+        self.suspended = on;
     }
 
     /// The record did not reach the disk. Nothing it announces is done; going back is, for it must not wait for a disk:
@@ -381,7 +393,9 @@ impl Machine {
             | State::Reverting(..)
             | State::Reverted => None,
         };
-        let target = if matches!(self.record.state, State::Trial(..)) {
+        let target = if self.suspended {
+            None
+        } else if matches!(self.record.state, State::Trial(..)) {
             candidate
         } else {
             committed
@@ -572,5 +586,6 @@ fn transient(code: Code) -> bool {
             | Code::LengthMismatch
             | Code::FetchBudget
             | Code::Unreachable
+            | Code::SecretMissing
     )
 }

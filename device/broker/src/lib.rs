@@ -212,6 +212,7 @@ mod tests {
             methods: vec!["GET".into()],
             paths: vec![],
             private_addresses: private,
+            roots: redan_policy::grant::Roots::Public,
             budget: NetBudget::default(),
         };
         let mut book = Book::default();

@@ -11,6 +11,7 @@ fn rule(origin: &str, paths: &[&str]) -> HttpRule {
         methods: vec!["POST".into()],
         paths: vec![paths.iter().map(|path| (*path).to_owned()).collect()],
         private_addresses: false,
+        roots: crate::grant::Roots::Public,
         budget: NetBudget::default(),
     }
 }

@@ -3,7 +3,7 @@
 use crate::{Folders, Outcome, Start};
 use redan_channel::ChannelError;
 use redan_host_api::bench::Bench as Lent;
-use redan_host_api::egress::{Dial, public_tls};
+use redan_host_api::egress::{Dial, Outside, public_tls};
 use redan_host_api::kv::Stores;
 use redan_host_api::state::Capabilities;
 use redan_policy::suppose::{Given, suppose};
@@ -127,8 +127,11 @@ fn capabilities(grant: EffectiveGrant, data: &std::path::Path, lent: Lent) -> Ar
         data,
         &stores,
         None,
-        Arc::new(Nobody),
-        public_tls().unwrap(),
+        Outside {
+            dial: Arc::new(Nobody),
+            public: public_tls().unwrap(),
+            secrets: Arc::default(),
+        },
     );
     opened.unwrap().on(&Arc::new(lent))
 }

@@ -101,7 +101,7 @@ fn one_bad_address_of_two_spoils_the_answer_wherever_it_stands() {
     ] {
         let net = Scripted::new(&[&answer]);
         assert_eq!(outcomes(&net, false, 1), [REFUSED], "{answer:?}");
-        assert_eq!(net.dialled(), [] as [&str; 0], "{answer:?}");
+        assert!(net.dialled().is_empty(), "{answer:?}");
     }
 }
 
@@ -136,7 +136,7 @@ fn the_control_server_is_out_of_reach_in_every_spelling_of_its_address() {
     ] {
         let net = Scripted::new(&[&[server]]);
         assert_eq!(outcomes(&net, true, 1), [REFUSED], "{server}");
-        assert_eq!(net.dialled(), [] as [&str; 0], "{server}");
+        assert!(net.dialled().is_empty(), "{server}");
     }
     let net = Scripted::new(&[&["192.168.7.8:443"]]);
     assert_eq!(outcomes(&net, true, 1), [None]);

@@ -10,6 +10,7 @@ mod decommission;
 mod disturbed;
 mod interrupted;
 mod join;
+mod narrowed;
 mod offline;
 mod path;
 mod recovery;
