@@ -1,7 +1,7 @@
 //! The executor's engine and the store of one call, as the runtime makes them, and the bare ones beside.
 
 use redan_benches::fleet::{ASK_JOB, grant};
-use redan_host_api::egress::{Dial, public_tls};
+use redan_host_api::egress::{Dial, Outside, public_tls};
 use redan_host_api::kv::Stores;
 use redan_host_api::limits::{Cpu, Verdict};
 use redan_host_api::link;
@@ -86,8 +86,11 @@ impl Sandbox {
             self.data.path(),
             (&self.stores, &self.outboxes),
             Some(sink),
-            Arc::new(Nowhere),
-            tls,
+            Outside {
+                dial: Arc::new(Nowhere),
+                public: tls,
+                secrets: Arc::default(),
+            },
             &self.workload,
         )
         .unwrap()

@@ -5,7 +5,7 @@ use crate::fetch::Blobs;
 use crate::main_loop::Event;
 use crate::refresh::{Files, Source, Which, lookup, refresh, roots};
 use crate::revocation::{self, Revoked};
-use crate::session::{Adopt, Decided, Stopped, Verdict, document, facts_of, state_of};
+use crate::session::{Adopt, Decided, Stopped, Verdict, document, facts_of, said, state_of};
 use redan_policy::DeviceCeiling;
 use redan_protocol::{Code, Seconds, SpiffeId, UnixSeconds, Version64};
 use redan_trust::{
@@ -39,6 +39,7 @@ impl Carried {
             until: self.now,
             sequence: None,
             plan: None,
+            current: false,
             verdict: Verdict::Refused(Code::Internal),
         };
         match self.bundle.note() {
@@ -51,7 +52,11 @@ impl Carried {
         }
         decided.verdict = match self.judge(&mut decided).await {
             Ok(plan) => match self.import(&plan).await {
-                Ok(()) => Verdict::Planned(Box::new(Adopt::from(&plan))),
+                // The offline rule took it: newer than all before, and not over yet.
+                Ok(()) => {
+                    decided.current = true;
+                    Verdict::Planned(Box::new(Adopt::from(&plan)))
+                }
                 Err(code) => Verdict::Refused(code),
             },
             Err(Stopped::Network(Code::Unreachable)) => Verdict::Refused(Code::BundleInvalid),
@@ -95,6 +100,7 @@ impl Carried {
         let read = carried_direction(&direction, &self.id)?;
         decided.sequence = Some(read.sequence);
         let policy = document(source, files, &mut release, POLICY_PATH).await?;
+        said(policy.as_ref(), &self.record, &self.events);
         let plan = document(source, files, &mut release, &plan_path(&read.set)).await?;
         decided.plan = plan.as_ref().and_then(|plan| plan.target.sha256());
         let known = decided.plan.is_some() && decided.plan == self.record.plan;

@@ -74,6 +74,13 @@ impl Agent {
     fn load(&mut self, slot: SlotId, member: Box<MemberRecord>, inputs: &mut VecDeque<Input>) {
         let component = member.component().clone();
         let publisher = component.publisher().clone();
+        let secrets = match crate::secret::read(&self.ceiling, member.grant()) {
+            Ok(secrets) => secrets,
+            Err(code) => {
+                inputs.push_back(Input::Failed(slot, code));
+                return;
+            }
+        };
         let own = self.listeners.get(&component);
         let own = own.filter(|_| member.kind() == WorkloadKind::Service);
         let Ok(listener) = own.map(|(_, listener)| listener.try_clone()).transpose() else {
@@ -106,10 +113,11 @@ impl Agent {
             member,
             listener,
             access,
+            secrets,
         });
     }
 
-    fn tell(&mut self, component: &ComponentName, slot: SlotId, message: ToExecutor) {
+    pub(crate) fn tell(&mut self, component: &ComponentName, slot: SlotId, message: ToExecutor) {
         // Without an executor the slot is gone already, and the machine was told so.
         if let Some(executor) = self.executors.get(component.publisher()) {
             executor.tell(Command::Tell(Some(slot), message));

@@ -9,7 +9,7 @@ use crate::supervisor::Started;
 use redan_agent_core::{Input, MemberRecord};
 use redan_channel::AsyncChannel;
 use redan_policy::EffectiveGrant;
-use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, ToSupervisor, WorkloadKind};
+use redan_protocol::ipc::{FromExecutor, SecretValue, SlotId, ToExecutor, ToSupervisor, WorkloadKind};
 use redan_protocol::report::Isolation;
 use redan_protocol::{ByteCount, Code, Digest, PublisherName};
 use std::net::TcpListener;
@@ -28,6 +28,7 @@ pub(crate) enum Command {
         member: Box<MemberRecord>,
         listener: Option<TcpListener>,
         access: Vec<Access>,
+        secrets: Vec<(String, SecretValue)>,
     },
     Tell(Option<SlotId>, ToExecutor),
 }
@@ -119,13 +120,13 @@ async fn serve(publisher: PublisherName, around: Around, mut commands: mpsc::Unb
         tokio::select! {
             command = commands.recv() => match command {
                 None => return,
-                Some(Command::Load { slot, member, listener, access }) => {
+                Some(Command::Load { slot, member, listener, access, secrets }) => {
                     let engine = running.admit(member.grant());
                     let (channel, native) = (Rc::clone(&running.channel), around.native.clone());
                     let (events, publisher) = (around.events.clone(), publisher.clone());
                     tokio::task::spawn_local(async move {
                         let loaded = match engine {
-                            Ok(engine) => load(channel, engine, native, slot, member, listener, access).await,
+                            Ok(engine) => load(channel, engine, native, slot, member, listener, access, secrets).await,
                             Err(code) => Err(code),
                         };
                         if let Err(code) = loaded {
@@ -234,6 +235,7 @@ async fn load(
     member: Box<MemberRecord>,
     listener: Option<TcpListener>,
     access: Vec<Access>,
+    secrets: Vec<(String, SecretValue)>,
 ) -> Result<(), Code> {
     if member.kind() == WorkloadKind::Service && listener.is_none() {
         return Err(Code::CapabilityDenied);
@@ -249,6 +251,16 @@ async fn load(
         kind: member.kind(),
         grant: member.grant().canonical_json(),
     };
+    if !secrets.is_empty() {
+        let values = ToExecutor::Secrets {
+            slot,
+            values: secrets,
+        };
+        channel
+            .send(&values, &[])
+            .await
+            .map_err(|_| Code::ExecutorFailed)?;
+    }
     let beside = [Some(code.as_fd()), listener.as_ref().map(TcpListener::as_fd)];
     let beside: Vec<_> = beside.into_iter().flatten().collect();
     channel

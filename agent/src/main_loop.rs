@@ -4,6 +4,7 @@ use crate::authorities::Listed;
 use crate::broker::Rules;
 use crate::checkin::{Reached, Session, Settled, Unreached};
 use crate::clock::{Clock, Proven};
+use crate::documents::Documents;
 use crate::executor::{Around, Executor};
 use crate::journal::Journal;
 use crate::link::Link;
@@ -17,7 +18,7 @@ use crate::store::random;
 use crate::trust::Trust;
 use redan_agent_core::{Input, Machine, Mono, SetRecord};
 use redan_identity::KeyProvider as _;
-use redan_policy::DeviceCeiling;
+use redan_policy::{DeviceCeiling, FleetPolicy};
 use redan_protocol::ipc::{RUNNING_EVERY, SlotId, ToBroker, ToSupervisor};
 use redan_protocol::report::{Isolation, Phase};
 use redan_protocol::wire::Nonce;
@@ -57,6 +58,8 @@ pub(crate) enum Event {
     Reached(Box<Result<Reached, Unreached>>),
     Renewed(Box<Outcome>),
     Forbid(Vec<SocketAddr>),
+    /// A fleet policy that its signers named, and its text.
+    Policy(Box<FleetPolicy>, String),
     /// Somebody at the device brings a bundle.
     Apply(PathBuf, oneshot::Sender<Applied>),
     /// What was carried was judged.
@@ -85,6 +88,7 @@ pub(crate) struct Agent {
     pub(crate) key: Rc<SealKey>,
     pub(crate) trust: Option<Trust>,
     pub(crate) ceiling: DeviceCeiling,
+    pub(crate) documents: Documents,
     pub(crate) listeners: BTreeMap<ComponentName, (SocketAddr, TcpListener)>,
     pub(crate) executors: BTreeMap<PublisherName, Executor>,
     pub(crate) owners: BTreeMap<SlotId, PublisherName>,
@@ -156,6 +160,8 @@ impl Agent {
         if now >= self.beat {
             self.around.native.supervisor.tell(ToSupervisor::Running);
             self.beat = now.checked_add(RUNNING_EVERY).unwrap_or(now);
+            self.read_ceiling();
+            self.suspend_if_stale();
         }
     }
 
@@ -166,6 +172,10 @@ impl Agent {
                 if slot_of(&input).is_some_and(|slot| self.owners.get(&slot) == Some(&publisher)) {
                     if let Input::Unloaded(slot) = &input {
                         self.forget(*slot);
+                    }
+                    // Before it is asked to answer: the grant it was loaded with may be of long ago.
+                    if let Input::Loaded(slot) = &input {
+                        self.narrow(*slot);
                     }
                     self.feed(input);
                 } else {
@@ -200,6 +210,7 @@ impl Agent {
                     self.around.broker.tell(ToBroker::Forbid { addresses });
                 }
             }
+            Event::Policy(policy, text) => self.take_policy(*policy, &text),
             Event::Apply(folder, asked) => self.bundles.push_back((folder, asked)),
             Event::Carried(decided, asked) => self.carried(*decided, asked),
             Event::Status(asked) => drop(asked.send(self.status())),
@@ -227,6 +238,7 @@ impl Agent {
         if let Some(message) = self.rules.remove_brokers(slot) {
             self.around.broker.tell(message);
         }
+        self.documents.forget(slot);
         if let Some(message) = self.rules.remove(slot) {
             self.around.broker.tell(message);
         }
@@ -251,11 +263,13 @@ impl Agent {
             self.later(RETRY_MAX);
             return;
         };
+        self.read_ceiling();
         self.find_trust();
         self.told = Some(self.news());
         let record = self.trust.as_ref().map(Trust::record);
         let view = self.machine.view();
-        let undisturbed = view.refusal.is_none() && view.phase != Phase::Offered;
+        let confirmed = !self.documents.wants_refresh(&self.ceiling, self.metadata_age());
+        let undisturbed = confirmed && view.refusal.is_none() && view.phase != Phase::Offered;
         let session = Session {
             link: self.link.clone(),
             id: self.id.clone(),
@@ -285,7 +299,7 @@ impl Agent {
         let link = self.link.clone();
         tokio::task::spawn_local(async move {
             drop(events.send(Event::Forbid(link.addresses().await)));
-            drop(events.send(Event::Reached(Box::new(session.run().await))));
+            drop(events.send(Event::Reached(Box::new(Box::pin(session.run()).await))));
         });
     }
 
@@ -359,6 +373,12 @@ impl Agent {
     }
 
     pub(crate) fn decided(&mut self, decided: Decided) {
+        if decided.current
+            && let Some(trust) = &mut self.trust
+        {
+            trust.confirmed();
+        }
+        self.suspend_if_stale();
         let moved = self.versions != decided.versions;
         self.versions = decided.versions;
         self.settled = None;
@@ -465,6 +485,7 @@ mod tests {
             until: UnixSeconds::new(1),
             sequence: sequence.map(DirectionSequence::new),
             plan: None,
+            current: false,
             verdict,
         }
     }

@@ -4,6 +4,7 @@ use crate::broker::{Broker, Rules};
 use crate::clock::{Clock, Proven};
 use crate::config::ServerAddress;
 use crate::disk::RealDisk;
+use crate::documents::Documents;
 use crate::executor::Around;
 use crate::fetch::Blobs;
 use crate::held::Tokens;
@@ -166,6 +167,8 @@ fn assemble(
         speaks,
     );
     link.trust(&identity.believed.anchors);
+    let serial = trust.as_ref().map_or(0, |trust| trust.record().policy_serial);
+    let documents = Documents::open(store.at("metadata/policy"), &key, &config.ceiling, serial)?;
     let release = Files(store.at("metadata/release"));
     let director = Files(store.at("metadata/director"));
     let (machine, effects) = Machine::boot(record, clock.now());
@@ -184,6 +187,7 @@ fn assemble(
         key,
         trust,
         ceiling,
+        documents,
         listeners,
         executors: BTreeMap::new(),
         owners: BTreeMap::new(),
@@ -211,6 +215,7 @@ fn assemble(
         beat: Instant::now(),
         ended: None,
     };
+    agent.suspend_if_stale();
     let mut inputs = VecDeque::new();
     agent.perform(effects, &mut inputs);
     for input in inputs {

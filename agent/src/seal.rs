@@ -16,7 +16,7 @@ const MAGIC: &[u8; 8] = b"RDNATIV1";
 /// Magic, two digests, length.
 const HEADER_LEN: usize = 8 + 32 + 32 + 8;
 /// HMAC-SHA256 (RFC 2104).
-const TAG_LEN: usize = 32;
+pub(crate) const TAG_LEN: usize = 32;
 /// Length of the device-only key, bytes: the hash's own length (RFC 2104 §3).
 pub(crate) const KEY_LEN: usize = 32;
 
@@ -25,6 +25,7 @@ pub(crate) const KEY_LEN: usize = 32;
 pub(crate) enum Purpose {
     NativeCode,
     Journal,
+    Policy,
 }
 
 impl Purpose {
@@ -32,6 +33,7 @@ impl Purpose {
         match self {
             Self::NativeCode => b"redan native code\0",
             Self::Journal => b"redan journal\0",
+            Self::Policy => b"redan fleet policy\0",
         }
     }
 }

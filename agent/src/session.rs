@@ -2,8 +2,10 @@
 
 use crate::checkin::Session;
 use crate::link::Standing;
+use crate::main_loop::Event;
 use crate::refresh::{Files, Source, Which, lookup, refresh};
 use crate::revocation;
+use crate::view::runtime_version;
 use redan_agent_core::Offer;
 use redan_identity::client::Connection;
 use redan_policy::DeviceCeiling;
@@ -14,10 +16,11 @@ use redan_protocol::{
 };
 use redan_trust::{
     Decommissioned, DeviceFacts, Directing, Document, Offered, POLICY_PATH, Plan, Refusal, Repository,
-    TrustRecord, TrustState, decide, decommission_path, decommissioned, directive, plan_path,
-    verify_statement,
+    TrustRecord, TrustState, believed_policy, decide, decommission_path, decommissioned, directive,
+    plan_path, verify_statement,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::mpsc;
 
 /// What was decided, and on which versions.
 pub(crate) struct Decided {
@@ -28,6 +31,8 @@ pub(crate) struct Decided {
     pub(crate) sequence: Option<DirectionSequence>,
     /// The plan whose rings run.
     pub(crate) plan: Option<Digest>,
+    /// Somebody who can know said in this very session that the metadata is current.
+    pub(crate) current: bool,
     pub(crate) verdict: Verdict,
 }
 
@@ -119,6 +124,7 @@ impl Session {
             until: self.now,
             sequence: None,
             plan: None,
+            current: false,
             verdict: Verdict::Refused(code),
         };
         let (mut release, director) = match (release, director) {
@@ -171,6 +177,7 @@ impl Session {
             until: self.now,
             sequence: None,
             plan: None,
+            current: false,
             verdict: Verdict::Decommissioned(proof),
         })
     }
@@ -197,7 +204,9 @@ impl Session {
         decided: &mut Decided,
     ) -> Result<Option<Plan>, Stopped> {
         let mut released = BTreeMap::new();
-        let (mut plan, mut policy) = (None, None);
+        let policy = document(source, &self.release, release, POLICY_PATH).await?;
+        said(policy.as_ref(), record, &self.events);
+        let mut plan = None;
         let mut plan_known = Seconds::new(0);
         if let Some(directive) = directive(director, &self.id)? {
             decided.sequence = Some(directive.direction.sequence);
@@ -205,7 +214,6 @@ impl Session {
                 let target = lookup(source, &self.release, release, path).await?;
                 released.insert(path.clone(), target);
             }
-            policy = document(source, &self.release, release, POLICY_PATH).await?;
             let path = plan_path(&directive.direction.set);
             plan = document(source, &self.release, release, &path).await?;
             decided.plan = plan.as_ref().and_then(|plan| plan.target.sha256());
@@ -214,6 +222,7 @@ impl Session {
             }
         }
         let statement = verify_statement(director, &reply.statement)?;
+        decided.current = statement.get().nonce == self.nonce;
         let state = state_of(record);
         let offered = Offered {
             directing: Directing::Online {
@@ -231,6 +240,13 @@ impl Session {
             ..facts_of(&self.id, &self.ceiling, self.now)
         };
         Ok(decide(&state, &offered, &facts)?)
+    }
+}
+
+/// Hands the main loop the fleet policy, whatever becomes of the direction: what it takes away it takes now.
+pub(crate) fn said(policy: Option<&Document>, record: &TrustRecord, events: &mpsc::UnboundedSender<Event>) {
+    if let Ok((policy, text)) = believed_policy(policy, record.policy_serial) {
+        drop(events.send(Event::Policy(Box::new(policy), text.to_owned())));
     }
 }
 
@@ -257,6 +273,7 @@ pub(crate) fn facts_of(id: &SpiffeId, ceiling: &DeviceCeiling, now: UnixSeconds)
     DeviceFacts {
         device: id.clone(),
         worlds: vec![World::HttpProxy, World::Command, World::Messages],
+        runtime: runtime_version(),
         ceiling: ceiling.clone(),
         installed: BTreeMap::new(),
         plan_known: Seconds::new(0),

@@ -7,7 +7,7 @@ use crate::pair::{Found, Pair};
 use crate::refresh::Which;
 use crate::session::Kept;
 use redan_agent_core::Machine;
-use redan_protocol::{Code, Digest, Seconds, SpiffeId};
+use redan_protocol::{Code, Digest, Seconds, SpiffeId, UnixSeconds};
 use redan_trust::record::RecordFormat;
 use redan_trust::{RoleVersions, TrustRecord};
 use std::path::Path;
@@ -41,10 +41,12 @@ impl Trust {
         let Found::Record(bytes) = found else {
             return Ok(None);
         };
-        Ok(own_record(&bytes, id).map(|record| {
+        Ok(own_record(&bytes, id).map(|mut record| {
             proven.learn(record.proven);
             // After it: a maximum takes nothing back that was proven.
             proven.bound(record.maximum);
+            // A record of before this was kept: it counts from now.
+            record.refreshed.get_or_insert(proven.now());
             Self {
                 pair,
                 proven: proven.clone(),
@@ -94,6 +96,16 @@ impl Trust {
         }
         *known = Some(versions);
         self.save(&RealDisk)
+    }
+
+    /// The metadata was verified as current. Written with the clocks: a power cut makes it look older by their interval at most.
+    pub(crate) fn confirmed(&mut self) {
+        self.record.refreshed = Some(self.proven.now());
+    }
+
+    /// When that was.
+    pub(crate) fn refreshed(&self) -> Option<UnixSeconds> {
+        self.record.refreshed
     }
 
     /// The plan that was read; its rings begin to run when it is new.

@@ -25,7 +25,7 @@ impl Agent {
         if self.trust.is_none() {
             Some(Code::StateLost)
         } else {
-            refusal
+            refusal.or_else(|| self.documents.is_stale().then_some(Code::Stale))
         }
     }
 
@@ -50,7 +50,7 @@ impl Agent {
                     ],
                     counter: slot.member.counter(),
                     digest: slot.member.digest(),
-                    grant: slot.member.grant().digest(),
+                    grant: self.documents.digest(slot.slot, slot.member.grant()),
                     health: slot.health,
                     code: slot.code,
                     calls: Bucket::default(),
@@ -62,7 +62,7 @@ impl Agent {
         slots.truncate(REPORT_SLOTS_MAX);
         let mut report = Report {
             sequence,
-            runtime: runtime_version(),
+            runtime: reported_version(),
             set: view.set.cloned(),
             direction: view.direction,
             phase: view.phase,
@@ -73,8 +73,13 @@ impl Agent {
             isolation,
             slots: Vec::new(),
         };
+        let counts = self.documents.reports_counters(&self.ceiling);
         for (id, _, mut slot) in slots {
-            (slot.calls, slot.failures) = self.machine.take_counts(id);
+            // Forgotten where they may not be told: they do not add up to a later report.
+            let (calls, failures) = self.machine.take_counts(id);
+            if counts {
+                (slot.calls, slot.failures) = (calls, failures);
+            }
             report.slots.push(slot);
         }
         report
@@ -88,7 +93,7 @@ impl Agent {
             version: slot.member.version().clone(),
             counter: slot.member.counter(),
             digest: slot.member.digest(),
-            grant: slot.member.grant().digest(),
+            grant: self.documents.digest(slot.slot, slot.member.grant()),
             active: slot.active,
             health: slot.health,
             code: slot.code,
@@ -125,9 +130,15 @@ impl Agent {
     }
 }
 
-fn runtime_version() -> [u32; 3] {
-    let mut parts = env!("CARGO_PKG_VERSION")
-        .split('.')
-        .map(|part| part.parse().unwrap_or(0));
-    std::array::from_fn(|_| parts.next().unwrap_or(0))
+/// This runtime's version, as the fleet policy's `runtime.min` is held against it.
+pub(crate) fn runtime_version() -> semver::Version {
+    env!("CARGO_PKG_VERSION")
+        .parse()
+        .unwrap_or_else(|_| semver::Version::new(0, 0, 0))
+}
+
+/// The same, as it is reported.
+fn reported_version() -> [u32; 3] {
+    let version = runtime_version();
+    [version.major, version.minor, version.patch].map(|part| u32::try_from(part).unwrap_or(u32::MAX))
 }

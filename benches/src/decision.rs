@@ -122,6 +122,7 @@ pub fn facts() -> Result<DeviceFacts> {
     Ok(DeviceFacts {
         device: SpiffeId::parse(DEVICE)?,
         worlds: vec![World::HttpProxy, World::Command],
+        runtime: semver::Version::new(1, 0, 0),
         ceiling: parse_device("ceiling.toml", CEILING)?,
         installed: BTreeMap::new(),
         plan_known: Seconds::new(0),
@@ -183,6 +184,7 @@ fn record() -> Result<ComponentRecord> {
         requires: Vec::new(),
         conflicts: Vec::new(),
         state_schema: 1,
+        signed_at: None,
         sbom: None,
         provenance: None,
         rebuild: None,

@@ -74,6 +74,7 @@ pub async fn component(
         requires: Vec::new(),
         conflicts: Vec::new(),
         state_schema: 1,
+        signed_at: Some(now()),
         sbom: None,
         provenance: None,
         rebuild: None,

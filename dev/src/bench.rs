@@ -5,7 +5,7 @@ use crate::dial::{Anywhere, Resolving, broker};
 use crate::fault::Fault;
 use crate::{compile, learn, offer, remark};
 use redan_host_api::bench::{Bench as Lent, Told, Witness};
-use redan_host_api::egress::{Dial, public_tls};
+use redan_host_api::egress::{Dial, Outside, public_tls};
 use redan_host_api::kv::Stores;
 use redan_host_api::outbox::queue::Outboxes;
 use redan_host_api::state::Capabilities;
@@ -223,7 +223,12 @@ fn capabilities(
     pools.set_memory(ByteCount::new(u64::MAX));
     let workload = Account::new(grant.component.clone(), &pools);
     let kept = (&stores, &outboxes);
-    Capabilities::open(grant.clone(), data, kept, None, dial, tls, &workload)
+    let outside = Outside {
+        dial,
+        public: tls,
+        secrets: Arc::default(),
+    };
+    Capabilities::open(grant.clone(), data, kept, None, outside, &workload)
         .map_err(Fault::system("opening buckets and volumes"))
 }
 

@@ -2,9 +2,9 @@
 //!
 //! No device makes a [`Bench`] (`tests/boundaries` holds that): without one, everything here is inert.
 
-use crate::egress::{Dial, Egress};
+use crate::egress::{Dial, Egress, Outside};
 use crate::kv::{Bucket, Stores};
-use redan_policy::grant::{Bucket as Quota, HttpRule, Limits, NetBudget, Origin};
+use redan_policy::grant::{Bucket as Quota, HttpRule, Limits, NetBudget, Origin, Roots};
 use redan_protocol::{ByteCount, Code, ComponentName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -159,16 +159,15 @@ impl Bench {
             methods: vec![method],
             paths: Vec::new(),
             private_addresses: true,
+            roots: Roots::Public,
             budget: NetBudget::default(),
         };
-        let (dial, tls) = (Arc::clone(dial), Arc::clone(tls));
-        Some(Arc::new(Egress::new(
-            component.clone(),
-            &[rule],
-            limits,
-            dial,
-            tls,
-        )))
+        let outside = Outside {
+            dial: Arc::clone(dial),
+            public: Arc::clone(tls),
+            secrets: Arc::default(),
+        };
+        Some(Arc::new(Egress::of_one(component.clone(), rule, limits, outside)))
     }
 
     pub(crate) fn note(&self, what: impl FnOnce(&mut Seen)) {

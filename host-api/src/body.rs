@@ -1,8 +1,10 @@
 //! Bodies that stop at their limit, in every direction.
 
+use crate::egress::fields::trailers_allowed;
 use crate::egress::header_bytes;
 use crate::limits::Verdict;
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use redan_protocol::{ByteCount, Code};
 use std::pin::Pin;
@@ -21,7 +23,14 @@ pub struct Bounded<B> {
     left: u64,
     empty: u32,
     verdict: Verdict,
-    toll: Option<Toll>,
+    outgoing: Option<Outgoing>,
+}
+
+/// What else holds for the body of a request that leaves the device.
+struct Outgoing {
+    toll: Toll,
+    /// Fields that carry secrets: not the guest's to set, in trailers neither.
+    injected: Vec<HeaderName>,
 }
 
 impl<B> Bounded<B> {
@@ -32,12 +41,12 @@ impl<B> Bounded<B> {
             left: limit.get(),
             empty: 0,
             verdict,
-            toll: None,
+            outgoing: None,
         }
     }
 
-    pub(crate) fn with_toll(mut self, toll: Toll) -> Self {
-        self.toll = Some(toll);
+    pub(crate) fn outgoing(mut self, toll: Toll, injected: Vec<HeaderName>) -> Self {
+        self.outgoing = Some(Outgoing { toll, injected });
         self
     }
 
@@ -57,7 +66,16 @@ impl<B> Bounded<B> {
             self.verdict.deny(Code::BodyLimit);
             return Err(Error::HttpRequestBodySize(None));
         }
-        if self.toll.as_mut().is_some_and(|toll| !toll(length)) {
+        let Some(outgoing) = &mut self.outgoing else {
+            return Ok(());
+        };
+        if let Some(trailers) = frame.trailers_ref()
+            && !trailers_allowed(trailers, &outgoing.injected)
+        {
+            self.verdict.deny(Code::FieldForbidden);
+            return Err(Error::HttpRequestDenied);
+        }
+        if !(outgoing.toll)(length) {
             self.verdict.deny(Code::EgressBudget);
             return Err(Error::ConnectionLimitReached);
         }

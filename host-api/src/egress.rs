@@ -3,20 +3,29 @@
 //! The connected socket comes from the broker; TLS and bytes stay in this process. There is no other way out: the crate
 //! is built without wasmtime's default sender, and the process may not create sockets.
 
+mod budget;
+pub(crate) mod fields;
+mod outside;
+
+pub use budget::Publishing;
+pub use outside::{Outside, Secrets, public_tls, tls_with};
+
 use crate::body::{Bounded, Toll};
 use crate::limits::Verdict;
+use budget::{Place, Spent, Window};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::HeaderName;
 use http::uri::{PathAndQuery, Scheme, Uri};
 use http_body_util::BodyExt;
-use redan_policy::grant::{HttpRule, Limits, Rate};
+use redan_policy::EffectiveGrant;
+use redan_policy::grant::{HttpRule, Limits};
 use redan_protocol::{Code, ComponentName};
 use rustls::pki_types::ServerName;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use wasmtime_wasi_http::io::TokioIo;
 use wasmtime_wasi_http::{Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks};
@@ -47,101 +56,42 @@ pub trait Dial: Send + Sync {
 /// The egress of one workload version.
 pub struct Egress {
     component: ComponentName,
-    rules: Vec<(HttpRule, Arc<Spent>)>,
-    dial: Arc<dyn Dial>,
-    tls: Arc<rustls::ClientConfig>,
+    rules: Vec<Ruled>,
+    outside: Outside,
     limits: Limits,
     all: Arc<Spent>,
 }
 
-/// What a rule's budget has given out.
-#[derive(Default)]
-struct Spent {
-    concurrent: AtomicU32,
-    requests: Mutex<Window>,
-    bytes: Mutex<Window>,
-}
-
-struct Window {
-    start: Instant,
-    used: u64,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            used: 0,
-        }
-    }
-}
-
-impl Window {
-    fn take(window: &Mutex<Self>, rate: Option<Rate>, amount: u64) -> bool {
-        let Some(rate) = rate else {
-            return true;
-        };
-        let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
-        if window.start.elapsed() >= Duration::from_millis(rate.per.get()) {
-            *window = Self::default();
-        }
-        let used = window.used.saturating_add(amount);
-        if used > rate.amount {
-            return false;
-        }
-        window.used = used;
-        true
-    }
-}
-
-/// What the rules of publishing have given out.
-#[derive(Default)]
-pub struct Publishing(Mutex<std::collections::HashMap<String, Arc<Spent>>>);
-
-impl Publishing {
-    /// Whether the budget of a rule admits a message of so many bytes now; then it is spent.
-    pub fn admits(&self, rule: &redan_policy::grant::MqttRule, bytes: u64) -> bool {
-        let spent = {
-            let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(rules.entry(rule.id.clone()).or_default())
-        };
-        Window::take(&spent.requests, rule.budget.messages, 1)
-            && Window::take(&spent.bytes, rule.budget.bytes_out, bytes)
-    }
-}
-
-/// One of a rule's concurrent requests; given back when the exchange is over.
-struct Place(Arc<Spent>);
-
-impl Place {
-    fn take(spent: &Arc<Spent>, most: Option<u32>) -> Option<Self> {
-        let before = spent.concurrent.fetch_add(1, Ordering::Relaxed);
-        let place = Self(Arc::clone(spent));
-        most.is_none_or(|most| before < most).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.concurrent.fetch_sub(1, Ordering::Relaxed);
-    }
+/// A rule, and what belongs to it.
+struct Ruled {
+    rule: HttpRule,
+    spent: Arc<Spent>,
+    tls: Arc<rustls::ClientConfig>,
+    /// Fields the host sets, by the handles of the secrets in them.
+    inject: Vec<(HeaderName, String)>,
 }
 
 impl Egress {
-    /// The egress a grant's rules allow; `tls` says which roots are believed.
-    pub fn new(
-        component: ComponentName,
-        rules: &[HttpRule],
-        limits: Limits,
-        dial: Arc<dyn Dial>,
-        tls: Arc<rustls::ClientConfig>,
-    ) -> Self {
-        let rules = rules.iter().map(|rule| (rule.clone(), Arc::default())).collect();
+    /// The egress a grant allows.
+    pub fn new(grant: &EffectiveGrant, outside: Outside) -> Result<Self, Code> {
+        if !outside.has_all(grant) {
+            return Err(Code::SecretMissing);
+        }
+        Self::with(grant, outside, |_| Arc::default())
+    }
+
+    /// One rule that believes the public roots, without a grant around it.
+    pub(crate) fn of_one(component: ComponentName, rule: HttpRule, limits: Limits, outside: Outside) -> Self {
+        let ruled = Ruled {
+            rule,
+            spent: Arc::default(),
+            tls: Arc::clone(&outside.public),
+            inject: Vec::new(),
+        };
         Self {
             component,
-            rules,
-            dial,
-            tls,
+            rules: vec![ruled],
+            outside,
             limits,
             all: Arc::default(),
         }
@@ -176,6 +126,47 @@ impl Egress {
         }
     }
 
+    /// The same with less: what was spent of a rule stays spent.
+    pub(crate) fn narrowed(&self, grant: &EffectiveGrant) -> Result<Self, Code> {
+        let narrowed = Self::with(grant, self.outside.clone(), |id| {
+            let known = self.rules.iter().find(|ruled| ruled.rule.id == id);
+            known.map_or_else(Arc::default, |ruled| Arc::clone(&ruled.spent))
+        })?;
+        Ok(Self {
+            all: Arc::clone(&self.all),
+            ..narrowed
+        })
+    }
+
+    fn with(
+        grant: &EffectiveGrant,
+        outside: Outside,
+        spent: impl Fn(&str) -> Arc<Spent>,
+    ) -> Result<Self, Code> {
+        let mut rules = Vec::new();
+        for rule in &grant.net_http {
+            let own = grant.secrets.iter().filter(|inject| inject.net == rule.id);
+            let inject = own.map(|inject| {
+                let name =
+                    HeaderName::from_bytes(inject.header.as_bytes()).map_err(|_| Code::PolicyInvalid)?;
+                Ok((name, inject.secret.clone()))
+            });
+            rules.push(Ruled {
+                spent: spent(&rule.id),
+                tls: outside.tls(rule, grant)?,
+                inject: inject.collect::<Result<_, Code>>()?,
+                rule: rule.clone(),
+            });
+        }
+        Ok(Self {
+            component: grant.component.clone(),
+            rules,
+            outside,
+            limits: grant.limits,
+            all: Arc::default(),
+        })
+    }
+
     async fn send(
         self: Arc<Self>,
         request: http::Request<WasiBody>,
@@ -184,13 +175,15 @@ impl Egress {
     ) -> Result<(http::Response<WasiBody>, Worker), Error> {
         let to = Destination::of(request.uri()).ok_or(Error::HttpRequestUriInvalid)?;
         let method = request.method().as_str();
-        let admitted = self.rules.iter().find(|(rule, _)| {
-            redan_policy::egress::admits(rule, method, to.https, &to.host, to.port, request.uri().path())
+        let path = request.uri().path();
+        let admitted = self.rules.iter().find(|ruled| {
+            redan_policy::egress::admits(&ruled.rule, method, to.https, &to.host, to.port, path)
         });
-        let Some((rule, spent)) = admitted else {
+        let Some(ruled) = admitted else {
             verdict.deny(Code::EgressDenied);
             return Err(Error::HttpRequestDenied);
         };
+        let Ruled { rule, spent, .. } = ruled;
         let place = Place::take(spent, rule.budget.concurrent);
         let Some(place) = place.filter(|_| Window::take(&spent.requests, rule.budget.requests, 1)) else {
             verdict.deny(Code::EgressBudget);
@@ -200,21 +193,24 @@ impl Egress {
             verdict.deny(Code::SocketLimit);
             return Err(Error::ConnectionLimitReached);
         };
-        let toll: Toll = {
-            let (spent, rate) = (Arc::clone(spent), rule.budget.bytes_out);
-            Box::new(move |bytes| Window::take(&spent.bytes, rate, bytes))
-        };
-        let request = prepared(request, &self.limits, verdict.clone(), toll)?;
+        let request = self.prepared(request, ruled, to.https, &verdict)?;
         let wall = Duration::from_millis(self.limits.wall_call.get());
         let options = options.unwrap_or_default();
         let connect = async {
-            let socket = self.dial.dial(&self.component, to.https, &to.host, to.port).await;
+            let socket = self
+                .outside
+                .dial
+                .dial(&self.component, to.https, &to.host, to.port)
+                .await;
             let socket = socket.map_err(|code| refused(code, &verdict))?;
             let socket = connected(socket).map_err(Error::Connect)?;
             if to.https {
                 let name = ServerName::try_from(to.host.clone()).map_err(|_| Error::HttpRequestUriInvalid)?;
-                let tls = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls));
-                let stream = tls.connect(name, socket).await.map_err(Error::Tls)?;
+                let tls = tokio_rustls::TlsConnector::from(Arc::clone(&ruled.tls));
+                let stream = tls.connect(name, socket).await.map_err(|error| {
+                    verdict.deny(Code::UpstreamUntrusted);
+                    Error::Tls(error)
+                })?;
                 exchange(stream).await
             } else {
                 exchange(socket).await
@@ -254,6 +250,52 @@ impl Egress {
         let answer = answer.map(|body| Bounded::new(body, limit, verdict).boxed_unsync());
         Ok((answer, worker))
     }
+
+    /// The request as it goes on the wire: origin form (RFC 9112 §3.2.1), one connection, one framing, bounded, and with the rule's
+    /// secrets. It is out of the guest's hands by then: nothing gives a sent request back.
+    fn prepared(
+        &self,
+        request: http::Request<WasiBody>,
+        ruled: &Ruled,
+        https: bool,
+        verdict: &Verdict,
+    ) -> Result<http::Request<Bounded<WasiBody>>, Error> {
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path_and_query().cloned();
+        parts.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        let injected: Vec<HeaderName> = ruled.inject.iter().map(|(name, _)| name.clone()).collect();
+        // A guest that sets the field believes that its own value counts, or wants to learn how the host takes it.
+        let sets_own = injected.iter().any(|name| parts.headers.contains_key(name));
+        if sets_own || !fields::one_framing(&mut parts.headers) {
+            verdict.deny(Code::FieldForbidden);
+            return Err(Error::HttpRequestDenied);
+        }
+        parts
+            .headers
+            .insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+        if header_bytes(&parts.headers) > self.limits.header_bytes.get() {
+            verdict.deny(Code::HeaderLimit);
+            return Err(Error::HttpRequestHeaderSectionSize(None));
+        }
+        // Only over TLS, whatever the grant says.
+        for (name, handle) in ruled.inject.iter().filter(|_| https) {
+            let Some(value) = self.outside.secrets.get(handle) else {
+                verdict.deny(Code::SecretMissing);
+                return Err(Error::HttpRequestDenied);
+            };
+            parts.headers.insert(name.clone(), value.clone());
+        }
+        let mut toll: Toll = {
+            let (spent, rate) = (Arc::clone(&ruled.spent), ruled.rule.budget.bytes_out);
+            Box::new(move |bytes| Window::take(&spent.bytes, rate, bytes))
+        };
+        if !toll(header_bytes(&parts.headers)) {
+            verdict.deny(Code::EgressBudget);
+            return Err(Error::ConnectionLimitReached);
+        }
+        let body = Bounded::new(body, self.limits.body_request, verdict.clone()).outgoing(toll, injected);
+        Ok(http::Request::from_parts(parts, body))
+    }
 }
 
 type Worker = std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
@@ -285,32 +327,6 @@ fn refused(code: Code, verdict: &Verdict) -> Error {
         Code::EgressBudget => Error::ConnectionLimitReached,
         _ => Error::DestinationUnavailable,
     }
-}
-
-/// The request as it goes on the wire: origin form (RFC 9112 §3.2.1), one connection, bounded.
-fn prepared(
-    request: http::Request<WasiBody>,
-    limits: &Limits,
-    verdict: Verdict,
-    mut toll: Toll,
-) -> Result<http::Request<Bounded<WasiBody>>, Error> {
-    let (mut parts, body) = request.into_parts();
-    let path = parts.uri.path_and_query().cloned();
-    parts.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    parts
-        .headers
-        .insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
-    let head = header_bytes(&parts.headers);
-    if head > limits.header_bytes.get() {
-        verdict.deny(Code::HeaderLimit);
-        return Err(Error::HttpRequestHeaderSectionSize(None));
-    }
-    if !toll(head) {
-        verdict.deny(Code::EgressBudget);
-        return Err(Error::ConnectionLimitReached);
-    }
-    let body = Bounded::new(body, limits.body_request, verdict).with_toll(toll);
-    Ok(http::Request::from_parts(parts, body))
 }
 
 /// Bytes of all header fields as HTTP/1.1 writes them.
@@ -424,24 +440,6 @@ impl WasiHttpHooks for Hooks {
 
 /// Largest single write to an outgoing body, bytes. The default of 1 MiB is what two such writes would buffer.
 const OUTGOING_CHUNK: usize = 64 * 1024;
-
-/// Public roots (the Mozilla set), TLS 1.3 only.
-pub fn public_tls() -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
-    let roots = rustls::RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
-    tls_with(roots)
-}
-
-/// The same with other roots.
-pub fn tls_with(roots: rustls::RootCertStore) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_protocol_versions(&[&rustls::version::TLS13])?;
-    Ok(Arc::new(
-        builder.with_root_certificates(roots).with_no_client_auth(),
-    ))
-}
 
 /// A body of nothing, for answers the host makes itself.
 pub fn empty_body() -> WasiBody {

@@ -2,7 +2,7 @@
 
 use crate::bench::Bench;
 use crate::clock::{Monotonic, Wall};
-use crate::egress::{Dial, Egress, Hooks};
+use crate::egress::{Egress, Hooks, Outside};
 use crate::files::{Files, FilesView};
 use crate::kv::{Bucket, KvError, Stores};
 use crate::limits::{Cpu, Meter, Verdict};
@@ -44,6 +44,9 @@ pub enum CapabilityError {
     /// A volume's or the log's folder is not to be had.
     #[error("a folder of the workload: {0}")]
     Folder(#[source] io::Error),
+    /// A bundle does not read, or a secret has no value.
+    #[error("outgoing requests: {0}")]
+    Egress(Code),
 }
 
 impl CapabilityError {
@@ -56,6 +59,7 @@ impl CapabilityError {
             Self::Outbox(error) => error.code(),
             Self::Folder(error) if error.kind() == io::ErrorKind::StorageFull => Code::DiskFull,
             Self::Folder(_) => Code::DiskFailed,
+            Self::Egress(code) => *code,
         }
     }
 }
@@ -82,8 +86,7 @@ impl Capabilities {
         data: &Path,
         (stores, outboxes): (&Stores, &Outboxes),
         sink: Option<Arc<Sink>>,
-        dial: Arc<dyn Dial>,
-        tls: Arc<rustls::ClientConfig>,
+        outside: Outside,
         of: &Arc<Workload>,
     ) -> Result<Arc<Self>, CapabilityError> {
         let kept = of.keep(grant.limits.memory_min).ok_or(CapabilityError::Memory)?;
@@ -101,30 +104,63 @@ impl Capabilities {
         let volumes = grant.fs.iter().map(|volume| Mounted::prepare(volume, &folder));
         let volumes = volumes.collect::<io::Result<Vec<_>>>();
         let volumes = volumes.map_err(CapabilityError::Folder)?;
-        let egress = (!grant.net_http.is_empty()).then(|| {
-            let (component, limits) = (grant.component.clone(), grant.limits);
-            Arc::new(Egress::new(
-                component,
-                &grant.net_http,
-                limits,
-                dial,
-                Arc::clone(&tls),
-            ))
-        });
-        let config = grant.config.iter().flatten();
-        let config = config.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let tls = Arc::clone(&outside.public);
+        let egress = (!grant.net_http.is_empty()).then(|| Egress::new(&grant, outside));
+        let egress = egress.transpose().map_err(CapabilityError::Egress)?;
         Ok(Arc::new(Self {
+            config: configuration(&grant),
+            egress: egress.map(Arc::new),
             grant,
             buckets,
             queues,
             volumes,
             sink,
-            config,
-            egress,
             tls,
             bench: None,
             workload: Arc::clone(of),
             kept,
+        }))
+    }
+
+    /// The same with less: what `later` does not give is not there any more, whatever was linked. What is open stays open, so that
+    /// buckets, logs and budgets are one with those of the calls before.
+    pub fn narrowed(&self, later: &EffectiveGrant) -> Result<Arc<Self>, CapabilityError> {
+        let grant = self.grant.narrowed_to(later);
+        let kept = grant.kv.iter().filter_map(|quota| {
+            let (bucket, _) = self.buckets.get(&quota.label)?;
+            Some((quota.label.clone(), (Arc::clone(bucket), Arc::new(quota.clone()))))
+        });
+        let buckets = kept.collect();
+        let mounted = grant.fs.iter().filter_map(|granted| {
+            let known = self
+                .volumes
+                .iter()
+                .find(|volume| volume.granted.name == granted.name)?;
+            Some(Mounted {
+                granted: granted.clone(),
+                folder: known.folder.clone(),
+            })
+        });
+        let volumes = mounted.collect();
+        let queued = grant.messages.outbox.iter().filter_map(|outbox| {
+            let queue = self.queues.get(&outbox.id)?;
+            Some((outbox.id.clone(), Arc::clone(queue)))
+        });
+        let queues = queued.collect();
+        let egress = self.egress.as_ref().filter(|_| !grant.net_http.is_empty());
+        let egress = egress.map(|egress| egress.narrowed(&grant)).transpose();
+        Ok(Arc::new(Self {
+            config: configuration(&grant),
+            egress: egress.map_err(CapabilityError::Egress)?.map(Arc::new),
+            buckets,
+            queues,
+            volumes,
+            sink: self.sink.clone(),
+            grant,
+            tls: Arc::clone(&self.tls),
+            bench: self.bench.clone(),
+            workload: Arc::clone(&self.workload),
+            kept: Arc::clone(&self.kept),
         }))
     }
 
@@ -190,6 +226,11 @@ impl Capabilities {
         }
         found
     }
+}
+
+fn configuration(grant: &EffectiveGrant) -> WasiConfigVariables {
+    let config = grant.config.iter().flatten();
+    config.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// The state of one call.

@@ -207,6 +207,15 @@ pub fn reach(address: IpAddr) -> Reach {
     }
 }
 
+/// The address a spelling leads to: the IPv4 address inside an IPv6 one that carries it, else the address itself. Two addresses are the
+/// same place exactly when this says the same of both.
+pub fn meant(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => embedded(v6).map_or(address, IpAddr::V4),
+        IpAddr::V4(_) => address,
+    }
+}
+
 /// Whether an address may be dialled.
 pub fn address_allowed(address: IpAddr, private: bool) -> bool {
     match reach(address) {
@@ -239,16 +248,23 @@ fn reach_v4(address: Ipv4Addr) -> Reach {
     }
 }
 
-fn reach_v6(address: Ipv6Addr) -> Reach {
-    let segments = address.segments();
-    let embedded = |high: u16, low: u16| reach_v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
-    match segments {
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => Reach::Special,
-        // IPv4-compatible and IPv4-mapped (RFC 4291 §2.5.5), NAT64 (RFC 6052) and 6to4 (RFC 3056) carry an IPv4
-        // address: what it is inside, it is outside.
+/// IPv4-compatible and IPv4-mapped (RFC 4291 §2.5.5), NAT64 (RFC 6052) and 6to4 (RFC 3056) carry an IPv4 address: what it is inside, it
+/// is outside. `::` and `::1` are no spellings of `0.0.0.0` and `0.0.0.1`, and special either way.
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x2002, high, low, ..] => embedded(high, low),
+        | [0x2002, high, low, ..] => Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low))),
+        _ => None,
+    }
+}
+
+fn reach_v6(address: Ipv6Addr) -> Reach {
+    if let Some(inside) = embedded(address) {
+        return reach_v4(inside);
+    }
+    match address.segments() {
         // The rest of 64:ff9b::/48 and up, Teredo and other protocol assignments, documentation, discard.
         [0x64 | 0x100 | 0x3fff | 0x5f00, ..] | [0x2001, 0..=0x1ff | 0xdb8, ..] => Reach::Special,
         [first, ..] if (first & 0xfe00) == 0xfc00 => Reach::Private,

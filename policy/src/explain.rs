@@ -1,6 +1,7 @@
 //! Every grant with the file and line that decided it; every denial with the line to add and who must sign it.
 
 mod lines;
+mod outside;
 
 use crate::grant::EffectiveGrant;
 use crate::intersect::{Denied, Dropped, outcome};

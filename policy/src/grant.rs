@@ -35,6 +35,12 @@ pub struct EffectiveGrant {
     /// Messages in and out.
     #[serde(default, skip_serializing_if = "Messages::is_empty")]
     pub messages: Messages,
+    /// Certificates that rules believe, by the name of their bundle: the base64 of each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bundles: BTreeMap<String, Vec<String>>,
+    /// Secrets the host adds to requests. Values are not in here: a grant is hashed, reported and shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<Injection>,
     /// Named volumes.
     pub fs: Vec<Volume>,
     /// Key-value buckets.
@@ -111,8 +117,70 @@ pub struct HttpRule {
     pub paths: Vec<Vec<String>>,
     /// Whether private addresses (RFC 1918, RFC 4193) may be dialled. Special ranges never.
     pub private_addresses: bool,
+    /// Whom to believe behind an `https` origin.
+    #[serde(default, skip_serializing_if = "Roots::is_public")]
+    pub roots: Roots,
     /// Budget of the rule.
     pub budget: NetBudget,
+}
+
+/// Whose certificates a rule believes. Written `webpki` or `bundle:NAME`.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Roots {
+    /// The public ones.
+    #[default]
+    Public,
+    /// Those of a bundle, and no public one.
+    Bundle(String),
+}
+
+impl Roots {
+    fn is_public(&self) -> bool {
+        *self == Self::Public
+    }
+}
+
+impl fmt::Display for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Public => f.write_str("webpki"),
+            Self::Bundle(name) => write!(f, "bundle:{name}"),
+        }
+    }
+}
+
+impl From<Roots> for String {
+    fn from(roots: Roots) -> Self {
+        roots.to_string()
+    }
+}
+
+impl TryFrom<String> for Roots {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.strip_prefix("bundle:") {
+            Some(name) if redan_protocol::WorkloadName::parse(name).is_ok() => {
+                Ok(Self::Bundle(name.to_owned()))
+            }
+            None if text == "webpki" => Ok(Self::Public),
+            _ => Err(format!(
+                "`{text}` is not \"webpki\" or the name of a bundle such as \"bundle:acme-ca\""
+            )),
+        }
+    }
+}
+
+/// A secret the host adds to every request of one rule.
+#[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Injection {
+    /// Its handle, one of the component's publisher.
+    pub secret: String,
+    /// The `id` of the rule.
+    pub net: String,
+    /// The header field, in lower case.
+    pub header: String,
 }
 
 /// `scheme://host:port`; the host may begin with `*.` for sub-domains only.
@@ -322,6 +390,9 @@ pub struct HealthContract {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upgrade {
+    /// Whether the old version's calls may go on beside the new version's.
+    #[serde(default, skip_serializing_if = "Strategy::is_swap")]
+    pub strategy: Strategy,
     /// How long the old version's calls may go on.
     pub drain: Millis,
     /// Calls one instance may serve; above one only where the signed ask declares calls independent.
@@ -335,6 +406,27 @@ pub struct Upgrade {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde calls")]
 fn nothing(span: &Millis) -> bool {
     span.get() == 0
+}
+
+/// Whether two versions may answer at the same time for a while.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Ord, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// One pointer changes; calls of the old version end beside the new one's.
+    #[default]
+    Swap,
+    /// The new version answers once the old one's calls have ended: for what only one may hold. Calls wait or are refused meanwhile.
+    StopStart,
+}
+
+impl Strategy {
+    #[allow(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the signature serde's `skip_serializing_if` calls"
+    )]
+    fn is_swap(&self) -> bool {
+        *self == Self::Swap
+    }
 }
 
 /// A grant that does not read back.

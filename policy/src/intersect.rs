@@ -7,6 +7,7 @@
 pub(crate) mod amounts;
 mod messages;
 pub(crate) mod network;
+mod outside;
 mod storage;
 pub(crate) mod triggers;
 
@@ -80,6 +81,18 @@ pub enum Denied {
         /// The component.
         component: ComponentName,
     },
+    /// The fleet policy revokes this version.
+    #[error("{file}: `revoke.min_version` asks for {component} {minimum} or newer; this is {offered}")]
+    Revoked {
+        /// The fleet policy's file.
+        file: String,
+        /// The component.
+        component: ComponentName,
+        /// The oldest version that may run.
+        minimum: Box<semver::Version>,
+        /// The version of the ask.
+        offered: Box<semver::Version>,
+    },
     /// A required capability did not survive.
     #[error("{file}: `[{section}]` does not admit {item:?}, which the ask requires")]
     Required {
@@ -101,6 +114,7 @@ impl Denied {
     pub const fn by(&self) -> Layer {
         match self {
             Self::Subject { by, .. } | Self::Required { by, .. } => *by,
+            Self::Revoked { .. } => Layer::Fleet,
         }
     }
 
@@ -111,6 +125,9 @@ impl Denied {
                 format!("take {:?} out of `{key}`", component.to_string())
             }
             Self::Subject { key, component, .. } => format!("let `{key}` admit {component}"),
+            Self::Revoked { component, .. } => {
+                format!("publish a newer version, or lower `revoke.min_version` of {component}")
+            }
             Self::Required { line, .. } => line.clone(),
         }
     }
@@ -119,6 +136,7 @@ impl Denied {
     pub const fn code(&self) -> Code {
         match self {
             Self::Subject { .. } => Code::SubjectNotAllowed,
+            Self::Revoked { .. } => Code::VersionRevoked,
             Self::Required { .. } => Code::CapabilityDenied,
         }
     }
@@ -145,6 +163,9 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
         missing: None,
     };
     let layers = [&ask.document, &fleet.document, &device.document];
+    let net_http = work.net_http();
+    let bundles = work.bundles(&net_http);
+    let secrets = work.secrets(&net_http);
     let mut grant = EffectiveGrant {
         component: ask.name.clone(),
         version: ask.version.clone(),
@@ -160,8 +181,10 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
             Vec::new()
         },
         job_args: ask.document.job.args.clone(),
-        net_http: work.net_http(),
+        net_http,
         messages: work.messages(),
+        bundles,
+        secrets,
         fs: work.fs(),
         kv: work.kv(),
         env: work.env(),
@@ -172,7 +195,7 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
                 layers.map(|d| d.clock),
                 ask.document.clock.is_some_and(|s| s.required),
             )
-            .map(clock),
+            .map(coarsest),
         random: work
             .section(
                 "random",
@@ -240,12 +263,15 @@ fn denied_optional(ask: &Ask, grant: &EffectiveGrant, dropped: &[Dropped]) -> Ve
     denied.map(str::to_owned).collect()
 }
 
-fn clock(sections: [ClockSection; 3]) -> Clock {
-    let steps = sections.map(|c| c.resolution.map_or(CLOCK_RESOLUTION, |s| s.0));
+fn coarsest([a, f, d]: [ClockSection; 3]) -> Clock {
     Clock {
-        wall: sections.iter().all(|c| c.wall),
+        wall: a.wall && f.wall && d.wall,
         // The coarsest wins: a fine timer is the wider grant.
-        resolution: steps.into_iter().max().unwrap_or(CLOCK_RESOLUTION),
+        resolution: [a, f, d]
+            .map(|c| c.resolution.map_or(CLOCK_RESOLUTION, |s| s.0))
+            .into_iter()
+            .max()
+            .unwrap_or(CLOCK_RESOLUTION),
     }
 }
 
@@ -262,6 +288,7 @@ fn grants(grant: &EffectiveGrant, section: &str) -> bool {
         "net.http" => !grant.net_http.is_empty(),
         "outbox" => !grant.messages.outbox.is_empty(),
         "kv" => !grant.kv.is_empty(),
+        "secrets" => !grant.secrets.is_empty(),
         "fs" => !grant.fs.is_empty(),
         "config" => grant.config.is_some(),
         "log" => grant.log.is_some(),
@@ -303,6 +330,16 @@ fn subject(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) -> Result<(),
     }
     if names_admit(&policy.deny, &ask.name) {
         return fail(Layer::Fleet, "subject.deny");
+    }
+    if let Some(minimum) = fleet.document.revoke.min_version.get(&ask.name)
+        && ask.version < *minimum
+    {
+        return Err(Denied::Revoked {
+            file: fleet.source.file.clone(),
+            component: ask.name.clone(),
+            minimum: Box::new(minimum.clone()),
+            offered: Box::new(ask.version.clone()),
+        });
     }
     let ceiling = &device.document.subject;
     if !names_admit(&ceiling.names, &ask.name) {

@@ -4,7 +4,7 @@ use crate::intersect::amounts::MEMORY_TOTAL;
 use crate::place::{Source, line_of};
 use crate::schema::{Document, Kind};
 use crate::wellformed;
-use redan_protocol::{ByteCount, ComponentName, Digest, ReleaseCounter, Seconds, UnixSeconds};
+use redan_protocol::{ByteCount, ComponentName, Digest, PublisherName, ReleaseCounter, Seconds, UnixSeconds};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ pub const RENEWAL_GRACE: Seconds = Seconds::new(180 * 86_400);
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PolicyError {
     /// Not TOML, or not of the schema.
-    #[error("{file}:{line}: {what}{}", .suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    #[error("{file}:{line}: {what}; {}", crate::help::of_syntax(.what, .suggestion.as_deref()))]
     Syntax {
         /// The file as the caller named it.
         file: String,
@@ -27,11 +27,11 @@ pub enum PolicyError {
         line: usize,
         /// What the parser says.
         what: String,
-        /// The known key nearest to an unknown one.
+        /// The known key or value nearest to an unknown one.
         suggestion: Option<String>,
     },
     /// A key that this kind does not have, or a value that is not what the key takes.
-    #[error("{file}:{line}: `{key}` {what}")]
+    #[error("{file}:{line}: `{key}` {what}{}", crate::help::of_key(.what))]
     Key {
         /// The file.
         file: String,
@@ -43,7 +43,9 @@ pub enum PolicyError {
         what: &'static str,
     },
     /// A document of another kind.
-    #[error("{file}: this document is of kind \"{found}\"; here a document of kind \"{wanted}\" is read")]
+    #[error(
+        "{file}: this document is of kind \"{found}\"; here a document of kind \"{wanted}\" is read: name the other file, or write kind = \"{wanted}\""
+    )]
     WrongKind {
         /// The file.
         file: String,
@@ -63,7 +65,9 @@ pub enum PolicyError {
         example: &'static str,
     },
     /// Longer than the limit.
-    #[error("{file}: {length} bytes; a policy document has at most {DOCUMENT_LEN_MAX}")]
+    #[error(
+        "{file}: {length} bytes; a policy document has at most {DOCUMENT_LEN_MAX}: take something out of it"
+    )]
     TooLarge {
         /// The file.
         file: String,
@@ -150,6 +154,17 @@ impl FleetPolicy {
         &self.document.revoke.digests
     }
 
+    /// How long ago release signers may have signed what is adopted.
+    pub fn signed_within(&self) -> Option<Seconds> {
+        let within = self.document.require.ask_signed_within?;
+        Some(Seconds::new(within.0.get() / 1000))
+    }
+
+    /// Oldest `redan-device` that may adopt anything.
+    pub fn runtime_min(&self) -> Option<&semver::Version> {
+        self.document.runtime.min.as_ref()
+    }
+
     /// Proven time never passes this.
     pub fn maximum_time(&self) -> Option<UnixSeconds> {
         self.document.time.maximum
@@ -178,6 +193,12 @@ impl DeviceCeiling {
         let publishers: BTreeSet<&str> = names.filter_map(|name| name.split('/').next()).collect();
         let parts = u64::try_from(publishers.len()).unwrap_or(u64::MAX);
         ByteCount::new(total.get().checked_div(parts).unwrap_or(0))
+    }
+
+    /// The file that holds a publisher's secret.
+    pub fn secret_file(&self, publisher: &PublisherName, secret: &str) -> Option<&str> {
+        let files = &self.document.secrets.as_ref()?.files;
+        files.get(&format!("{publisher}/{secret}")).map(String::as_str)
     }
 
     /// Where workloads listen.
@@ -268,7 +289,7 @@ fn parse(file: &str, text: &str, wanted: Kind) -> Result<Document, PolicyError> 
         PolicyError::Syntax {
             file: file.to_owned(),
             line,
-            suggestion: suggestion(&what),
+            suggestion: crate::help::suggestion(&what),
             what,
         }
     })?;
@@ -292,37 +313,6 @@ fn parse(file: &str, text: &str, wanted: Kind) -> Result<Document, PolicyError> 
         what: flaw.what,
     })?;
     Ok(document)
-}
-
-/// From "unknown field `a`, expected one of `b`, `c`": the expected name nearest to the unknown one.
-fn suggestion(what: &str) -> Option<String> {
-    let rest = what.strip_prefix("unknown field ")?;
-    let mut names = rest.split('`').skip(1).step_by(2);
-    let unknown = names.next()?;
-    names
-        .map(|name| (distance(unknown, name), name))
-        .min()
-        .filter(|(distance, _)| *distance <= 3)
-        .map(|(_, name)| name.to_owned())
-}
-
-/// Levenshtein's distance, one row at a time.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(row.first_mut().unwrap_or(&mut 0), i.saturating_add(1));
-        for (j, y) in b.chars().enumerate() {
-            let above = row.get(j.saturating_add(1)).copied().unwrap_or_default();
-            let left = row.get(j).copied().unwrap_or_default();
-            let cost = diagonal.saturating_add(usize::from(x != y));
-            let best = cost.min(above.saturating_add(1)).min(left.saturating_add(1));
-            diagonal = above;
-            if let Some(cell) = row.get_mut(j.saturating_add(1)) {
-                *cell = best;
-            }
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -3,10 +3,14 @@
 //! Strict on purpose: an unknown key is an error, because a mistyped limit must not silently be no limit.
 
 mod messages;
+mod outside;
 mod sections;
+mod standing;
 
 pub use messages::*;
+pub use outside::*;
 pub use sections::*;
+pub use standing::*;
 
 use crate::grant::World;
 use redan_protocol::{ComponentName, PublisherName, ReleaseCounter};
@@ -85,6 +89,11 @@ pub struct Document {
     pub env: Option<NamesSection>,
     /// Configuration.
     pub config: Option<KeysSection>,
+    /// Secrets the host adds to requests.
+    pub secrets: Option<SecretsSection>,
+    /// Fleet and device: certificates of private CAs, by name.
+    #[serde(default)]
+    pub bundles: BTreeMap<String, String>,
     /// Clocks.
     pub clock: Option<ClockSection>,
     /// Random numbers.
@@ -100,9 +109,21 @@ pub struct Document {
     /// Upgrades.
     #[serde(default)]
     pub upgrade: UpgradeSection,
-    /// Fleet: revoked digests.
+    /// Fleet: what no device may run any more.
     #[serde(default)]
     pub revoke: RevokeSection,
+    /// Fleet and device: what the device must have. Fleet: what must be true of what is adopted.
+    #[serde(default)]
+    pub require: RequireSection,
+    /// Fleet and device: what happens when metadata cannot be refreshed.
+    #[serde(default)]
+    pub stale: StaleSection,
+    /// Fleet: what must be true of the device's runtime.
+    #[serde(default)]
+    pub runtime: RuntimeSection,
+    /// Fleet and device: what is reported.
+    #[serde(default)]
+    pub report: ReportSection,
     /// Fleet: lowest release counters.
     #[serde(default)]
     pub floors: BTreeMap<ComponentName, ReleaseCounter>,
@@ -112,9 +133,6 @@ pub struct Document {
     /// Fleet: the life of devices' certificates.
     #[serde(default)]
     pub identity: IdentitySection,
-    /// Fleet and device: what the device itself must have.
-    #[serde(default)]
-    pub require: RequireSection,
     /// Device: what all workloads together may use.
     #[serde(default)]
     pub totals: TotalsSection,

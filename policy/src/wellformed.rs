@@ -3,12 +3,13 @@
 //! A key in a kind that would ignore it is an error like an unknown key: who writes it believes that it does something.
 
 mod messages;
+mod outside;
 
 use crate::egress::{is_path, is_path_pattern};
 use crate::grant::World;
 use crate::schema::{Document, Kind};
 use redan_protocol::{ComponentName, PublisherName, WorkloadName};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is wrong, and where.
 pub(crate) struct Flaw {
@@ -31,6 +32,8 @@ pub(crate) fn check(document: &Document) -> Result<(), Flaw> {
     storage(document)?;
     messages::check(document)?;
     names(document)?;
+    outside::check(document)?;
+    outside::standing(document)?;
     amounts(document)
 }
 
@@ -101,6 +104,7 @@ fn kinds(d: &Document) -> Result<(), Flaw> {
     ] {
         hold(good, section, 0, key, what)?;
     }
+    outside::fleet_only(d)?;
     if ask {
         return Ok(());
     }
@@ -191,7 +195,7 @@ fn methods(methods: &BTreeSet<String>) -> bool {
     !methods.is_empty() && methods.iter().all(token)
 }
 
-const LABEL: &str = "must be one word of lower-case letters, digits and inner hyphens";
+const LABEL: &str = "must be one word of lower-case letters, digits and inner hyphens, such as \"cloud-2\"";
 const TWICE: &str = "names something named before; write one table for it";
 
 fn label(text: &str) -> bool {
@@ -209,14 +213,14 @@ fn net(d: &Document) -> Result<(), Flaw> {
             "net.http",
             nth,
             "allow",
-            "of an ask must name an origin",
+            "of an ask must name an origin such as \"https://api.example\"",
         )?;
         hold(
             !ask || section.methods.is_some(),
             "net.http",
             nth,
             "methods",
-            "of an ask must be named",
+            "of an ask must be named, such as methods = [\"GET\"]",
         )?;
         hold(
             section.methods.as_ref().is_none_or(methods),
@@ -305,8 +309,16 @@ fn storage(d: &Document) -> Result<(), Flaw> {
     Ok(())
 }
 
+/// Canonical JSON does not escape them, and what is no JSON is no grant.
+const CONTROL: &str = "holds a control character such as a line break; remove it";
+
+fn one_line(values: &BTreeMap<String, String>) -> bool {
+    !values.values().any(|value| value.chars().any(char::is_control))
+}
+
 fn names(d: &Document) -> Result<(), Flaw> {
-    const UNNAMED: &str = "gives a value to a name that this document does not list";
+    const UNNAMED: &str =
+        "gives a value to a name that this document does not list; add it to the list, or remove the value";
     let variable = |name: &String| {
         !name.is_empty()
             && !name.starts_with(|c: char| c.is_ascii_digit())
@@ -327,13 +339,7 @@ fn names(d: &Document) -> Result<(), Flaw> {
             "values",
             UNNAMED,
         )?;
-        hold(
-            !env.values.values().any(|value| value.contains('\0')),
-            "env",
-            0,
-            "values",
-            "holds a NUL",
-        )?;
+        hold(one_line(&env.values), "env", 0, "values", CONTROL)?;
         hold(
             d.kind != Kind::Ask || env.values.is_empty(),
             "env",
@@ -344,11 +350,14 @@ fn names(d: &Document) -> Result<(), Flaw> {
     }
     if let Some(config) = &d.config {
         hold(
-            !config.keys.iter().any(String::is_empty),
+            !config
+                .keys
+                .iter()
+                .any(|key| key.is_empty() || key.chars().any(char::is_control)),
             "config",
             0,
             "keys",
-            "must be a list of keys",
+            "must be a list of keys such as \"unit\"",
         )?;
         hold(
             config.values.keys().all(|key| config.keys.contains(key)),
@@ -357,6 +366,7 @@ fn names(d: &Document) -> Result<(), Flaw> {
             "values",
             UNNAMED,
         )?;
+        hold(one_line(&config.values), "config", 0, "values", CONTROL)?;
         hold(
             d.kind != Kind::Ask || config.values.is_empty(),
             "config",

@@ -132,6 +132,16 @@ codes! {
     PolicyInvalid = 60, "policy-invalid", "correct the named line";
     /// The fleet policy does not cover this component.
     SubjectNotAllowed = 61, "subject-not-allowed", "name the publisher and component in the fleet policy";
+    /// The fleet policy revokes this version and all before it.
+    VersionRevoked = 62, "version-revoked", "publish a version at or above the fleet policy's `revoke.min_version`";
+    /// It was signed longer ago than the fleet policy admits.
+    SignedTooLongAgo = 63, "signed-too-long-ago", "have the release signers sign the component again";
+    /// The fleet policy asks for a newer runtime than this device has.
+    RuntimeTooOld = 64, "runtime-too-old", "update redan-device on this device";
+    /// A secret's file is missing, readable by others, too long, or no value of a header field.
+    SecretMissing = 65, "secret-missing", "put the value into the file the device ceiling names: one line, at most 4 KiB, mode 0600, owned by root or by the user redan-device runs as";
+    /// The metadata could not be refreshed for longer than policy lets workloads run on.
+    Stale = 66, "stale", "let the device reach its control server, or carry a bundle to it: redan-device apply";
 
     // 80–99: fetch, store, disk
     /// The bytes do not have the signed digest.
@@ -212,6 +222,10 @@ codes! {
     EgressUnreachable = 123, "egress-unreachable", "check the destination";
     /// The egress budget is used up.
     EgressBudget = 124, "egress-budget", "wait for the budget to refill, or ask for more";
+    /// A request sets a field that only the host may set: one that carries a secret, frames the message, or has no place in trailers.
+    FieldForbidden = 125, "field-forbidden", "do not set that header field; the host does";
+    /// The upstream is not whom the rule's roots believe, or does not speak TLS 1.3.
+    UpstreamUntrusted = 126, "upstream-untrusted", "check the upstream's certificate against the rule's `tls.roots`";
 
     // 130–139: messages
     /// One of the three documents does not admit the topic, to hear it or to publish it.

@@ -74,9 +74,47 @@ pub enum WorkloadKind {
     Message,
 }
 
+/// The value of a secret on its way to the executor that adds it to requests. Prints as nothing.
+#[derive(Clone, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretValue(Vec<u8>);
+
+impl SecretValue {
+    /// Marks bytes as a secret.
+    pub const fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for the request they belong to.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretValue")
+    }
+}
+
 /// Agent → executor.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum ToExecutor {
+    /// Values for the secrets of the grant that the next `Load` of this slot brings. No answer.
+    Secrets {
+        /// The slot that will be loaded.
+        slot: SlotId,
+        /// By handle.
+        values: Vec<(String, SecretValue)>,
+    },
+    /// From the next call on, the slot has what the grant it was loaded with and this one both give: never more than it was loaded
+    /// with. No answer.
+    Narrow {
+        /// Which.
+        slot: SlotId,
+        /// Canonical JSON of the later `EffectiveGrant`.
+        grant: Vec<u8>,
+    },
     /// Link a version beside whatever runs. Descriptors: the native code in a write-sealed memfd; for a service also
     /// its listening socket. Answer: [`FromExecutor::Loaded`] or [`FromExecutor::Failed`].
     Load {

@@ -55,7 +55,8 @@ async fn round(exchange: &Exchange, id: &str, queue: &Arc<Queue>) -> bool {
         let Some(version) = exchange.pointer.present() else {
             return false;
         };
-        let outboxes = &version.capabilities.grant().messages.outbox;
+        let capabilities = version.capabilities();
+        let outboxes = &capabilities.grant().messages.outbox;
         let Some(outbox) = outboxes.iter().find(|outbox| outbox.id == id) else {
             return true;
         };
@@ -114,7 +115,7 @@ async fn send(
     number: u64,
     item: Item,
 ) -> Result<(), Kept> {
-    let capabilities = &version.capabilities;
+    let capabilities = version.capabilities();
     match way(capabilities.grant(), outbox, &item.target).map_err(Kept::This)? {
         Way::Http(_) => {
             let egress = capabilities.egress().ok_or(Kept::This(Code::EgressDenied))?;

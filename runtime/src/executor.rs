@@ -9,7 +9,7 @@ use crate::service::Service;
 use crate::swap::Lease;
 use crate::version::Version;
 use redan_channel::{AsyncChannel, ChannelError};
-use redan_host_api::egress::{Dial, public_tls, tls_with};
+use redan_host_api::egress::{Outside, Secrets, public_tls, tls_with};
 use redan_host_api::kv::Stores;
 use redan_host_api::log::Sink;
 use redan_host_api::mqtt::{Access, bus};
@@ -17,7 +17,7 @@ use redan_host_api::outbox::queue::Outboxes;
 use redan_host_api::state::Capabilities;
 use redan_host_api::workload::{Pools, Workload};
 use redan_policy::EffectiveGrant;
-use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, WorkloadKind};
+use redan_protocol::ipc::{FromExecutor, SecretValue, SlotId, ToExecutor, WorkloadKind};
 use redan_protocol::report::{Health, Isolation};
 use redan_protocol::{Code, ComponentName, Digest};
 use redan_sealed::Sealed;
@@ -166,8 +166,11 @@ async fn serve(
         stores: Stores::new(data.join("kv")),
         outboxes: Outboxes::new(data.join("outbox")),
         data,
-        dial: Broker::start(broker)?,
-        tls: public_tls().map_err(ExecutorError::Tls)?,
+        outside: Outside {
+            dial: Broker::start(broker)?,
+            public: public_tls().map_err(ExecutorError::Tls)?,
+            secrets: Arc::default(),
+        },
         sinks: Mutex::default(),
         state: Mutex::default(),
         answers,
@@ -184,7 +187,7 @@ async fn serve(
 }
 
 /// Everything a running executor holds.
-struct Running {
+pub(crate) struct Running {
     engine: Engine,
     metered: Engine,
     pools: Arc<Pools>,
@@ -192,25 +195,29 @@ struct Running {
     data: PathBuf,
     stores: Stores,
     outboxes: Outboxes,
-    dial: Arc<dyn Dial>,
-    tls: Arc<rustls::ClientConfig>,
+    /// Without secrets: each workload has its own.
+    pub(crate) outside: Outside,
     sinks: Mutex<HashMap<ComponentName, Arc<Sink>>>,
     state: Mutex<State>,
     answers: mpsc::Sender<FromExecutor>,
 }
 
 #[derive(Default)]
-struct State {
-    slots: HashMap<SlotId, Arc<Version>>,
-    services: HashMap<ComponentName, Arc<Service>>,
-    timers: HashMap<ComponentName, (SlotId, Vec<AbortHandle>)>,
-    exchanges: HashMap<ComponentName, Arc<Exchange>>,
+pub(crate) struct State {
+    pub(crate) slots: HashMap<SlotId, Arc<Version>>,
+    pub(crate) exchanges: HashMap<ComponentName, Arc<Exchange>>,
     /// What the agent said about brokers, until the slot is loaded.
     access: HashMap<SlotId, HashMap<String, Access>>,
+    /// Values for slots that are about to be loaded.
+    secrets: HashMap<SlotId, Vec<(String, SecretValue)>>,
+    pub(crate) services: HashMap<ComponentName, Arc<Service>>,
+    pub(crate) timers: HashMap<ComponentName, (SlotId, Vec<AbortHandle>)>,
+    /// Counts up with every order about who answers for a component.
+    pub(crate) turns: HashMap<ComponentName, u64>,
 }
 
 impl State {
-    fn stop_timers(&mut self, component: &ComponentName) {
+    pub(crate) fn stop_timers(&mut self, component: &ComponentName) {
         for timer in self
             .timers
             .remove(component)
@@ -222,12 +229,32 @@ impl State {
     }
 }
 
+impl State {
+    /// The number of an order about who answers for a component.
+    pub(crate) fn turn(&mut self, component: &ComponentName) -> u64 {
+        let turn = self.turns.entry(component.clone()).or_default();
+        *turn = turn.saturating_add(1);
+        *turn
+    }
+}
+
 impl Running {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    /// An order that does not read takes everything: the agent meant to take something.
+    fn narrow(&self, slot: SlotId, grant: &[u8]) {
+        let Some(version) = self.state().slots.get(&slot).cloned() else {
+            return;
+        };
+        let later = EffectiveGrant::from_canonical_json(grant).ok();
+        let own = version.capabilities();
+        let later = later.filter(|later| later.component == version.component);
+        version.narrow(&later.unwrap_or_else(|| own.grant().nothing()));
+    }
+
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn say(&self, answer: FromExecutor) {
+    pub(crate) async fn say(&self, answer: FromExecutor) {
         // Fails only when the agent is gone, and then the process ends anyway.
         let _ = self.answers.send(answer).await;
     }
@@ -249,12 +276,17 @@ impl Running {
                 .await;
             }
             ToExecutor::Memory { total } => self.pools.set_memory(total),
-            ToExecutor::Activate { slot } => {
-                let answer = self.activate(slot);
-                self.say(answer).await;
+            ToExecutor::Secrets { slot, values } => {
+                let mut state = self.state();
+                if state.secrets.len() < SLOTS_MAX {
+                    state.secrets.insert(slot, values);
+                }
             }
+            ToExecutor::Narrow { slot, grant } => self.narrow(slot, &grant),
+            ToExecutor::Activate { slot } => self.activate(slot).await,
             ToExecutor::Deactivate { component } => {
                 let mut state = self.state();
+                state.turn(&component);
                 state.stop_timers(&component);
                 if let Some(service) = state.services.get(&component) {
                     service.pointer.swap(None);
@@ -352,11 +384,12 @@ impl Running {
         if brokers.any(|broker| !access.contains_key(&broker.label)) {
             return Err(Code::BrokerFile);
         }
+        let secrets = self.state().secrets.remove(&slot).unwrap_or_default();
         // Deserialising and opening buckets touch the disk and megabytes of code: not on a thread that serves.
         let executor = Arc::clone(self);
         let linked = tokio::task::spawn_blocking(move || {
             let native = Sealed::read(&native).map_err(|error| error.code())?;
-            let capabilities = executor.capabilities(grant)?;
+            let capabilities = executor.capabilities(grant, secrets)?;
             let metered = engine::is_metered(&capabilities.grant().limits);
             let engine = if metered {
                 &executor.metered
@@ -377,15 +410,22 @@ impl Running {
         Ok(())
     }
 
-    fn capabilities(&self, grant: EffectiveGrant) -> Result<Arc<Capabilities>, Code> {
+    fn capabilities(
+        &self,
+        grant: EffectiveGrant,
+        secrets: Vec<(String, SecretValue)>,
+    ) -> Result<Arc<Capabilities>, Code> {
         let sink = match grant.log {
             Some(_) => Some(self.sink(&grant.component)?),
             None => None,
         };
-        let (dial, tls) = (Arc::clone(&self.dial), Arc::clone(&self.tls));
+        let outside = Outside {
+            secrets: Arc::new(Secrets::new(secrets)),
+            ..self.outside.clone()
+        };
         let kept = (&self.stores, &self.outboxes);
         let workload = self.workload(&grant.component);
-        let opened = Capabilities::open(grant, &self.data, kept, sink, dial, tls, &workload);
+        let opened = Capabilities::open(grant, &self.data, kept, sink, outside, &workload);
         opened.map_err(|error| error.code())
     }
 
@@ -422,7 +462,7 @@ impl Running {
             }
         };
         let tls = match read(roots)? {
-            None => Arc::clone(&self.tls),
+            None => Arc::clone(&self.outside.public),
             Some(pem) => {
                 let mut store = rustls::RootCertStore::empty();
                 for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -455,26 +495,6 @@ impl Running {
         Ok(sink)
     }
 
-    fn activate(&self, slot: SlotId) -> FromExecutor {
-        let mut state = self.state();
-        let Some(version) = state.slots.get(&slot).cloned() else {
-            return unknown(slot);
-        };
-        if let Some(service) = state.services.get(&version.component) {
-            service.pointer.swap(Some(Arc::clone(&version)));
-        }
-        let messages = &version.capabilities.grant().messages;
-        let known = state.exchanges.contains_key(&version.component);
-        if known || !messages.is_empty() {
-            let exchange = state.exchanges.entry(version.component.clone()).or_default();
-            exchange.activate(&version, &self.dial);
-        }
-        state.stop_timers(&version.component);
-        let timers = job::start_timers(&version);
-        state.timers.insert(version.component.clone(), (slot, timers));
-        FromExecutor::Activated { slot }
-    }
-
     fn take_out(&self, slot: SlotId) -> Option<Arc<Version>> {
         let mut state = self.state();
         let version = state.slots.remove(&slot)?;
@@ -504,7 +524,7 @@ impl Running {
     }
 }
 
-fn unknown(slot: SlotId) -> FromExecutor {
+pub(crate) fn unknown(slot: SlotId) -> FromExecutor {
     FromExecutor::Failed {
         slot,
         code: Code::NotFound,

@@ -14,6 +14,9 @@ use wasmtime_wasi::I32Exit;
 /// Shortest pause between two runs: a timer of zero must not be a loop.
 const EVERY_MIN: Millis = Millis::new(100);
 
+/// How often a timer that policy took away is asked about again.
+const TAKEN_AWAY: Duration = Duration::from_secs(1);
+
 /// Runs the job once. What the guest says by its exit is its outcome.
 pub(crate) async fn run(lease: &Lease) -> Result<(), Code> {
     exit(lease)
@@ -26,7 +29,7 @@ pub(crate) async fn exit(lease: &Lease) -> Result<i32, Code> {
     let Entry::Job(entry) = &lease.entry else {
         return Err(Code::Internal);
     };
-    let limits = *lease.limits();
+    let limits = lease.limits();
     let call = Call::new(lease);
     let outcome = match (lease.places.try_acquire(), call.store(lease)) {
         (Err(_), _) => Err(Code::ConcurrencyLimit),
@@ -78,25 +81,37 @@ async fn ask(version: &Version, call: &Call) -> Result<State, Code> {
     let probed = call
         .run(version, start, health.instantiate_async(&mut store))
         .await?;
-    let timeout = version.capabilities.grant().health.timeout;
+    let timeout = version.capabilities().grant().health.timeout;
     let check = probed.redan_workload_health().call_check(&mut store);
     Ok(call.run(version, timeout, check).await?.state)
 }
 
 /// Starts the timers of a version. They end when the handles are aborted; a run under way goes on.
 pub(crate) fn start_timers(version: &Arc<Version>) -> Vec<AbortHandle> {
-    let timers = &version.capabilities.grant().trigger_timer;
-    timers
-        .iter()
-        .map(|timer| tokio::spawn(tick(Arc::clone(version), timer.clone())).abort_handle())
+    let timers = version.capabilities().grant().trigger_timer.len();
+    (0..timers)
+        .map(|nth| tokio::spawn(tick(Arc::clone(version), nth)).abort_handle())
         .collect()
 }
 
-async fn tick(version: Arc<Version>, timer: TimerTrigger) {
-    let every = Duration::from_millis(timer.every.max(EVERY_MIN).get());
+/// The timer as it is now: it may have been slowed down, or taken away.
+fn timer(version: &Version, nth: usize) -> Option<TimerTrigger> {
+    version.capabilities().grant().trigger_timer.get(nth).cloned()
+}
+
+async fn tick(version: Arc<Version>, nth: usize) {
     let mut due = tokio::time::Instant::now();
     loop {
-        tokio::time::sleep_until(due + jitter(timer.jitter)).await;
+        // One that was taken away may come back with a later policy: it is asked again.
+        let Some(present) = timer(&version, nth) else {
+            tokio::time::sleep(TAKEN_AWAY).await;
+            continue;
+        };
+        let every = Duration::from_millis(present.every.max(EVERY_MIN).get());
+        tokio::time::sleep_until(due + jitter(present.jitter)).await;
+        if timer(&version, nth).is_none() {
+            continue;
+        }
         // An aborted timer goes on to its next pause: by then the version may drain.
         let Some(lease) = version.lease() else {
             return;

@@ -17,6 +17,7 @@
 //! Start reading at [`executor`], then `version`, `swap`, `service` and `job`; limits are in `redan_host_api::limits`.
 #![forbid(unsafe_code)]
 
+mod activate;
 pub mod bench;
 mod broker;
 pub mod compiler;

@@ -11,7 +11,7 @@ use redan_protocol::Millis;
 /// In how long it would rather end; `None`: now.
 pub(crate) async fn prepare_stop(lease: &Lease, deadline: Millis) -> Option<Millis> {
     let entry = lease.stopped.as_ref()?;
-    let limits = *lease.limits();
+    let limits = lease.limits();
     let call = Call::new(lease);
     let mut store = call.store(lease).ok()?;
     let guest = async {

@@ -49,7 +49,8 @@ impl Exchange {
     /// Messages go to this version from now on. A session whose settings do not change goes on undisturbed.
     pub(crate) fn activate(self: &Arc<Self>, version: &Arc<Version>, dial: &Arc<dyn Dial>) {
         self.pointer.swap(Some(Arc::clone(version)));
-        let grant = version.capabilities.grant();
+        let capabilities = version.capabilities();
+        let grant = capabilities.grant();
         let mut running = self.running();
         let mut before = std::mem::take(&mut running.buses);
         for broker in &grant.messages.brokers {
@@ -91,7 +92,7 @@ impl Exchange {
         });
         for outbox in &grant.messages.outbox {
             if !running.couriers.contains_key(&outbox.id)
-                && let Some(queue) = version.capabilities.queue(&outbox.id)
+                && let Some(queue) = capabilities.queue(&outbox.id)
             {
                 let carrying = courier::carry(Arc::downgrade(self), outbox.id.clone(), queue);
                 let courier = tokio::spawn(carrying).abort_handle();
@@ -169,7 +170,7 @@ async fn settle(pointer: Arc<Pointer>, broker: String, message: Message) {
             return std::future::pending().await;
         };
         // By the grant of the version that would get it, not the one that subscribed.
-        let Some(most) = handovers(version.capabilities.grant(), &broker, &message.topic) else {
+        let Some(most) = handovers(version.capabilities().grant(), &broker, &message.topic) else {
             return version.note(Code::TopicDenied);
         };
         // A call of its own: a connection that breaks does not cut it off.
@@ -206,7 +207,7 @@ async fn handle(version: &Lease, message: &Message) -> Result<handler::Outcome, 
     let Entry::Message(entry) = &version.entry else {
         return Err(Code::Internal);
     };
-    let limits = *version.limits();
+    let limits = version.limits();
     let place = Arc::clone(&version.places).acquire_owned().await;
     let call = Call::new(version);
     let outcome = match (place, call.store(version)) {

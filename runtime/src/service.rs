@@ -83,7 +83,7 @@ impl Service {
         let Entry::Service(entry) = &version.entry else {
             return Err((StatusCode::INTERNAL_SERVER_ERROR, Code::Internal));
         };
-        let limits = *version.limits();
+        let limits = version.limits();
         admitted(&version, request.method(), request.uri().path())?;
         if header_bytes(request.headers()) > limits.header_bytes.get() {
             return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::HeaderLimit));
@@ -277,13 +277,14 @@ async fn place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
 
 /// Whether the version may be asked this: by its grant, or by a publisher's bench.
 fn admitted(version: &Version, method: &Method, path: &str) -> Result<(), Refused> {
-    if let Some(bench) = version.capabilities.bench() {
+    let capabilities = version.capabilities();
+    if let Some(bench) = capabilities.bench() {
         bench.answered(method.as_str(), path);
         if bench.every_request {
             return Ok(());
         }
     }
-    routed(&version.capabilities.grant().trigger_http, method, path)
+    routed(&capabilities.grant().trigger_http, method, path)
 }
 
 /// Whether a trigger of the grant admits it. A route ending in `/...` admits everything below.

@@ -22,8 +22,9 @@ pub(crate) struct Pointer(RwLock<Option<Arc<Version>>>);
 
 impl Pointer {
     /// Requests that hold the old version keep it until they end. `None`: nobody answers.
-    pub(crate) fn swap(&self, version: Option<Arc<Version>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = version;
+    pub(crate) fn swap(&self, version: Option<Arc<Version>>) -> Option<Arc<Version>> {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, version)
     }
 
     /// Takes the version out if it is this one.
@@ -106,6 +107,15 @@ impl Leases {
         }
     }
 
+    /// Waits for the calls under way, then interrupts what is left; the version itself goes on.
+    async fn pause(&self, limit: Duration) {
+        if tokio::time::timeout(limit, self.until_idle()).await.is_err() {
+            self.stop.send_replace(true);
+            let _ = tokio::time::timeout(LET_GO, self.until_idle()).await;
+            self.stop.send_replace(false);
+        }
+    }
+
     async fn until_idle(&self) {
         loop {
             let idle = self.idle.notified();
@@ -123,6 +133,11 @@ impl Version {
     /// A lease: while it lives, the version is not gone. `None` once the version drains.
     pub(crate) fn lease(self: &Arc<Self>) -> Option<Lease> {
         self.leases.enter().then(|| Lease(Arc::clone(self)))
+    }
+
+    /// Ends the calls under way and not the version: it may be asked to answer again. Nobody may be sent to it meanwhile.
+    pub(crate) async fn pause(&self, limit: Millis) {
+        self.leases.pause(Duration::from_millis(limit.get())).await;
     }
 
     /// Ends the version: see the top of this file.

@@ -10,6 +10,7 @@ use redan_host_api::link;
 use redan_host_api::mqtt::Access;
 use redan_host_api::state::{Capabilities, GuestState, new_store};
 use redan_host_api::volume::MEASURE_INTERVAL;
+use redan_policy::EffectiveGrant;
 use redan_policy::grant::Limits;
 use redan_protocol::ipc::{Signals, SlotId, WorkloadKind};
 use redan_protocol::report::Bucket;
@@ -17,9 +18,10 @@ use redan_protocol::{Code, ComponentName, Millis};
 use redan_sealed::Sealed;
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use wasmtime::component::InstancePre;
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p2::bindings::CommandPre;
@@ -46,11 +48,34 @@ pub(crate) struct Version {
     /// How each broker of its grant is spoken to.
     pub(crate) access: HashMap<String, Access>,
     pub(crate) publishing: Publishing,
-    pub(crate) capabilities: Arc<Capabilities>,
+    /// What it was loaded with, and what is left of it now.
+    loaded: Arc<Capabilities>,
+    present: RwLock<Arc<Capabilities>>,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) leases: Leases,
+    withheld: Mutex<Option<Withheld>>,
     engine: Engine,
     seen: Mutex<Seen>,
+}
+
+/// Places that a narrower grant took: held by a task until there is another grant.
+struct Withheld(AbortHandle);
+
+impl Withheld {
+    fn new(places: &Arc<Semaphore>, count: u32) -> Self {
+        let places = Arc::clone(places);
+        let holds = async move {
+            let _held = places.acquire_many_owned(count).await;
+            std::future::pending::<()>().await;
+        };
+        Self(tokio::spawn(holds).abort_handle())
+    }
+}
+
+impl Drop for Withheld {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 #[derive(Default)]
@@ -92,16 +117,36 @@ impl Version {
             publishing: Publishing::default(),
             plain,
             places: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))),
-            capabilities,
+            present: RwLock::new(Arc::clone(&capabilities)),
+            loaded: capabilities,
+            withheld: Mutex::default(),
             engine: engine.clone(),
             leases: Leases::default(),
             seen: Mutex::default(),
         }))
     }
 
+    /// What the next call may do.
+    pub(crate) fn capabilities(&self) -> Arc<Capabilities> {
+        Arc::clone(&self.present.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The limits of its grant.
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.capabilities.grant().limits
+    pub(crate) fn limits(&self) -> Limits {
+        self.capabilities().grant().limits
+    }
+
+    /// From the next call on: what it was loaded with, as far as `later` gives it too. What does not narrow leaves nothing.
+    pub(crate) fn narrow(&self, later: &EffectiveGrant) {
+        let narrowed = self.loaded.narrowed(later);
+        let narrowed = narrowed.or_else(|_| self.loaded.narrowed(&later.nothing()));
+        if let Ok(narrowed) = narrowed {
+            let [loaded, left] = [&self.loaded, &narrowed].map(|c| c.grant().limits.concurrency);
+            let taken = loaded.saturating_sub(left);
+            *self.withheld.lock().unwrap_or_else(PoisonError::into_inner) =
+                (taken > 0).then(|| Withheld::new(&self.places, taken));
+            *self.present.write().unwrap_or_else(PoisonError::into_inner) = narrowed;
+        }
     }
 
     /// What was seen since the last time; `None` when there were no calls and nothing was noted.
@@ -124,7 +169,7 @@ impl Version {
     }
 
     pub(crate) fn record(&self, failure: Option<Code>, noted: Option<Code>, cpu_millis: u64) {
-        if let Some(bench) = self.capabilities.bench() {
+        if let Some(bench) = self.loaded.bench() {
             bench.ended(cpu_millis, failure);
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,14 +190,14 @@ impl Call {
     pub(crate) fn new(version: &Version) -> Self {
         let verdict = Verdict::default();
         Self {
-            cpu: Cpu::new(&version.capabilities, &verdict),
+            cpu: Cpu::new(&version.capabilities(), &verdict),
             verdict,
         }
     }
 
     /// A fresh store with every limit set.
     pub(crate) fn store(&self, version: &Version) -> Result<Store<GuestState>, Code> {
-        let store = new_store(&version.engine, &version.capabilities, &self.verdict, &self.cpu);
+        let store = new_store(&version.engine, &version.capabilities(), &self.verdict, &self.cpu);
         store.map_err(|error| error.code())
     }
 
@@ -165,8 +210,9 @@ impl Call {
         wall: Millis,
         guest: impl Future<Output = wasmtime::Result<T>>,
     ) -> Result<T, Code> {
-        let volumes = if version.capabilities.has_writable_volume() {
-            Either::Left(over_quota(Arc::clone(&version.capabilities)))
+        let capabilities = version.capabilities();
+        let volumes = if capabilities.has_writable_volume() {
+            Either::Left(over_quota(capabilities))
         } else {
             Either::Right(std::future::pending())
         };
@@ -176,7 +222,7 @@ impl Call {
             outcome = tokio::time::timeout(wall, self.cpu.measure(guest)) => match outcome {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => {
-                    if let Some(bench) = version.capabilities.bench() {
+                    if let Some(bench) = version.loaded.bench() {
                         (bench.hear)(Told::Trapped(&error));
                     }
                     return Err(link::classify(&error, &self.verdict));

@@ -35,6 +35,9 @@ pub struct ComponentRecord {
     pub conflicts: Vec<ComponentName>,
     /// Version of the state it keeps; a rollback across a change of it needs an allowed rollback set.
     pub state_schema: u32,
+    /// When the publisher signed it, by their own clock. Signed with the rest, so nobody else can make an old release look new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_at: Option<UnixSeconds>,
     /// `CycloneDX` document.
     pub sbom: Option<Digest>,
     /// SLSA provenance statement.

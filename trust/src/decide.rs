@@ -93,6 +93,8 @@ pub struct DeviceFacts {
     pub device: SpiffeId,
     /// Worlds its runtime offers.
     pub worlds: Vec<World>,
+    /// Version of its runtime, `redan-device`, as it reports it.
+    pub runtime: semver::Version,
     /// Its ceiling.
     pub ceiling: DeviceCeiling,
     /// Components it has installed outside the offered set.
@@ -177,6 +179,7 @@ pub fn decide(
     rule_d_set(&set, &records)?;
     rule_e_ring(&set, facts)?;
     rule_f_fit(&records, facts)?;
+    demands(&records, &fleet, facts)?;
     rule_h_digests(state, &records, &fleet, &direction)?;
     let members = rule_g_grants(&set, records, &fleet, facts)?;
     Ok(Some(Plan {
@@ -368,6 +371,19 @@ fn member_of(record: &ComponentRecord, digest: Digest) -> Member {
     }
 }
 
+/// The fleet policy that policy signers named, and its text. Believed whatever becomes of the direction it came with: a policy that takes
+/// something away takes it from what runs already.
+pub fn believed_policy(document: Option<&Document>, known: u64) -> Result<(FleetPolicy, &str), Refusal> {
+    let rollback = || Refusal::PolicyRollback { known };
+    let bytes = signed_bytes(document, POLICY_PATH, "policy").ok_or_else(rollback)?;
+    let text = std::str::from_utf8(bytes).map_err(|_| rollback())?;
+    let fleet = parse_fleet(POLICY_PATH, text)?;
+    if fleet.serial() < known {
+        return Err(rollback());
+    }
+    Ok((fleet, text))
+}
+
 /// The fleet policy and the set's document, each the very bytes its signers named.
 fn documents(
     state: &TrustState,
@@ -375,15 +391,7 @@ fn documents(
     direction: &Direction,
     facts: &DeviceFacts,
 ) -> Result<(FleetPolicy, ReleaseSet), Refusal> {
-    let rollback = || Refusal::PolicyRollback {
-        known: state.policy_serial,
-    };
-    let policy = signed_bytes(offered.policy.as_ref(), POLICY_PATH, "policy").ok_or_else(rollback)?;
-    let text = std::str::from_utf8(policy).map_err(|_| rollback())?;
-    let fleet = parse_fleet(POLICY_PATH, text)?;
-    if fleet.serial() < state.policy_serial {
-        return Err(rollback());
-    }
+    let (fleet, _) = believed_policy(offered.policy.as_ref(), state.policy_serial)?;
     let invalid = || Refusal::SetInvalid {
         set: direction.set.clone(),
     };
@@ -516,6 +524,31 @@ fn rule_f_fit(records: &[Released], facts: &DeviceFacts) -> Result<(), Refusal> 
             return Err(Refusal::Conflicts {
                 component,
                 present: conflict.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Rule g: what the fleet policy demands of the device and of the release, apart from capabilities.
+fn demands(records: &[Released], fleet: &FleetPolicy, facts: &DeviceFacts) -> Result<(), Refusal> {
+    if let Some(minimum) = fleet.runtime_min().filter(|minimum| facts.runtime < **minimum) {
+        return Err(Refusal::RuntimeTooOld {
+            minimum: minimum.clone(),
+            runtime: facts.runtime.clone(),
+        });
+    }
+    let Some(within) = fleet.signed_within() else {
+        return Ok(());
+    };
+    for Released { record, .. } in records {
+        // Proven time is a lower bound of the true one: what is too old by it is too old.
+        let young = |signed: UnixSeconds| facts.now.get() <= signed.get().saturating_add(within.get());
+        if !record.signed_at.is_some_and(young) {
+            return Err(Refusal::SignedTooLongAgo {
+                component: record.component.clone(),
+                signed: record.signed_at,
+                within,
             });
         }
     }

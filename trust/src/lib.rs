@@ -39,8 +39,8 @@ pub mod workflow;
 pub use claimed::{Claimed, Verified};
 pub use clock::ProvenTime;
 pub use decide::{
-    DeviceFacts, Directing, Directive, Document, Offered, POLICY_PATH, TrustState, carried_direction, decide,
-    direction_path, directive, plan_path,
+    DeviceFacts, Directing, Directive, Document, Offered, POLICY_PATH, TrustState, believed_policy,
+    carried_direction, decide, direction_path, directive, plan_path,
 };
 pub use decommission::{Decommissioned, decommission_path, decommissioned};
 pub use error::TufError;

@@ -69,6 +69,9 @@ pub struct TrustRecord {
     /// What nothing learnt from now on moves that bound past, by the newest believed policy; `None`: it sets no maximum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maximum: Option<UnixSeconds>,
+    /// When the metadata was last verified as current, by that bound; `None`: the record was never written since it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refreshed: Option<UnixSeconds>,
     /// The plan whose rings are running, by the digest of its document.
     pub plan: Option<Digest>,
     /// How long that plan is known, on the monotonic clock, summed over boots.
@@ -105,6 +108,7 @@ impl TrustRecord {
             sequence: DirectionSequence::new(0),
             proven: UnixSeconds::new(0),
             maximum: None,
+            refreshed: None,
             plan: None,
             plan_known: Seconds::new(0),
             denied: BTreeSet::new(),

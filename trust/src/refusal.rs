@@ -154,6 +154,24 @@ pub enum Refusal {
         /// Which document.
         source: redan_policy::Denied,
     },
+    /// Rule g: the fleet policy asks for a newer runtime.
+    #[error("the fleet policy asks for redan-device {minimum}, this is {runtime}")]
+    RuntimeTooOld {
+        /// The oldest that may adopt.
+        minimum: semver::Version,
+        /// This one.
+        runtime: semver::Version,
+    },
+    /// Rule g: it was signed too long ago, or nobody says when.
+    #[error("{component} was signed at {signed:?}, and the fleet policy asks for less than {within} ago")]
+    SignedTooLongAgo {
+        /// The component.
+        component: ComponentName,
+        /// When the publisher signed it; `None`: not said.
+        signed: Option<UnixSeconds>,
+        /// How long ago it may be.
+        within: Seconds,
+    },
     /// Rule g: a signed document does not parse.
     #[error(transparent)]
     PolicyInvalid(#[from] PolicyError),
@@ -209,6 +227,8 @@ impl Refusal {
             Self::RequiresUnmet { .. } => Code::RequiresUnmet,
             Self::Conflicts { .. } => Code::Conflicts,
             Self::PolicyDenied { source, .. } => source.code(),
+            Self::RuntimeTooOld { .. } => Code::RuntimeTooOld,
+            Self::SignedTooLongAgo { .. } => Code::SignedTooLongAgo,
             Self::PolicyInvalid(_) | Self::AskMismatch { .. } => Code::PolicyInvalid,
             Self::PolicyRollback { .. } => Code::PolicyRollback,
             Self::Revoked { .. } => Code::Revoked,

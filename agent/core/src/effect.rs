@@ -73,6 +73,8 @@ pub enum Input {
     Journaled(Seq),
     /// The record could not be written.
     JournalFailed(Seq, Code),
+    /// Whether workloads have to stop although nothing is wrong with them: policy stops them while metadata is stale.
+    Suspended(bool),
     /// Time passed.
     Tick,
 }

@@ -150,6 +150,7 @@ impl Slots {
             | Input::FetchFailed(..)
             | Input::Journaled(_)
             | Input::JournalFailed(..)
+            | Input::Suspended(_)
             | Input::Tick => {}
         }
     }

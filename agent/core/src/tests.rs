@@ -27,6 +27,36 @@ fn a_set_is_fetched_linked_probed_tried_and_committed() {
 }
 
 #[test]
+fn what_is_suspended_has_no_traffic_and_goes_on_where_it_was() {
+    let mut world = settled();
+    world.input(Input::Suspended(true));
+    world.run();
+    assert_eq!(world.serving(), []);
+    assert_eq!(world.linked(), 2, "stopped, and not taken out");
+    assert_eq!(world.committed(), Some("one"));
+    world.input(Input::Suspended(false));
+    world.run();
+    assert_eq!(world.serving(), [("acme/thermo", 1), ("acme/tick", 1)]);
+}
+
+#[test]
+fn a_trial_that_was_suspended_is_no_failed_trial() {
+    let mut world = settled();
+    world.offer(set("two", 2, &[member("acme/thermo", 2), member("acme/tick", 1)]));
+    world.run_until(|world| world.phase() == Phase::Trial && world.serves("acme/thermo", 2));
+    world.input(Input::Suspended(true));
+    for _ in 0..1_000 {
+        world.advance();
+    }
+    assert_eq!(world.phase(), Phase::Trial);
+    assert_eq!(world.serving(), []);
+    world.input(Input::Suspended(false));
+    world.run();
+    assert_eq!(world.committed(), Some("two"));
+    assert_eq!(world.machine().denied(), []);
+}
+
+#[test]
 fn the_version_before_stays_linked_until_the_commit() {
     let mut world = settled();
     world.offer(set("two", 2, &[member("acme/thermo", 2), member("acme/tick", 1)]));

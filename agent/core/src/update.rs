@@ -39,6 +39,8 @@ pub struct Machine {
     settle: bool,
     writing: Option<Writing>,
     hold: Option<Mono>,
+    /// Nothing has traffic until it is told otherwise.
+    suspended: bool,
     queue: VecDeque<Input>,
 }
 
@@ -77,6 +79,7 @@ impl Machine {
             settle: true,
             writing: None,
             hold: None,
+            suspended: false,
             queue: VecDeque::new(),
         };
         let mut out = Effects::new();
@@ -126,6 +129,7 @@ impl Machine {
                     self.direction = self.direction.max(*sequence);
                 }
                 Input::Planned(offer) => self.direction = self.direction.max(offer.0.sequence),
+                Input::Suspended(on) => self.suspend(now, *on),
                 _ => {}
             }
             let next = self.next(now, &input);
@@ -226,7 +230,7 @@ impl Machine {
             (State::Trial(set, _), _) => match self.slots.verdict(set, |slot| on_trial(slot, now)) {
                 Ok(true) => Next::Commit(set.clone()),
                 Err((code, component)) => self.deny(set, code, Some(&component)),
-                Ok(false) if self.late(now, trial_deadline(set)) => {
+                Ok(false) if !self.suspended && self.late(now, trial_deadline(set)) => {
                     self.deny(set, Code::DeadlinePassed, None)
                 }
                 Ok(false) => Next::Stay,
@@ -246,6 +250,14 @@ impl Machine {
                 _,
             ) => Next::Stay,
         }
+    }
+
+    /// A trial that had no traffic was no trial: it begins anew.
+    fn suspend(&mut self, now: Mono, on: bool) {
+        if self.suspended && !on && matches!(self.record.state, State::Trial(..)) {
+            self.since = now;
+        }
+        self.suspended = on;
     }
 
     /// The record did not reach the disk. Nothing it announces is done; going back is, for it must not wait for a disk:
@@ -396,7 +408,9 @@ impl Machine {
             | State::Reverting(..)
             | State::Reverted => None,
         };
-        let target = if matches!(self.record.state, State::Trial(..)) {
+        let target = if self.suspended {
+            None
+        } else if matches!(self.record.state, State::Trial(..)) {
             candidate
         } else {
             committed
@@ -588,5 +602,6 @@ fn transient(code: Code) -> bool {
             | Code::LengthMismatch
             | Code::FetchBudget
             | Code::Unreachable
+            | Code::SecretMissing
     )
 }

@@ -14,21 +14,19 @@
 //! Start reading at [`Book::admit`].
 #![forbid(unsafe_code)]
 
+mod dial;
+
+use dial::{System, dial};
 use redan_channel::{ChannelError, recv, send};
-use redan_policy::egress::{address_allowed, admits_connection, parse_authority};
+use redan_policy::egress::{address_allowed, admits_connection, meant, parse_authority};
 use redan_policy::grant::HttpRule;
 use redan_protocol::ipc::{Connect, Connected, ToBroker};
 use redan_protocol::{Code, ComponentName, PublisherName};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
-/// Longest wait for one address to answer.
-const DIAL_WITHIN: Duration = Duration::from_secs(10);
-/// Most addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 8;
 /// Most connections being dialled at once, over all executors.
 const DIALS_MAX: usize = 32;
 
@@ -131,8 +129,8 @@ impl Book {
             return Err(Code::EgressNameUnknown);
         }
         let allowed = |address: &SocketAddr| {
-            let ip = address.ip().to_canonical();
-            let same_host = |no: &&SocketAddr| no.ip().to_canonical() == ip;
+            let ip = meant(address.ip());
+            let same_host = |no: &&SocketAddr| meant(no.ip()) == ip;
             let mut forbidden = self.forbidden.iter().filter(same_host);
             match admitted.range {
                 Range::Public => address_allowed(address.ip(), false) && forbidden.next().is_none(),
@@ -199,7 +197,7 @@ fn serve(publisher: &PublisherName, channel: &Arc<OwnedFd>, book: &Arc<Mutex<Boo
             Ok(admitted) => {
                 let (channel, book, slot) = (Arc::clone(channel), Arc::clone(book), dials.enter());
                 std::thread::spawn(move || {
-                    let answered = match dial(&admitted, &book) {
+                    let answered = match dial(&System, &admitted, &book) {
                         Ok(stream) => send(&*channel, &Connected::Yes { id: request.id }, &[stream.as_fd()]),
                         Err(code) => send(&*channel, &Connected::No { id: request.id, code }, &[]),
                     };
@@ -210,25 +208,6 @@ fn serve(publisher: &PublisherName, channel: &Arc<OwnedFd>, book: &Arc<Mutex<Boo
             }
         }
     }
-}
-
-/// Resolves once, checks every address, dials exactly those.
-fn dial(admitted: &Admitted, book: &Mutex<Book>) -> Result<TcpStream, Code> {
-    let found = (admitted.host.as_str(), admitted.port)
-        .to_socket_addrs()
-        .map_err(|_| Code::EgressNameUnknown)?;
-    let addresses: Vec<SocketAddr> = found.take(ADDRESSES_MAX).collect();
-    book.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .check(admitted, &addresses)?;
-    let mut streams = addresses
-        .iter()
-        .filter_map(|address| TcpStream::connect_timeout(address, DIAL_WITHIN).ok());
-    let stream = streams.next().ok_or(Code::EgressUnreachable)?;
-    stream
-        .set_nonblocking(true)
-        .map_err(|_| Code::EgressUnreachable)?;
-    Ok(stream)
 }
 
 /// How many dials are under way; a slot is given back when it is dropped.
@@ -265,7 +244,7 @@ mod tests {
     use redan_policy::egress::parse_origin;
     use redan_policy::grant::NetBudget;
 
-    fn book(origin: &str, private: bool) -> Book {
+    pub(crate) fn book(origin: &str, private: bool) -> Book {
         let rule = HttpRule {
             id: "cloud".into(),
             allow: vec![vec![parse_origin(origin).unwrap()]],
@@ -273,6 +252,7 @@ mod tests {
             methods: vec!["GET".into()],
             paths: vec![],
             private_addresses: private,
+            roots: redan_policy::grant::Roots::Public,
             budget: NetBudget::default(),
         };
         let mut book = Book::default();
@@ -282,12 +262,15 @@ mod tests {
             rules,
         });
         book.learn(ToBroker::Forbid {
-            addresses: vec!["192.168.7.7:8443".parse().unwrap()],
+            addresses: vec![
+                "192.168.7.7:8443".parse().unwrap(),
+                "9.9.9.9:443".parse().unwrap(),
+            ],
         });
         book
     }
 
-    fn asks(host: &str, port: u16) -> Connect {
+    pub(crate) fn asks(host: &str, port: u16) -> Connect {
         let component = ComponentName::parse("acme/thermo").unwrap();
         Connect {
             id: 1,
@@ -299,7 +282,7 @@ mod tests {
         }
     }
 
-    fn acme() -> PublisherName {
+    pub(crate) fn acme() -> PublisherName {
         PublisherName::parse("acme").unwrap()
     }
 

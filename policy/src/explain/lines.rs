@@ -36,15 +36,17 @@ pub(super) fn of(
         writer.egress(rule);
     }
     writer.messages(grant);
+    writer.outside(grant);
     writer.storage(grant);
     writer.senses(grant);
     writer.limits(grant);
     writer.health(grant);
+    writer.standing();
     writer.lines
 }
 
-struct Writer<'a> {
-    layers: [(&'a Document, &'a Source); 3],
+pub(super) struct Writer<'a> {
+    pub(super) layers: [(&'a Document, &'a Source); 3],
     lines: Vec<Line>,
 }
 
@@ -62,7 +64,7 @@ impl Writer<'_> {
     }
 
     /// A line with a section that is there once, of the documents that `has` chooses.
-    fn whole(&mut self, section: &str, what: String, has: impl Fn(&Document) -> bool) {
+    pub(super) fn whole(&mut self, section: &str, what: String, has: impl Fn(&Document) -> bool) {
         self.tables(
             section,
             what,
@@ -71,7 +73,13 @@ impl Writer<'_> {
     }
 
     /// A line with a key, of the documents that name the amount in effect.
-    fn amount(&mut self, section: &str, key: &str, what: String, names: impl Fn(&Document) -> bool) {
+    pub(super) fn amount(
+        &mut self,
+        section: &str,
+        key: &str,
+        what: String,
+        names: impl Fn(&Document) -> bool,
+    ) {
         let places = self.layers.iter().filter(|(document, _)| names(document));
         let places = places
             .filter_map(|(_, source)| source.place(section, 0, Some(key)))
@@ -121,8 +129,12 @@ impl Writer<'_> {
         } else {
             ""
         };
+        let roots = match &rule.roots {
+            crate::grant::Roots::Public => String::new(),
+            bundle @ crate::grant::Roots::Bundle(_) => format!(", believing {bundle} only"),
+        };
         let what = format!(
-            "sends {} to {} ({}){addresses}",
+            "sends {} to {} ({}){addresses}{roots}",
             rule.methods.join(" "),
             to.join(" "),
             rule.id
@@ -279,6 +291,12 @@ impl Writer<'_> {
             h.fail_after.is_some() || h.max_error_rate.is_some() || h.probation.is_some()
         });
         let drain = grant.upgrade.drain;
+        if grant.upgrade.strategy == crate::grant::Strategy::StopStart {
+            let what = "the new version answers once the old one's calls have ended".to_owned();
+            self.amount("upgrade", "strategy", what, |d| {
+                d.upgrade.strategy == Some(crate::grant::Strategy::StopStart)
+            });
+        }
         self.amount("upgrade", "drain", format!("old calls end within {drain}"), |d| {
             d.upgrade.drain.is_some_and(|span| span.0 == drain)
         });

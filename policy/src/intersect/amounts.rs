@@ -16,7 +16,7 @@ pub(super) fn budget(section: BudgetSection) -> NetBudget {
 }
 
 /// A budget that exceeds none of these.
-pub(super) fn tightest_budget(budgets: &[NetBudget]) -> NetBudget {
+pub(crate) fn tightest_budget(budgets: &[NetBudget]) -> NetBudget {
     NetBudget {
         bytes_out: tightest(budgets.iter().filter_map(|budget| budget.bytes_out)),
         requests: tightest(budgets.iter().filter_map(|budget| budget.requests)),
@@ -26,7 +26,7 @@ pub(super) fn tightest_budget(budgets: &[NetBudget]) -> NetBudget {
 
 /// A rate that exceeds none of these: no larger burst, no faster in the long run. `120/min` and `600/h` come to 120 in twelve minutes:
 /// the slower one alone would admit a burst of 600. All at once, for it is rounded: two by two, their order would show.
-pub(super) fn tightest(rates: impl Iterator<Item = Rate>) -> Option<Rate> {
+pub(crate) fn tightest(rates: impl Iterator<Item = Rate>) -> Option<Rate> {
     let rates: Vec<Rate> = rates.collect();
     let amount = rates.iter().map(|rate| rate.amount).min()?;
     let cross = |x: &Rate, y: &Rate| u128::from(x.amount).saturating_mul(u128::from(y.per.get()));
@@ -135,6 +135,12 @@ pub(super) fn upgrade(layers: [&Document; 3]) -> Upgrade {
         .min()
         .unwrap_or(1);
     Upgrade {
+        // Stopping first is the narrower one: it needs nobody's leave.
+        strategy: layers
+            .iter()
+            .filter_map(|d| d.upgrade.strategy)
+            .max()
+            .unwrap_or_default(),
         drain: min_span(layers.map(|d| d.upgrade.drain), Millis::seconds(10)),
         reuse_calls: calls.max(1),
         max_defer: min_span(layers.map(|d| d.upgrade.max_defer), Millis::new(0)),

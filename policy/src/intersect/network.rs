@@ -4,10 +4,11 @@
 //! must hold together: so no method, path or budget of one section leaks to the origins of another.
 
 use super::amounts::{budget, tightest_budget};
+use super::outside::{Unbelieved, roots};
 use super::{Layer, Work};
 use crate::egress::common;
-use crate::grant::{HttpRule, Origin};
-use crate::schema::NetHttpSection;
+use crate::grant::{HttpRule, Origin, Roots};
+use crate::schema::{Document, NetHttpSection};
 use std::collections::BTreeSet;
 
 impl Work<'_> {
@@ -20,16 +21,10 @@ impl Work<'_> {
                 (Layer::Fleet, fleet),
                 (Layer::Device, device),
             ];
-            match rule(wanted, layers) {
+            let documents = [&self.fleet.document, &self.device.document];
+            match rule(wanted, layers, documents) {
                 Ok(rule) => granted.push(rule),
-                Err(Refused { by, denied }) => {
-                    let line = if denied {
-                        "take the origins asked for out of `deny`".to_owned()
-                    } else {
-                        section_text(wanted)
-                    };
-                    self.drop("net.http", &wanted.id, by, line, wanted.required);
-                }
+                Err(Refused { by, line }) => self.drop("net.http", &wanted.id, by, line, wanted.required),
             }
         }
         granted
@@ -39,12 +34,16 @@ impl Work<'_> {
 /// The layer that leaves nothing of a rule.
 struct Refused {
     by: Layer,
-    /// By its `deny`; else nothing there allows it.
-    denied: bool,
+    /// What to change there.
+    line: String,
 }
 
 /// The rule that is left of one of the ask, or the layer that leaves nothing of it.
-fn rule(wanted: &NetHttpSection, layers: [(Layer, &[NetHttpSection]); 3]) -> Result<HttpRule, Refused> {
+fn rule(
+    wanted: &NetHttpSection,
+    layers: [(Layer, &[NetHttpSection]); 3],
+    [fleet, device]: [&Document; 2],
+) -> Result<HttpRule, Refused> {
     // First the origins that all layers have in common: only sections about those have a say in the rest, in whichever
     // order the layers come.
     let mut left = origins(wanted);
@@ -65,10 +64,12 @@ fn rule(wanted: &NetHttpSection, layers: [(Layer, &[NetHttpSection]); 3]) -> Res
         let allowed = !left.is_empty();
         left.retain(|origin| !denied(origin));
         if left.is_empty() {
-            return Err(Refused {
-                by: layer,
-                denied: allowed,
-            });
+            let line = if allowed {
+                "take the origins asked for out of `deny`".to_owned()
+            } else {
+                section_text(wanted)
+            };
+            return Err(Refused { by: layer, line });
         }
     }
     let mut rule = HttpRule {
@@ -78,6 +79,7 @@ fn rule(wanted: &NetHttpSection, layers: [(Layer, &[NetHttpSection]); 3]) -> Res
         methods: wanted.methods.iter().flatten().cloned().collect(),
         paths: Vec::new(),
         private_addresses: true,
+        roots: Roots::Public,
         budget: budget(wanted.budget),
     };
     let mut budgets = vec![rule.budget];
@@ -94,14 +96,26 @@ fn rule(wanted: &NetHttpSection, layers: [(Layer, &[NetHttpSection]); 3]) -> Res
             budgets.push(budget(section.budget));
         }
         if rule.methods.is_empty() {
-            return Err(Refused {
-                by: layer,
-                denied: false,
-            });
+            let line = section_text(wanted);
+            return Err(Refused { by: layer, line });
         }
     }
     rule.budget = tightest_budget(&budgets);
+    let [_, (_, above), (_, below)] = layers;
+    let (above, below) = (about(above, &left), about(below, &left));
+    let roots = roots(
+        wanted,
+        [
+            (Layer::Fleet, fleet, above.as_slice()),
+            (Layer::Device, device, below.as_slice()),
+        ],
+    );
+    rule.roots = roots.map_err(|Unbelieved { by, line }| Refused { by, line })?;
     Ok(rule)
+}
+
+fn about<'a>(sections: &'a [NetHttpSection], left: &BTreeSet<Origin>) -> Vec<&'a NetHttpSection> {
+    sections.iter().filter(|section| meets(section, left)).collect()
 }
 
 /// Whether a section has a say about any of the origins.

@@ -1,10 +1,11 @@
 //! The sections of a document, each with the keys all three kinds share.
 
+use super::TlsSection;
 use super::messages::{MqttTriggerSection, NetMqttSection};
 use crate::egress::parse_origin;
-use crate::grant::{Mechanism, Mode, Origin};
+use crate::grant::{Mode, Origin, Strategy};
 use crate::units::{PerSpan, Share, Size, Span};
-use redan_protocol::{Digest, UnixSeconds};
+use redan_protocol::UnixSeconds;
 use serde::{Deserialize, Deserializer, de};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -111,6 +112,8 @@ pub struct NetHttpSection {
     /// Whether private addresses may be dialled.
     #[serde(default)]
     pub private_addresses: bool,
+    /// Whom to believe behind the origins.
+    pub tls: Option<TlsSection>,
     /// Budget.
     #[serde(default)]
     pub budget: BudgetSection,
@@ -336,6 +339,8 @@ pub struct HealthSection {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpgradeSection {
+    /// Whether the old version's calls may go on beside the new version's.
+    pub strategy: Option<Strategy>,
     /// How long the old version's calls may go on.
     pub drain: Option<Span>,
     /// How long a version may put its own end off, all in all.
@@ -353,30 +358,12 @@ pub struct ReuseSection {
     pub calls: Option<u32>,
 }
 
-/// `[revoke]`
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RevokeSection {
-    /// Digests no device may run.
-    #[serde(default)]
-    pub digests: BTreeSet<Digest>,
-}
-
 /// `[time]`
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimeSection {
     /// Proven time never passes this, seconds since 1970.
     pub maximum: Option<UnixSeconds>,
-}
-
-/// `[require]`: left out, nothing is demanded.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RequireSection {
-    /// Mechanisms that must be in force around whoever runs the workload.
-    #[serde(default)]
-    pub isolation: BTreeSet<Mechanism>,
 }
 
 /// `[totals]`

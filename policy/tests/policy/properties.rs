@@ -3,11 +3,13 @@
 //! The oracle reads the generated description, not the parsed documents, so it shares no code with what it checks.
 
 use crate::documents::{ask, device, fleet};
-use proptest::prelude::*;
+use proptest::prelude::{
+    ProptestConfig, Strategy as Generator, TestCaseError, any, prop_assert, prop_assert_eq, proptest,
+};
 use redan_policy::egress::admits;
-use redan_policy::grant::{EffectiveGrant, Mode, Rate};
+use redan_policy::grant::{EffectiveGrant, Mode, Rate, Strategy};
 use redan_policy::intersect;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 const HOSTS: &[&str] = &["a.example", "b.example", "x.a.example", "y.x.a.example"];
@@ -19,6 +21,7 @@ const PATTERNS: &[&str] = &[
     "*.a.example",
     "*.x.a.example",
 ];
+const ROOTS: &[&str] = &["webpki", "bundle:b0", "bundle:b0", "bundle:b1"];
 const METHODS: &[&str] = &["GET", "POST", "PUT"];
 const PATHS: &[(&str, &str)] = &[
     ("/v1", "/v1"),
@@ -35,6 +38,16 @@ struct Net {
     paths: Option<BTreeSet<usize>>,
     private: bool,
     requests: Option<(u64, u64)>,
+    /// As it is written.
+    roots: Option<&'static str>,
+}
+
+/// Whose document it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Who {
+    Ask,
+    Fleet,
+    Device,
 }
 
 #[derive(Clone, Debug)]
@@ -47,13 +60,17 @@ struct Body {
     memory: Option<u64>,
     handles: Option<u32>,
     get: bool,
+    /// Certificates of each bundle that is defined.
+    bundles: BTreeMap<usize, BTreeSet<usize>>,
+    secrets: BTreeSet<u8>,
+    stop_start: Option<bool>,
 }
 
-fn set(of: usize, least: usize) -> impl Strategy<Value = BTreeSet<usize>> {
+fn set(of: usize, least: usize) -> impl Generator<Value = BTreeSet<usize>> {
     proptest::collection::btree_set(0..of, least..=of)
 }
 
-fn net() -> impl Strategy<Value = Net> {
+fn net() -> impl Generator<Value = Net> {
     (
         set(PATTERNS.len(), 1),
         proptest::collection::btree_set(0..PATTERNS.len(), 0..2),
@@ -61,18 +78,20 @@ fn net() -> impl Strategy<Value = Net> {
         proptest::option::of(set(PATHS.len(), 1)),
         any::<bool>(),
         proptest::option::of((0_u64..500, 1_u64..100)),
+        proptest::option::weighted(0.4, proptest::sample::select(ROOTS)),
     )
-        .prop_map(|(allow, deny, methods, paths, private, requests)| Net {
+        .prop_map(|(allow, deny, methods, paths, private, requests, roots)| Net {
             allow,
             deny,
             methods,
             paths,
             private,
             requests,
+            roots,
         })
 }
 
-fn body() -> impl Strategy<Value = Body> {
+fn body() -> impl Generator<Value = Body> {
     (
         proptest::collection::vec(net(), 0..3),
         proptest::option::of((any::<bool>(), proptest::option::of(1_u64..100))),
@@ -82,17 +101,27 @@ fn body() -> impl Strategy<Value = Body> {
         proptest::option::of(1_u64..100),
         proptest::option::of(1_u32..100),
         any::<bool>(),
+        (
+            proptest::collection::btree_map(0_usize..2, set(3, 1), 0..3),
+            proptest::collection::btree_set(0_u8..3, 0..3),
+            proptest::option::of(any::<bool>()),
+        ),
     )
         .prop_map(
-            |(net, volume, bucket, config, clock, memory, handles, get)| Body {
-                net,
-                volume,
-                bucket,
-                config,
-                clock,
-                memory,
-                handles,
-                get,
+            |(net, volume, bucket, config, clock, memory, handles, get, (bundles, secrets, stop_start))| {
+                Body {
+                    net,
+                    volume,
+                    bucket,
+                    config,
+                    clock,
+                    memory,
+                    handles,
+                    get,
+                    bundles,
+                    secrets,
+                    stop_start,
+                }
             },
         )
 }
@@ -111,7 +140,47 @@ fn origins(of: &BTreeSet<usize>) -> String {
     quoted(of.iter().map(|i| format!("https://{}", PATTERNS[*i])))
 }
 
-fn toml(body: &Body, is_ask: bool) -> String {
+fn certificate(number: usize) -> String {
+    format!("MIIB{}", number.to_string().repeat(8))
+}
+
+fn outside(t: &mut String, body: &Body, who: Who) {
+    let names: Vec<String> = body.secrets.iter().map(|s| format!("s{s}")).collect();
+    match who {
+        Who::Ask => {
+            // To the first rule, if there is one.
+            let used = if body.net.is_empty() { &[][..] } else { &names[..] };
+            let inject = used
+                .iter()
+                .map(|name| format!("{{ secret = {name:?}, net = \"n0\", header = \"x-{name}\" }}"));
+            let inject: Vec<String> = inject.collect();
+            writeln!(t, "[secrets]\nuse = {}", quoted(used.iter().cloned())).unwrap();
+            writeln!(t, "inject = [{}]", inject.join(", ")).unwrap();
+            return;
+        }
+        Who::Fleet => {
+            let whole = names.iter().map(|name| format!("acme/{name}"));
+            writeln!(t, "[secrets]\nuse = {}", quoted(whole)).unwrap();
+        }
+        Who::Device => {
+            let files: Vec<String> = names
+                .iter()
+                .map(|name| format!("\"acme/{name}\" = \"/s/{name}\""))
+                .collect();
+            writeln!(t, "[secrets]\nfiles = {{ {} }}", files.join(", ")).unwrap();
+        }
+    }
+    writeln!(t, "[bundles]").unwrap();
+    for (name, certificates) in &body.bundles {
+        let pem = certificates
+            .iter()
+            .map(|c| redan_policy::pem::text(&certificate(*c)));
+        writeln!(t, "b{name} = \"\"\"{}\"\"\"", pem.collect::<String>()).unwrap();
+    }
+}
+
+fn toml(body: &Body, who: Who) -> String {
+    let is_ask = who == Who::Ask;
     let mut t = String::new();
     for (i, n) in body.net.iter().enumerate() {
         let methods = quoted(n.methods.iter().map(|m| METHODS[*m].to_owned()));
@@ -130,6 +199,9 @@ fn toml(body: &Body, is_ask: bool) -> String {
                 quoted(paths.iter().map(|p| PATHS[*p].0.to_owned()))
             )
             .unwrap();
+        }
+        if let Some(roots) = n.roots {
+            writeln!(t, "tls = {{ roots = {roots:?} }}").unwrap();
         }
         if let Some((amount, seconds)) = n.requests {
             writeln!(t, "budget = {{ requests = \"{amount}/{seconds}s\" }}").unwrap();
@@ -174,6 +246,11 @@ fn toml(body: &Body, is_ask: bool) -> String {
     if let Some(handles) = body.handles {
         writeln!(t, "handles = {handles}").unwrap();
     }
+    if let Some(stops) = body.stop_start {
+        let strategy = if stops { "stop-start" } else { "swap" };
+        writeln!(t, "[upgrade]\nstrategy = \"{strategy}\"").unwrap();
+    }
+    outside(&mut t, body, who);
     t
 }
 
@@ -221,14 +298,65 @@ fn within(rate: Rate, seconds: u64) -> u128 {
 
 fn granted(a: &Body, f: &Body, d: &Body) -> EffectiveGrant {
     intersect(
-        &ask(&toml(a, true)),
-        &fleet(&toml(f, false)),
-        &device(&toml(d, false)),
+        &ask(&toml(a, Who::Ask)),
+        &fleet(&toml(f, Who::Fleet)),
+        &device(&toml(d, Who::Device)),
     )
     .unwrap()
 }
 
+/// Roots are what the ask names, nobody says otherwise about the same host, and a bundle is known to both of the others.
+fn believed(grant: &EffectiveGrant, layers: [&Body; 3]) -> Result<(), TestCaseError> {
+    for rule in &grant.net_http {
+        let asked = layers[0].net[rule.id[1..].parse::<usize>().unwrap()]
+            .roots
+            .unwrap_or("webpki");
+        prop_assert_eq!(rule.roots.to_string(), asked);
+        let bundle = asked
+            .strip_prefix("bundle:b")
+            .map(|number| number.parse::<usize>().unwrap());
+        let hosts: Vec<&&str> = HOSTS
+            .iter()
+            .filter(|host| redan_policy::egress::admits_connection(rule, true, host, 443))
+            .collect();
+        for layer in &layers[1..] {
+            let about_it = |n: &&Net| {
+                hosts
+                    .iter()
+                    .any(|host| n.allow.iter().any(|a| about(PATTERNS[*a], host)))
+            };
+            let named: Vec<&str> = layer
+                .net
+                .iter()
+                .filter(about_it)
+                .filter_map(|n| n.roots)
+                .collect();
+            prop_assert!(named.iter().all(|roots| *roots == asked), "{named:?} {rule:?}");
+            if let Some(bundle) = bundle {
+                prop_assert!(
+                    layer.net.iter().any(|n| n.roots == Some(asked)) || layer.bundles.contains_key(&bundle)
+                );
+                let granted = &grant.bundles[&format!("b{bundle}")];
+                prop_assert!(!granted.is_empty());
+                if let Some(defined) = layer.bundles.get(&bundle) {
+                    let defined: Vec<String> = defined.iter().map(|c| certificate(*c)).collect();
+                    prop_assert!(granted.iter().all(|c| defined.contains(c)));
+                }
+            }
+        }
+    }
+    for inject in &grant.secrets {
+        let number: u8 = inject.secret[1..].parse().unwrap();
+        prop_assert!(layers.iter().all(|layer| layer.secrets.contains(&number)));
+        prop_assert!(grant.net_http.iter().any(|rule| rule.id == inject.net));
+    }
+    let stops = layers.iter().any(|layer| layer.stop_start == Some(true));
+    prop_assert!(!stops || grant.upgrade.strategy == Strategy::StopStart);
+    Ok(())
+}
+
 fn no_wider(grant: &EffectiveGrant, layers: [&Body; 3]) -> Result<(), TestCaseError> {
+    believed(grant, layers)?;
     for rule in &grant.net_http {
         let asked = &layers[0].net[rule.id[1..].parse::<usize>().unwrap()];
         let own = Body {
@@ -321,6 +449,20 @@ proptest! {
     #[test]
     fn fleet_and_device_may_change_places(a in body(), f in body(), d in body()) {
         prop_assert_eq!(unordered(granted(&a, &f, &d)), unordered(granted(&a, &d, &f)));
+    }
+
+    #[test]
+    fn a_narrowed_grant_is_wider_than_neither(a in body(), was in (body(), body()), is in (body(), body())) {
+        let (before, after) = (granted(&a, &was.0, &was.1), granted(&a, &is.0, &is.1));
+        let narrowed = before.narrowed_to(&after);
+        no_wider(&narrowed, [&a, &was.0, &was.1])?;
+        no_wider(&narrowed, [&a, &is.0, &is.1])?;
+        prop_assert_eq!(&before.narrowed_to(&before), &before);
+        prop_assert_eq!(&narrowed.narrowed_to(&after), &narrowed);
+        prop_assert_eq!(unordered(after.narrowed_to(&before)), unordered(narrowed.clone()));
+        let nothing = narrowed.nothing();
+        prop_assert_eq!(&nothing.narrowed_to(&after), &nothing);
+        prop_assert!(nothing.net_http.is_empty() && nothing.kv.is_empty() && nothing.trigger_http.is_empty());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The JSON Schema for editors names the keys the parser knows, no more and no fewer.
 
-use redan_policy::{PolicyError, parse_ask};
+use redan_policy::{PolicyError, parse_ask, parse_device, parse_fleet};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The keys the parser says it expects in a table, asked with a key that exists nowhere.
 fn parsed(section: &[String], tables: &[bool]) -> BTreeSet<String> {
@@ -38,9 +38,165 @@ fn compare(schema: &Value, section: &[String], tables: &[bool]) {
     }
 }
 
+fn policies() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies")
+}
+
+fn schema() -> Value {
+    serde_json::from_slice(&std::fs::read(policies().join("redan.policy.1.schema.json")).unwrap()).unwrap()
+}
+
 #[test]
 fn the_json_schema_and_the_parser_know_the_same_keys() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/redan.policy.1.schema.json");
-    let schema: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    compare(&schema, &[], &[]);
+    compare(&schema(), &[], &[]);
+}
+
+/// What the parser of a document's own kind says.
+fn parse(text: &str) -> Result<(), PolicyError> {
+    if text.contains("kind = \"ask\"") {
+        parse_ask("a", text).map(drop)
+    } else if text.contains("kind = \"fleet\"") {
+        parse_fleet("f", text).map(drop)
+    } else {
+        parse_device("d", text).map(drop)
+    }
+}
+
+/// A document as an editor's tools hand it to the schema. `None`: it is not even TOML.
+fn value(text: &str) -> Option<Value> {
+    serde_json::to_value(toml::from_str::<toml::Table>(text).ok()?).ok()
+}
+
+#[test]
+fn every_document_that_is_read_is_valid_by_the_schema() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let mut files: Vec<PathBuf> = ["ask", "fleet", "device"]
+        .map(|kind| policies().join(kind))
+        .to_vec();
+    files.extend(
+        std::fs::read_dir(policies().join("cases"))
+            .unwrap()
+            .map(|case| case.unwrap().path()),
+    );
+    let mut read = 0;
+    for file in files.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()) {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        if path.extension().is_some_and(|extension| extension == "toml") && parse(&text).is_ok() {
+            let document = value(&text).unwrap();
+            let wrong: Vec<String> = validator.iter_errors(&document).map(|e| e.to_string()).collect();
+            assert!(wrong.is_empty(), "{}: {wrong:?}", path.display());
+            read += 1;
+        }
+    }
+    assert!(read > 100, "only {read} documents were read");
+}
+
+#[test]
+fn what_is_broken_is_refused_by_the_schema_and_by_the_parser() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let ask = "schema = \"redan.policy/1\"\nkind = \"ask\"\n[subject]\nname = \"acme/thermo\"\nversion = \"1.0.0\"\nworld = \"wasi:http/proxy@0.2\"\n";
+    let fleet = "schema = \"redan.policy/1\"\nkind = \"fleet\"\nserial = 1\n";
+    let device = "schema = \"redan.policy/1\"\nkind = \"device\"\nhardware = \"gateway\"\n";
+    for whole in [ask, fleet, device] {
+        assert!(
+            parse(whole).is_ok() && validator.is_valid(&value(whole).unwrap()),
+            "{whole}"
+        );
+    }
+    let net = "[[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\nmethods = [\"GET\"]\n";
+    for (head, broken) in [
+        (ask, "surprise = 1\n".to_owned()),
+        (ask, "[limits]\nmemory_totl = \"8MiB\"\n".to_owned()),
+        (ask, "[limits]\nmemory_total = \"8MB\"\n".to_owned()),
+        (ask, "[limits]\nhandles = \"many\"\n".to_owned()),
+        (ask, "[limits]\nwall = { call = \"1.5s\" }\n".to_owned()),
+        (ask, "[health]\nmax_error_rate = \"5\"\n".to_owned()),
+        (ask, "[[kv]]\nlabel = \"../../other\"\n".to_owned()),
+        (ask, "[[fs]]\nname = \"a\"\nmode = \"wr\"\n".to_owned()),
+        (
+            ask,
+            "[[fs]]\nname = \"a\"\nmode = \"rw\"\nhost = \"/etc\"\n".to_owned(),
+        ),
+        (
+            ask,
+            "[[net.http]]\nid = \"a\"\nallow = [\"ftp://a\"]\nmethods = [\"GET\"]\n".to_owned(),
+        ),
+        (
+            ask,
+            "[[net.http]]\nid = \"a\"\nallow = []\nmethods = [\"GET\"]\n".to_owned(),
+        ),
+        (
+            ask,
+            "[[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\n".to_owned(),
+        ),
+        (ask, net.replace("GET", "get")),
+        (ask, format!("{net}tls = {{ min = \"1.2\" }}\n")),
+        (ask, format!("{net}tls = {{ roots = \"none\" }}\n")),
+        (
+            ask,
+            "[env]\nallow = [\"TZ\"]\nvalues = { TZ = \"UTC\" }\n".to_owned(),
+        ),
+        (ask, "[listen]\n\"acme/thermo\" = \"127.0.0.1:1\"\n".to_owned()),
+        (ask, "[floors]\n\"acme/thermo\" = 1\n".to_owned()),
+        (
+            ask,
+            "[secrets]\nfiles = { \"acme/token\" = \"/token\" }\n".to_owned(),
+        ),
+        (
+            ask,
+            "[bundles]\nca = \"-----BEGIN CERTIFICATE-----\"\n".to_owned(),
+        ),
+        (ask, "[stale]\nmax_age = \"1d\"\n".to_owned()),
+        (ask, "[report]\nevents = [\"state\"]\n".to_owned()),
+        (ask, "[runtime]\nmin = \"1.0.0\"\n".to_owned()),
+        (ask, "[upgrade]\nstrategy = \"whenever\"\n".to_owned()),
+        (fleet, "[require]\nprovenance = \"slsa>=2\"\n".to_owned()),
+        (
+            fleet,
+            "[revoke]\nmin_version = { \"acme/thermo\" = \"1\" }\n".to_owned(),
+        ),
+        (
+            fleet,
+            "[revoke]\nmin_version = { thermo = \"1.0.0\" }\n".to_owned(),
+        ),
+        (fleet, "[stale]\nafter = \"stop\"\n".to_owned()),
+        (
+            fleet,
+            "[stale]\nmax_age = \"1d\"\nafter = \"explode\"\n".to_owned(),
+        ),
+        (fleet, "[report]\nevents = [\"counters\"]\n".to_owned()),
+        (fleet, "[bundles]\nca = \"none\"\n".to_owned()),
+        (
+            fleet,
+            "[secrets]\ninject = []\nfiles = { \"acme/a\" = \"/a\" }\n".to_owned(),
+        ),
+        (fleet, "[[kv]]\nlabel = \"a\"\nrequired = true\n".to_owned()),
+        (
+            fleet,
+            "[[trigger.timer]]\nevery = \"1s\"\njitter = \"1s\"\n".to_owned(),
+        ),
+        (fleet, "[subject]\nname = \"acme/thermo\"\n".to_owned()),
+        (device, "[secrets]\nuse = [\"acme/token\"]\n".to_owned()),
+        (
+            device,
+            "[secrets]\nfiles = { \"acme/token\" = \"token\" }\n".to_owned(),
+        ),
+        (device, "[require]\nask_signed_within = \"1d\"\n".to_owned()),
+        (
+            device,
+            "[revoke]\nmin_version = { \"acme/thermo\" = \"1.0.0\" }\n".to_owned(),
+        ),
+        (
+            device,
+            "[subject]\nworlds = [\"wasi:http/proxy@0.2\"]\n".to_owned(),
+        ),
+    ] {
+        let text = format!("{head}{broken}");
+        assert!(parse(&text).is_err(), "the parser takes {broken}");
+        assert!(
+            !validator.is_valid(&value(&text).unwrap()),
+            "the schema takes {broken}"
+        );
+    }
 }

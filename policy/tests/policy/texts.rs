@@ -31,6 +31,27 @@ fn errors_name_file_line_and_what_to_write() {
         "[require]\nisolation = [\"landlock\"]\n",
         "[totals]\nmemory = \"1GiB\"\n",
         "[[fs]]\nname = \"a\"\nmode = \"rw\"\nquota = { ops = \"1/s\" }\n",
+        "[limits\nhandles = 1\n",
+        "[limits]\nhandles = many\n",
+        "[limits]\nhandles = \"many\"\n",
+        "[upgrade]\nstrategy = \"stop-strat\"\n",
+        "[upgrade]\nstrategy = \"whenever\"\n",
+        "[telemetry]\nall = true\n",
+        "[[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\nmethods = [\"GET\"]\ntls = { min = \"1.2\" }\n",
+        "[[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\nmethods = [\"GET\"]\ntls = { roots = \"none\" }\n",
+        "[[net.http]]\nid = \"a\"\nallow = [\"http://a.example\"]\nmethods = [\"GET\"]\ntls = { roots = \"webpki\" }\n",
+        "[bundles]\nca = \"\"\n",
+        "[secrets]\nuse = [\"token\"]\n",
+        "[secrets]\nuse = [\"acme/token\"]\n",
+        "[secrets]\ninject = [{ secret = \"token\", net = \"a\", header = \"authorization\" }]\n",
+        "[secrets]\nuse = [\"token\"]\ninject = [{ secret = \"token\", net = \"a\", header = \"authorization\" }]\n",
+        "[secrets]\nfiles = { \"acme/token\" = \"/token\" }\n",
+        "[revoke]\nmin_version = { \"acme/thermo\" = \"1\" }\n",
+        "[revoke]\nmin_version = { \"acme/thermo\" = \"1.0.0\" }\n",
+        "[require]\nask_signed_within = \"1d\"\n",
+        "[runtime]\nmin = \"1.0.0\"\n",
+        "[stale]\nmax_age = \"1d\"\n",
+        "[report]\nevents = [\"state\"]\n",
     ] {
         let error = parse_ask("ask.toml", &format!("{head}{body}")).unwrap_err();
         said.push(error);
@@ -40,7 +61,40 @@ fn errors_name_file_line_and_what_to_write() {
     said.push(parse_fleet("fleet.toml", &fleet).unwrap_err());
     said.push(parse_fleet("fleet.toml", "schema = \"redan.policy/1\"\nkind = \"fleet\"\n").unwrap_err());
     said.push(parse_device("device.toml", "schema = \"redan.policy/2\"\nkind = \"device\"\n").unwrap_err());
+    let policy = "schema = \"redan.policy/1\"\nkind = \"fleet\"\nserial = 1\n";
+    for body in [
+        "[require]\nprovenance = \"slsa>=2\"\n",
+        "[require]\nask_signed_within = \"0s\"\n",
+        "[stale]\nafter = \"stop\"\n",
+        "[stale]\nmax_age = \"1500ms\"\n",
+        "[stale]\nmax_age = \"1d\"\nafter = \"explode\"\n",
+        "[report]\nevents = [\"counters\"]\n",
+        "[report]\nevents = [\"state\", \"payload\"]\n",
+        "[secrets]\nuse = [\"token\"]\n",
+        "[env]\nallow = [\"A\"]\nvalues = { A = \"a\\nb\" }\n",
+        "[config]\nkeys = [\"a\"]\nvalues = { a = \"a\\u0000b\" }\n",
+        "[bundles]\nca = \"-----BEGIN CERTIFICATE-----\"\n",
+    ] {
+        said.push(parse_fleet("fleet.toml", &format!("{policy}{body}")).unwrap_err());
+    }
     let said: Vec<String> = said.iter().map(ToString::to_string).collect();
+    let helps = [
+        "did you mean",
+        "such as",
+        "write",
+        "add",
+        "move it",
+        "remove",
+        "name the other",
+        "must be",
+        "take",
+    ];
+    for line in &said {
+        assert!(
+            helps.iter().any(|help| line.contains(help)),
+            "no suggestion: {line}"
+        );
+    }
     insta::assert_snapshot!(said.join("\n"));
 }
 
@@ -63,4 +117,40 @@ fn an_explanation_names_the_lines_that_decided() {
 fn a_denial_names_the_line_to_add_and_who_signs_it() {
     let ask = ask(&ASK.replace("[[kv]]\n", "[[kv]]\nrequired = true\n"));
     insta::assert_snapshot!(explain(&ask, &fleet(""), &device("")));
+}
+
+/// The base64 of what begins like a certificate: documents compare it, who verifies with it reads it.
+fn certificate(seed: char) -> String {
+    let body = format!("MIIB{}", seed.to_string().repeat(60));
+    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+}
+
+#[test]
+fn an_explanation_covers_roots_secrets_and_what_is_said_of_the_device() {
+    let ask = ask(
+        "[[net.http]]\nid = \"cloud\"\nallow = [\"https://api.acme.example\"]\nmethods = [\"POST\"]\ntls.roots = \"bundle:acme-ca\"\n\
+         [[net.http]]\nid = \"other\"\nallow = [\"https://www.acme.example\"]\nmethods = [\"GET\"]\ntls.roots = \"bundle:other-ca\"\n\
+         [secrets]\nuse = [\"token\", \"key\"]\ninject = [\n{ secret = \"token\", net = \"cloud\", header = \"authorization\" },\n\
+         { secret = \"key\", net = \"cloud\", header = \"x-key\" }]\n[upgrade]\nstrategy = \"stop-start\"\n",
+    );
+    let above = "[[net.http]]\nid = \"all\"\nallow = [\"https://*.acme.example\"]\n";
+    let fleet = fleet(&format!(
+        "{above}[bundles]\nacme-ca = \"\"\"{}{}\"\"\"\n[secrets]\nuse = [\"acme/token\"]\n[require]\nask_signed_within = \"400d\"\n\
+         [runtime]\nmin = \"0.1.0\"\n[stale]\nmax_age = \"14d\"\nafter = \"stop\"\n[report]\nevents = [\"state\"]\n\
+         [revoke]\nmin_version = {{ \"acme/thermo\" = \"1.0.0\" }}\n",
+        certificate('A'),
+        certificate('B'),
+    ));
+    let device = device(&format!(
+        "{above}[bundles]\nacme-ca = \"\"\"{}\"\"\"\n[secrets]\nfiles = {{ \"acme/token\" = \"/etc/redan/secrets/token\" }}\n\
+         [stale]\nmax_age = \"7d\"\nafter = \"stop\"\n",
+        certificate('B'),
+    ));
+    insta::assert_snapshot!(explain(&ask, &fleet, &device));
+}
+
+#[test]
+fn a_revoked_version_says_what_to_publish() {
+    let fleet = fleet("[revoke]\nmin_version = { \"acme/thermo\" = \"1.0.1\" }\n");
+    insta::assert_snapshot!(explain(&ask(""), &fleet, &device("")));
 }

@@ -120,8 +120,10 @@ fn a_component_of_another_world_is_refused() {
     let command_guest = guests::harmless("well-behaved");
     assert_eq!(compile(&command_guest, &proxy), Err(Code::MissingExport));
     assert_eq!(refusal("(component)", &command()), Some(Code::MissingExport));
+    let mut reaching = command();
+    reaching.denied_optional.push("net.http".to_owned());
     assert_eq!(
-        compile(&guests::hostile_service(), &command()),
+        compile(&guests::hostile_service(), &reaching),
         Err(Code::MissingExport)
     );
 }

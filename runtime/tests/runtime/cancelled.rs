@@ -1,7 +1,7 @@
 //! A call dropped at each of its waits: whoever lets go of it, and when, everything it held is there for the next one.
 
 use crate::{grants, guests};
-use redan_host_api::egress::{Dial, public_tls};
+use redan_host_api::egress::{Dial, Outside, public_tls};
 use redan_host_api::kv::Stores;
 use redan_host_api::limits::{Cpu, Verdict};
 use redan_host_api::link;
@@ -68,8 +68,11 @@ impl Scene {
                 &Outboxes::new(data.path().join("outbox")),
             ),
             Some(Arc::new(Sink::open(&data.path().join("logs"), "any").unwrap())),
-            Arc::new(Nowhere),
-            public_tls().unwrap(),
+            Outside {
+                dial: Arc::new(Nowhere),
+                public: public_tls().unwrap(),
+                secrets: Arc::default(),
+            },
             &Workload::new(grant.component.clone(), &pools),
         );
         Self {

@@ -103,6 +103,11 @@ impl Device {
         SlotId(self.next)
     }
 
+    /// The slot that the next load will have.
+    pub(crate) fn next_slot(&self) -> SlotId {
+        SlotId(self.next + 1)
+    }
+
     /// Loads native code that somebody made, beside whatever descriptors.
     pub(crate) fn load_beside(
         &mut self,

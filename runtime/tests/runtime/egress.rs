@@ -40,41 +40,41 @@ fn server(answer: Vec<u8>) -> SocketAddr {
     address
 }
 
-fn ok() -> SocketAddr {
+pub(crate) fn ok() -> SocketAddr {
     server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok".to_vec())
 }
 
 /// A device whose broker dials the address for every question.
-fn device(to: SocketAddr) -> (Device, Asked) {
+pub(crate) fn device(to: SocketAddr) -> (Device, Asked) {
     brokered(FarEnd::answering(move |_| Ok(to)))
 }
 
-fn brokered(far_end: (FarEnd, OwnedFd)) -> (Device, Asked) {
+pub(crate) fn brokered(far_end: (FarEnd, OwnedFd)) -> (Device, Asked) {
     let asked = Arc::clone(&far_end.0.asked);
     (Device::with(&Sizes::default(), far_end), asked)
 }
 
-fn fetching(target: &str) -> EffectiveGrant {
+pub(crate) fn fetching(target: &str) -> EffectiveGrant {
     let mut grant = grants::job("fetch");
     grant.env.insert("TARGET".to_owned(), target.to_owned());
     grant
 }
 
 /// With a body: `GET` sends none.
-fn posting(bytes: u32) -> EffectiveGrant {
+pub(crate) fn posting(bytes: u32) -> EffectiveGrant {
     let mut grant = fetching(ALLOWED);
     grant.env.insert("METHOD".to_owned(), "POST".to_owned());
     grant.env.insert("UPLOAD".to_owned(), bytes.to_string());
     grant
 }
 
-fn fetch(device: &mut Device, grant: &EffectiveGrant) -> Result<(), Code> {
+pub(crate) fn fetch(device: &mut Device, grant: &EffectiveGrant) -> Result<(), Code> {
     let outcome = device.outcome(&guests::hostile_job(), grant);
     device.serves_others();
     outcome
 }
 
-const ALLOWED: &str = "http://allowed.example/path";
+pub(crate) const ALLOWED: &str = "http://allowed.example/path";
 
 #[test]
 fn what_a_rule_admits_is_dialled_by_the_broker() {

@@ -3,7 +3,7 @@
 use redan_policy::EffectiveGrant;
 use redan_policy::grant::{
     Bucket, HealthContract, HttpRule, HttpTrigger, Limits, Log, Messages, Mode, NetBudget, Origin, Random,
-    Rate, Upgrade, Volume, World,
+    Rate, Roots, Strategy, Upgrade, Volume, World,
 };
 use redan_protocol::{ByteCount, Millis};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +19,8 @@ pub(crate) fn bare(component: &str, world: World) -> EffectiveGrant {
         job_args: Vec::new(),
         net_http: Vec::new(),
         messages: Messages::default(),
+        bundles: BTreeMap::new(),
+        secrets: Vec::new(),
         fs: Vec::new(),
         kv: Vec::new(),
         env: BTreeMap::new(),
@@ -56,6 +58,7 @@ pub(crate) fn bare(component: &str, world: World) -> EffectiveGrant {
             max_restarts: 3,
         },
         upgrade: Upgrade {
+            strategy: Strategy::Swap,
             drain: Millis::seconds(60),
             reuse_calls: 1,
             max_defer: Millis::new(0),
@@ -95,6 +98,8 @@ pub(crate) fn service(version: &str) -> EffectiveGrant {
         route: "/...".to_owned(),
         methods: vec!["GET".to_owned(), "POST".to_owned()],
     });
+    // Imported by the guest; tests that want it grant it.
+    grant.denied_optional.push("net.http".to_owned());
     grant
 }
 
@@ -110,6 +115,7 @@ pub(crate) fn rule(scheme: &str, host: &str, port: u16) -> HttpRule {
         methods: vec!["GET".to_owned(), "POST".to_owned()],
         paths: vec![vec!["/...".to_owned()]],
         private_addresses: true,
+        roots: Roots::Public,
         budget: NetBudget::default(),
     }
 }

@@ -3,7 +3,7 @@
 use crate::{Folders, Outcome, Start};
 use redan_channel::ChannelError;
 use redan_host_api::bench::Bench as Lent;
-use redan_host_api::egress::{Dial, public_tls};
+use redan_host_api::egress::{Dial, Outside, public_tls};
 use redan_host_api::kv::Stores;
 use redan_host_api::outbox::queue::Outboxes;
 use redan_host_api::state::Capabilities;
@@ -133,8 +133,11 @@ fn capabilities(grant: EffectiveGrant, data: &std::path::Path, lent: Lent) -> Ar
         data,
         (&stores, &outboxes),
         None,
-        Arc::new(Nobody),
-        public_tls().unwrap(),
+        Outside {
+            dial: Arc::new(Nobody),
+            public: public_tls().unwrap(),
+            secrets: Arc::default(),
+        },
         &workload,
     );
     opened.unwrap().on(&Arc::new(lent))

@@ -150,6 +150,7 @@ fn destination(input: &[u8]) -> bool {
             methods: Vec::new(),
             paths: Vec::new(),
             private_addresses: false,
+            roots: redan_policy::grant::Roots::Public,
             budget: NetBudget::default(),
         };
         if egress::admits_connection(&rule, origin.https, host, *port) {

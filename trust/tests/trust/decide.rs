@@ -405,6 +405,76 @@ fn g_what_policy_does_not_admit_is_refused() {
 }
 
 #[test]
+fn g_a_version_below_the_signed_minimum_is_refused() {
+    // Nobody attacks: a version turned out to be dangerous, and its counter is above the floor.
+    let refusal = refused(|scene| scene.min_version = Some("1.0.1"));
+    let source = redan_policy::Denied::Revoked {
+        file: redan_trust::POLICY_PATH.into(),
+        component: thermo(),
+        minimum: Box::new(semver::Version::new(1, 0, 1)),
+        offered: Box::new(semver::Version::new(1, 0, 0)),
+    };
+    let wanted = Refusal::PolicyDenied {
+        component: thermo(),
+        source,
+    };
+    assert_eq!(refusal, wanted);
+    assert_eq!(refusal.code(), redan_protocol::Code::VersionRevoked);
+    for admits in ["1.0.0", "0.9.9", "1.0.0-rc.1"] {
+        let mut scene = Scene::new();
+        scene.min_version = Some(admits);
+        assert!(scene.decide().is_ok(), "{admits}");
+    }
+}
+
+#[test]
+fn g_what_was_signed_too_long_ago_is_refused_by_proven_time() {
+    // The attacker holds the director's keys, and an old release that nobody revoked.
+    let within = Seconds::new(86_400);
+    let day = "[require]\nask_signed_within = \"1d\"\n";
+    let signed_before = |seconds: u64| Some(UnixSeconds::new(crate::maker::NOW.get() - seconds));
+    for (signed, admitted) in [
+        (signed_before(0), true),
+        (signed_before(86_400), true),
+        (signed_before(86_401), false),
+        // Nobody says when: that is no promise that it is young.
+        (None, false),
+    ] {
+        let mut scene = Scene::new();
+        scene.more = day;
+        scene.record.signed_at = signed;
+        let scene = scene.resigned();
+        let refusal = Refusal::SignedTooLongAgo {
+            component: thermo(),
+            signed,
+            within,
+        };
+        assert_eq!(scene.decide().err(), (!admitted).then_some(refusal), "{signed:?}");
+    }
+    let mut scene = Scene::new();
+    scene.record.signed_at = signed_before(86_401);
+    assert!(
+        scene.resigned().decide().is_ok(),
+        "a fleet that does not ask takes it"
+    );
+}
+
+#[test]
+fn g_a_runtime_below_the_signed_minimum_adopts_nothing() {
+    let more = "[runtime]\nmin = \"1.0.1\"\n";
+    let refusal = refused(|scene| scene.more = more);
+    let wanted = Refusal::RuntimeTooOld {
+        minimum: semver::Version::new(1, 0, 1),
+        runtime: semver::Version::new(1, 0, 0),
+    };
+    assert_eq!(refusal, wanted);
+    let mut scene = Scene::new();
+    scene.more = more;
+    scene.facts.runtime = semver::Version::new(1, 0, 1);
+    assert!(scene.decide().is_ok());
+}
+
+#[test]
 fn g_an_older_missing_or_changed_fleet_policy_is_refused() {
     let rollback = |known| Refusal::PolicyRollback { known };
     assert_eq!(refused(|scene| scene.state.policy_serial = 5), rollback(5));

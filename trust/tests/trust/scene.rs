@@ -37,6 +37,9 @@ pub(crate) struct Scene {
     pub(crate) revoked: Vec<Digest>,
     pub(crate) maximum: Option<u64>,
     pub(crate) names: &'static str,
+    /// More sections of the fleet policy.
+    pub(crate) more: &'static str,
+    pub(crate) min_version: Option<&'static str>,
     pub(crate) state: TrustState,
     pub(crate) facts: DeviceFacts,
     pub(crate) statement: Option<Statement>,
@@ -69,6 +72,7 @@ impl Scene {
             requires: Vec::new(),
             conflicts: Vec::new(),
             state_schema: 1,
+            signed_at: None,
             sbom: None,
             provenance: None,
             rebuild: None,
@@ -107,10 +111,13 @@ impl Scene {
             revoked: Vec::new(),
             maximum: None,
             names: "acme/*",
+            more: "",
+            min_version: None,
             state: TrustState::default(),
             facts: DeviceFacts {
                 device: device(),
                 worlds: vec![World::HttpProxy, World::Command],
+                runtime: semver::Version::new(1, 0, 0),
                 ceiling: parse_device("ceiling.toml", DEVICE).unwrap(),
                 installed: BTreeMap::new(),
                 plan_known: Seconds::new(0),
@@ -168,13 +175,17 @@ impl Scene {
         let maximum = self
             .maximum
             .map_or_else(String::new, |at| format!("[time]\nmaximum = {at}\n"));
+        let minimum = self.min_version.map_or_else(String::new, |version| {
+            format!("min_version = {{ \"acme/thermo\" = \"{version}\" }}\n")
+        });
         include_str!("../../../policies/fleet/demo.toml")
             .replace("serial = 1\n", &format!("serial = {}\n", self.serial))
             .replace("names = [\"acme/*\"]", &format!("names = [\"{}\"]", self.names))
             + &format!(
-                "\n[floors]\n\"acme/thermo\" = {}\n[revoke]\ndigests = [{}]\n{maximum}",
+                "\n[floors]\n\"acme/thermo\" = {}\n[revoke]\ndigests = [{}]\n{minimum}{maximum}{}",
                 self.floor,
-                revoked.join(", ")
+                revoked.join(", "),
+                self.more
             )
     }
 

@@ -40,6 +40,8 @@ pub(super) fn member(name: &str, version: u64) -> MemberRecord {
             trigger_timer: vec![],
             net_http: vec![],
             messages: Messages::default(),
+            bundles: std::collections::BTreeMap::new(),
+            secrets: vec![],
             fs: vec![],
             kv: vec![],
             env: BTreeMap::new(),
@@ -77,6 +79,7 @@ pub(super) fn member(name: &str, version: u64) -> MemberRecord {
                 max_restarts: 1,
             },
             upgrade: Upgrade {
+                strategy: redan_policy::grant::Strategy::Swap,
                 drain: Millis::seconds(1),
                 reuse_calls: 1,
                 max_defer: Millis::new(0),

@@ -72,6 +72,7 @@ fn main() -> ExitCode {
             trapping(batch::set_many(&bucket(), &many))
         }
         "kv-read-back-multiplied" => multiply(),
+        "kv-set" => store::open("default").is_ok_and(|bucket| bucket.set("key", b"value").is_ok()),
         "kv-foreign-bucket" => matches!(store::open("other"), Err(store::Error::NoSuchStore)),
         "fill-volume" => fill_volume(),
         "fill-volume-by-growing" => {
@@ -292,6 +293,7 @@ fn fetch(target: &str) -> ExitCode {
     if padding > 0 {
         headers.append("padding", &vec![b'x'; padding]).expect("a header");
     }
+    append(&headers, &variable("HEADERS"));
     let request = OutgoingRequest::new(headers);
     let method = variable("METHOD");
     let method = if method.is_empty() { Method::Get } else { Method::Other(method) };
@@ -310,9 +312,20 @@ fn fetch(target: &str) -> ExitCode {
             }
         }
     }
-    let _ = wasip2::http::types::OutgoingBody::finish(body, None);
+    let trailers = variable("TRAILERS");
+    let trailers = (!trailers.is_empty()).then(|| {
+        let fields = Fields::new();
+        append(&fields, &trailers);
+        fields
+    });
+    let _ = wasip2::http::types::OutgoingBody::finish(body, trailers);
     answer.subscribe().block();
     let answer = answer.get().expect("ready").expect("once").expect("answered");
+    // The host gives a redirect to its guest like any other answer: who follows it asks again.
+    if (300..400).contains(&answer.status()) && variable("FOLLOW") == "yes" {
+        let to = answer.headers().get("location").pop().expect("a location");
+        return fetch(&String::from_utf8(to).expect("text"));
+    }
     let body = answer.consume().expect("once");
     let stream = body.stream().expect("once");
     loop {
@@ -323,6 +336,13 @@ fn fetch(target: &str) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Fields written `name: value`, with a bar between.
+fn append(to: &wasip2::http::types::Fields, fields: &str) {
+    for (name, value) in fields.split('|').filter_map(|line| line.split_once(": ")) {
+        to.append(name, value.as_bytes()).expect("the host takes the field");
+    }
 }
 
 /// More questions to the broker than may wait at once; ends when the first one is refused.

@@ -92,6 +92,11 @@ impl Guest for Hostile {
                     std::hint::black_box(());
                 }
             }
+            // Well-behaved: what became of a request to the one host it may reach.
+            "/fetch" => {
+                let outcome = if fetch() { "answered" } else { "refused" };
+                answer(out, 200, Fields::new(), outcome.as_bytes());
+            }
             "/sleeps" => wait(),
             "/fills-memory" => {
                 let mut kept = Vec::new();
@@ -132,6 +137,20 @@ fn answer(out: ResponseOutparam, status: u16, headers: Fields, content: &[u8]) {
     let _ = stream.blocking_write_and_flush(content);
     drop(stream);
     let _ = OutgoingBody::finish(body, None);
+}
+
+fn fetch() -> bool {
+    use wasip2::http::outgoing_handler::handle;
+    use wasip2::http::types::{OutgoingRequest, Scheme};
+    let request = OutgoingRequest::new(Fields::new());
+    request.set_scheme(Some(&Scheme::Http)).expect("a scheme");
+    request.set_authority(Some("allowed.example")).expect("an authority");
+    request.set_path_with_query(Some("/")).expect("a path");
+    let Ok(answer) = handle(request, None) else {
+        return false;
+    };
+    answer.subscribe().block();
+    matches!(answer.get(), Some(Ok(Ok(_))))
 }
 
 /// For ever.

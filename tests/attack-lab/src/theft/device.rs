@@ -240,6 +240,7 @@ impl Device {
         DeviceFacts {
             device: self.id.clone(),
             worlds: vec![World::HttpProxy, World::Command],
+            runtime: semver::Version::new(1, 0, 0),
             ceiling: self.ceiling.clone(),
             installed: BTreeMap::new(),
             plan_known: at.plan_known,

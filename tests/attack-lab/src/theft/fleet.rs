@@ -233,6 +233,7 @@ impl Released {
                 requires: Vec::new(),
                 conflicts: Vec::new(),
                 state_schema: 1,
+                signed_at: None,
                 sbom: None,
                 provenance: None,
                 rebuild: None,

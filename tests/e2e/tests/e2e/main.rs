@@ -16,6 +16,7 @@ mod interrupted;
 mod join;
 mod languages;
 mod messages;
+mod narrowed;
 mod neighbours;
 mod offline;
 mod path;

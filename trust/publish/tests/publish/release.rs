@@ -141,6 +141,7 @@ pub(crate) fn directed() -> (Files, Directed) {
         requires: Vec::new(),
         conflicts: Vec::new(),
         state_schema: 1,
+        signed_at: None,
         sbom: None,
         provenance: None,
         rebuild: None,
