@@ -2,7 +2,7 @@
 
 use crate::error::Refused;
 use crate::expiry::{self, Expiry};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, State};
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, header};
 use axum::response::IntoResponse as _;
@@ -88,20 +88,7 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
             let _ = writeln!(text, "{name}{{device=\"{device}\"}} {silent}");
         }
     }
-    let name = "redan_devices_by_authority";
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        text,
-        "# HELP {name} Devices that last checked in with a certificate under an authority\n# TYPE {name} gauge"
-    );
-    for (stands, anchor) in fleet.held().anchors.iter() {
-        let authority = anchor.sha256();
-        let devices = crate::authorities::devices_under(&state, authority);
-        let _ = writeln!(
-            text,
-            "{name}{{authority=\"{authority}\",state=\"{stands}\"}} {devices}"
-        );
-    }
+    by_authority(&mut text, fleet, &state);
     let name = "redan_seconds_left";
     // Writing to a String cannot fail.
     let _ = writeln!(
@@ -124,4 +111,22 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
     }
     let kind = HeaderValue::from_static("text/plain; version=0.0.4");
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// Devices under each of the fleet's authorities: when none is left under a tainted one, it can be revoked.
+fn by_authority(text: &mut String, fleet: &Fleet, state: &State) {
+    let name = "redan_devices_by_authority";
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "# HELP {name} Devices that last checked in with a certificate under an authority\n# TYPE {name} gauge"
+    );
+    for (stands, anchor) in fleet.held().anchors.iter() {
+        let authority = anchor.sha256();
+        let devices = crate::authorities::devices_under(state, authority);
+        let _ = writeln!(
+            text,
+            "{name}{{authority=\"{authority}\",state=\"{stands}\"}} {devices}"
+        );
+    }
 }
