@@ -87,4 +87,12 @@ fn the_demonstration_documents_grant_what_its_components_need() {
         let grant = intersect(&ask, &fleet, &device).unwrap();
         assert_eq!(grant.denied_optional, Vec::<String>::new(), "{name}");
     }
+    let fleet = parse_fleet("fleet/messages.toml", &read("fleet/messages.toml")).unwrap();
+    let device = parse_device("device/messages.toml", &read("device/messages.toml")).unwrap();
+    for name in ["ask/alarm.toml", "ask/uploader.toml"] {
+        let ask = parse_ask(name, &read(name)).unwrap();
+        let grant = intersect(&ask, &fleet, &device).unwrap();
+        assert_eq!(grant.denied_optional, Vec::<String>::new(), "{name}");
+        assert_eq!(grant.messages.outbox.len(), 1, "{name}");
+    }
 }

@@ -1,6 +1,11 @@
-//! Messages in and out of a signed workload, with two real brokers (mosquitto): MQTT 5 for what comes in, 3.1.1 for what goes out.
+//! Messages in and out of a signed workload, with two real brokers (mosquitto): MQTT 5 over TLS for what comes in, 3.1.1 for what
+//! goes out.
 
 use anyhow::{Context, Result, ensure};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use redan_identity::pem;
 use redan_kit::stage::{Release, await_that, free_address, must, run};
 use redan_kit::{Process, Programs, Stage};
 use rustix::process::{Pid, Signal, kill_process};
@@ -41,11 +46,12 @@ fn is_there() -> Result<bool> {
 struct Broker {
     folder: PathBuf,
     address: SocketAddr,
+    tls: bool,
     process: Option<Process>,
 }
 
 impl Broker {
-    fn found(folder: &Path) -> Result<Self> {
+    fn found(folder: &Path, tls: bool) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let address = free_address()?;
         let passwords = folder.join("passwords");
@@ -60,10 +66,12 @@ impl Broker {
             folder.display(),
             folder.join("mosquitto.log").display()
         );
-        std::fs::write(folder.join("mosquitto.conf"), text)?;
+        let certified = if tls { certify(folder)? } else { String::new() };
+        std::fs::write(folder.join("mosquitto.conf"), text + &certified)?;
         let mut broker = Self {
             folder: folder.to_owned(),
             address,
+            tls,
             process: None,
         };
         broker.start()?;
@@ -107,6 +115,9 @@ impl Broker {
     fn client(&self, program: &str, id: &str) -> Command {
         let mut client = Command::new(program);
         client.args(["-h", "127.0.0.1", "-p", &self.address.port().to_string()]);
+        if self.tls {
+            client.arg("--cafile").arg(self.folder.join("authority.pem"));
+        }
         client.args(["-u", "plant", "-P", PASSWORD, "-q", "1", "-i", id]);
         client
     }
@@ -117,6 +128,38 @@ impl Broker {
         must(run(&mut publish)?, "mosquitto_pub")?;
         Ok(())
     }
+}
+
+/// An authority of the plant's own, and a certificate of it for loopback; the lines that have the broker show it.
+fn certify(folder: &Path) -> Result<String> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    // Not the name every certificate of the library has: a leaf that names itself as its issuer is believed by nobody.
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "the plant's own");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate()?;
+    let authority = params.self_signed(&key)?;
+    let issuer = Issuer::from_ca_cert_der(authority.der(), key)?;
+    let own = KeyPair::generate()?;
+    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&own, &issuer)?;
+    let mut lines = Vec::new();
+    for (key, name, text) in [
+        (
+            "cafile",
+            "authority.pem",
+            pem::write_chain(&[authority.der().clone()]),
+        ),
+        ("certfile", "broker.pem", pem::write_chain(&[leaf.der().clone()])),
+        ("keyfile", "broker.key.pem", own.serialize_pem()),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, text)?;
+        lines.push(format!("{key} {}\n", path.display()));
+    }
+    Ok(lines.concat())
 }
 
 /// Who hears the alarms. Its session outlives it and the broker.
@@ -169,8 +212,8 @@ struct Plant {
 
 impl Plant {
     fn found(folder: &Path) -> Result<Self> {
-        let readings = Broker::found(&folder.join("plant-bus"))?;
-        let alarms = Broker::found(&folder.join("alarm-bus"))?;
+        let readings = Broker::found(&folder.join("plant-bus"), true)?;
+        let alarms = Broker::found(&folder.join("alarm-bus"), false)?;
         let listener = Listener::start(&alarms)?;
         let mut stage = Stage::new(Programs::find()?, &folder.join("stage"))?;
         stage.run_ceremony_for(&[ALARM])?;
@@ -180,9 +223,13 @@ impl Plant {
         std::fs::write(&credentials, format!("plant\n{PASSWORD}\n"))?;
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(&credentials, private)?;
+        let authority = readings.folder.join("authority.pem").display().to_string();
         let template = stage.programs.repository.join("policies/device/messages.toml");
         let ceiling = std::fs::read_to_string(template)?
-            .replace("127.0.0.1:1883", &readings.address.to_string())
+            .replace(
+                "mqtt://127.0.0.1:1883\"",
+                &format!("mqtts://{}\"\nroots = \"{authority}\"", readings.address),
+            )
             .replace("127.0.0.1:1884", &alarms.address.to_string())
             .replace(
                 "/etc/redan/plant-bus.credentials",
