@@ -28,11 +28,11 @@ fn built(programs: &Programs, name: &str) -> Result<Option<PathBuf>> {
 /// The demonstration's documents with room for an engine.
 fn document(stage: &Stage, file: &str, changes: &[(&str, &str)], to: &Path) -> Result<()> {
     let text = std::fs::read_to_string(stage.programs.repository.join("policies").join(file))?;
-    let changed = changes.iter().try_fold(text, |text, (from, to)| {
+    let replaced = changes.iter().try_fold(text, |text, (from, to)| {
         ensure!(text.contains(from), "{file} has no {from}");
         Ok(text.replace(from, to))
     })?;
-    std::fs::write(to, changed).context("writing a document")
+    std::fs::write(to, replaced).context("writing a document")
 }
 
 fn on_set(views: &[DeviceView], set: &str) -> bool {
@@ -52,7 +52,13 @@ fn release(stage: &Stage, folder: &Path, wasm: &Path, version: &str, counter: &s
     stage.redan(&[&words[..], &["--key", &keys[0], "--key", &keys[1]]].concat())?;
     let set = format!("plant-{counter}");
     stage.publish_set(&set, &[(SERVICE, version)])?;
-    let rollout = stage.start_rollout(&set, &["all=1000permille"])?;
+    // A minute, as elsewhere, is too short for a compiler on a busy machine: the rollout would halt, and the device stay where it is.
+    let wave = ["--wave", "all=1000permille", "--soak", "1s", "--deadline", "10m"];
+    let started = stage.redan(&[&["rollout", "start", "--set", &set][..], &wave].concat())?;
+    let rollout = started.get("id").context("a rollout has an id")?;
+    let rollout = rollout
+        .as_str()
+        .map_or_else(|| rollout.to_string(), str::to_owned);
     stage.await_devices("the device to commit it", SOON, |views| on_set(views, &set))?;
     stage.await_rollout(&rollout, &["complete"], SOON)?;
     Ok(())
