@@ -79,16 +79,16 @@ struct Running {
 impl Running {
     /// The engine a grant's code is for, if this executor keeps it in as the grant demands.
     fn admit(&self, grant: &EffectiveGrant) -> Result<Digest, Code> {
-        admit(grant, self.engines, &self.isolation)
+        admit(grant, self.engines, self.isolation)
     }
 }
 
 fn admit(
     grant: &EffectiveGrant,
     [plain, metered]: [Digest; 2],
-    isolation: &Isolation,
+    isolation: Isolation,
 ) -> Result<Digest, Code> {
-    if let Some(missing) = grant.isolation.iter().find(|wanted| !wanted.is_in(isolation)) {
+    if let Some(missing) = grant.isolation.iter().find(|wanted| !wanted.is_in(&isolation)) {
         tracing::warn!(component = %grant.component, ?missing, "its policy demands more isolation than there is");
         return Err(Code::IsolationMissing);
     }
@@ -318,7 +318,7 @@ mod tests {
             no_new_privs: true,
         };
         let demanding = grant("", of_fleet, of_device);
-        assert_eq!(admit(&demanding, engines, &everything), Ok(engines[0]));
+        assert_eq!(admit(&demanding, engines, everything), Ok(engines[0]));
         for lacking in [
             Isolation {
                 processes: false,
@@ -341,17 +341,17 @@ mod tests {
                 ..everything
             },
         ] {
-            let refused = admit(&demanding, engines, &lacking);
+            let refused = admit(&demanding, engines, lacking);
             assert_eq!(refused, Err(Code::IsolationMissing), "{lacking:?}");
         }
         let modest = grant("", "", "");
-        assert_eq!(admit(&modest, engines, &Isolation::default()), Ok(engines[0]));
+        assert_eq!(admit(&modest, engines, Isolation::default()), Ok(engines[0]));
     }
 
     #[test]
     fn a_workload_with_a_limit_of_fuel_has_the_engine_that_counts_it() {
         let engines = [Digest::of(b"plain"), Digest::of(b"metered")];
         let metered = grant("[limits]\nfuel_per_call = 1000\n", "", "");
-        assert_eq!(admit(&metered, engines, &Isolation::default()), Ok(engines[1]));
+        assert_eq!(admit(&metered, engines, Isolation::default()), Ok(engines[1]));
     }
 }

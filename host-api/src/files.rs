@@ -32,16 +32,14 @@ pub(crate) struct Files {
     verdict: Verdict,
 }
 
-#[derive(Clone)]
-struct Volume {
-    mounted: Mounted,
-    usage: Arc<Usage>,
-}
+/// A volume and how full it is; nothing for a folder that a publisher's bench lends, which has no quota.
+#[derive(Clone, Default)]
+struct Volume(Option<(Mounted, Arc<Usage>)>);
 
 /// An open descriptor: of which volume, and its place in the count. What was open before the call has none.
 #[derive(Clone)]
 struct Entry {
-    volume: usize,
+    volume: Option<usize>,
     place: Option<Arc<Open>>,
 }
 
@@ -52,9 +50,9 @@ impl Files {
         descriptors_max: u32,
         verdict: Verdict,
     ) -> Self {
-        let volumes = volumes.iter().map(|mounted| Volume {
-            mounted: mounted.clone(),
-            usage: workload.usage(&mounted.granted.name),
+        let volumes = volumes.iter().map(|mounted| {
+            let usage = workload.usage(&mounted.granted.name);
+            Volume(Some((mounted.clone(), usage)))
         });
         Self {
             volumes: volumes.collect(),
@@ -72,9 +70,8 @@ impl Files {
     }
 
     fn volume(&self, fd: &Resource<Descriptor>) -> FsResult<Volume> {
-        let entry = self.entry(fd)?;
-        let volume = self.volumes.get(entry.volume).cloned();
-        volume.ok_or_else(|| FsError::trap(wasmtime::format_err!("a volume nobody granted")))
+        let volume = self.entry(fd)?.volume.and_then(|volume| self.volumes.get(volume));
+        Ok(volume.cloned().unwrap_or_default())
     }
 
     /// Both of one volume: nothing moves from one quota to another.
@@ -96,28 +93,44 @@ impl Files {
 
 impl Volume {
     fn reserve(&self, verdict: &Verdict, bytes: u64, files: u64) -> Result<Reserved, types::ErrorCode> {
-        if !self.usage.reserve(&self.mounted, bytes, files) {
+        let Some((mounted, usage)) = &self.0 else {
+            return Ok(Reserved {
+                usage: None,
+                bytes,
+                files,
+            });
+        };
+        if !usage.reserve(mounted, bytes, files) {
             verdict.deny(Code::VolumeQuota);
             return Err(types::ErrorCode::InsufficientSpace);
         }
         Ok(Reserved {
-            usage: Arc::clone(&self.usage),
+            usage: Some(Arc::clone(usage)),
             bytes,
             files,
         })
+    }
+
+    /// There may be less in it than is known.
+    fn removed(&self) {
+        if let Some((_, usage)) = &self.0 {
+            usage.removed();
+        }
     }
 }
 
 /// Bytes and files on their way to the disk.
 struct Reserved {
-    usage: Arc<Usage>,
+    usage: Option<Arc<Usage>>,
     bytes: u64,
     files: u64,
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.usage.written(self.bytes, self.files);
+        if let Some(usage) = &self.usage {
+            usage.written(self.bytes, self.files);
+        }
     }
 }
 
@@ -180,13 +193,14 @@ impl preopens::Host for FilesView<'_> {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Fd, String)>> {
         let directories = preopens::Host::get_directories(&mut self.inner)?;
         for (fd, guest) in &directories {
-            let volume = self
-                .files
-                .volumes
-                .iter()
-                .position(|v| v.mounted.granted.guest == *guest);
+            let named = |volume: &Volume| {
+                volume
+                    .0
+                    .as_ref()
+                    .is_some_and(|(of, _)| of.granted.guest == *guest)
+            };
             let entry = Entry {
-                volume: volume.unwrap_or(usize::MAX),
+                volume: self.files.volumes.iter().position(named),
                 place: None,
             };
             self.files.open.insert(fd.rep(), entry);
@@ -214,7 +228,7 @@ impl types::HostDescriptor for FilesView<'_> {
         let now = file.metadata()?.len();
         let _reserved = volume.reserve(&self.files.verdict, size.saturating_sub(now), 0)?;
         if size < now {
-            volume.usage.removed();
+            volume.removed();
         }
         self.inner.set_size(fd, size).await
     }
@@ -258,7 +272,7 @@ impl types::HostDescriptor for FilesView<'_> {
 
     async fn rename_at(&mut self, fd: Fd, old: String, new_fd: Fd, new: String) -> FsResult<()> {
         let volume = self.files.one_volume(&fd, &new_fd)?;
-        volume.usage.removed();
+        volume.removed();
         self.inner.rename_at(fd, old, new_fd, new).await
     }
 
@@ -286,7 +300,7 @@ impl types::HostDescriptor for FilesView<'_> {
             }
         }
         if open_flags.contains(types::OpenFlags::TRUNCATE) {
-            volume.usage.removed();
+            volume.removed();
         }
         let opened = self.inner.open_at(fd, path_flags, path, open_flags, flags).await;
         drop(reserved);
@@ -297,12 +311,12 @@ impl types::HostDescriptor for FilesView<'_> {
     }
 
     async fn remove_directory_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.files.volume(&fd)?.usage.removed();
+        self.files.volume(&fd)?.removed();
         self.inner.remove_directory_at(fd, path).await
     }
 
     async fn unlink_file_at(&mut self, fd: Fd, path: String) -> FsResult<()> {
-        self.files.volume(&fd)?.usage.removed();
+        self.files.volume(&fd)?.removed();
         self.inner.unlink_file_at(fd, path).await
     }
 

@@ -136,7 +136,7 @@ fn an_executor_takes_no_more_memory_than_its_grants_whatever_its_guests_want() {
     let eight = component(&format!(
         "{} (func $fill {}) (start $fill)",
         "(memory 1)".repeat(8),
-        (0..8).map(|n| format!("(if (i32.eq (memory.grow {n} (i32.const 144)) (i32.const -1)) (then unreachable)) (memory.fill {n} (i32.const 0) (i32.const 1) (i32.const 0x900000))")).collect::<String>()
+        (0..8).map(|n| format!("(if (i32.eq (memory.grow {n} (i32.const 144)) (i32.const -1)) (then unreachable)) (memory.fill {n} (i32.const 0) (i32.const 1) (i32.const 0x900000))")).collect::<Vec<_>>().concat()
     ));
     let tables = component(&format!(
         "{} (func $fill (loop (if (i32.eq (table.grow 0 (ref.null func) (i32.const 1000)) (i32.const -1)) (then unreachable)) (br 0))) (start $fill)",

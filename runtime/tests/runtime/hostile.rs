@@ -312,7 +312,7 @@ fn lists_within_lists_are_copied_within_the_limit_or_not_at_all() {
 
 /// Names of an interface's enumeration or flags.
 fn quoted(names: &str) -> String {
-    names.split(' ').map(|name| format!("\"{name}\" ")).collect()
+    format!("\"{}\"", names.split(' ').collect::<Vec<_>>().join("\" \""))
 }
 
 const ERRORS: &str = "access would-block already bad-descriptor busy deadlock quota exist file-too-large \
