@@ -89,14 +89,20 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
         }
     }
     by_authority(&mut text, fleet, &state);
+    expiries(&mut text, &expiry::all(fleet, &state), now);
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// What expires, and whether it is time to replace it.
+fn expiries(text: &mut String, everything: &[Expiry], now: UnixSeconds) {
     let name = "redan_seconds_left";
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
         "# HELP {name} Seconds until a role or a certificate expires\n# TYPE {name} gauge"
     );
-    let everything = expiry::all(fleet, &state);
-    for Expiry { of, at } in &everything {
+    for Expiry { of, at } in everything {
         let left = at.get().saturating_sub(now.get());
         let _ = writeln!(text, "{name}{{of=\"{of}\"}} {left}");
     }
@@ -105,12 +111,10 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
         text,
         "# HELP {name} Whether it ought to be replaced now\n# TYPE {name} gauge"
     );
-    for expiry in &everything {
+    for expiry in everything {
         let due = u8::from(expiry.is_due(now));
         let _ = writeln!(text, "{name}{{of=\"{}\"}} {due}", expiry.of);
     }
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4");
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 /// Devices under each of the fleet's authorities: when none is left under a tainted one, it can be revoked.
