@@ -14,6 +14,8 @@ mod cold_start;
 mod connections;
 mod decide;
 mod instantiate;
+mod job_start;
+mod memory;
 mod request;
 mod sandbox;
 mod tuf_refresh;
@@ -27,6 +29,8 @@ const QUESTIONS: &[(&str, Bench)] = &[
     ("instantiate", instantiate::bench),
     ("request", request::bench),
     ("cold_start", cold_start::bench),
+    ("job_start", job_start::bench),
+    ("memory", memory::bench),
     ("decide", decide::bench),
     ("tuf_refresh", tuf_refresh::bench),
     ("connections", connections::bench),
@@ -38,6 +42,12 @@ fn main() {
         && serve == "serve"
     {
         connections::serve(which, std::path::Path::new(folder));
+        return;
+    }
+    if let [name, folder] = arguments.as_slice()
+        && name == job_start::EXECUTOR
+    {
+        job_start::become_executor(folder);
         return;
     }
     let given = |name: &str| arguments.iter().any(|argument| argument == name);

@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use wasmtime::component::Component;
+use wasmtime::component::{Component, Linker, ResourceTable};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 /// What an executor holds before the first call.
 pub(crate) struct Sandbox {
@@ -52,7 +53,12 @@ impl Dial for Nowhere {
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
-        let (engine, _) = executor_engine(&Sizes::default()).unwrap();
+        Self::sized(&Sizes::default())
+    }
+
+    /// With a pool of another size.
+    pub(crate) fn sized(sizes: &Sizes) -> Self {
+        let (engine, _) = executor_engine(sizes).unwrap();
         ticker(&engine);
         let data = TempDir::new().unwrap();
         let stores = Stores::new(data.path().join("kv"));
@@ -123,6 +129,35 @@ impl Sandbox {
         assert_eq!(verdict.noted(), None);
     }
 
+    /// An instance of a job under its grant, alive for as long as the store is held.
+    pub(crate) fn hold(
+        &self,
+        entry: &CommandPre<GuestState>,
+        capabilities: &Arc<Capabilities>,
+    ) -> Store<GuestState> {
+        let verdict = Verdict::default();
+        let cpu = Cpu::new(capabilities, &verdict);
+        let mut store = new_store(&self.engine, capabilities, &verdict, &cpu).unwrap();
+        self.runtime
+            .block_on(entry.instantiate_async(&mut store))
+            .unwrap();
+        store
+    }
+
+    /// The same with the context that any job needs, and none of the limits.
+    pub(crate) fn hold_bare(&self, component: &Component) -> Store<Plain> {
+        let mut linker = Linker::<Plain>::new(&self.engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
+        let entry = CommandPre::new(linker.instantiate_pre(component).unwrap()).unwrap();
+        let plain = Plain(ResourceTable::new(), WasiCtx::builder().build());
+        let mut store = Store::new(&self.engine, plain);
+        store.set_epoch_deadline(u64::MAX / 2);
+        self.runtime
+            .block_on(entry.instantiate_async(&mut store))
+            .unwrap();
+        store
+    }
+
     /// The same call with nothing around it.
     pub(crate) fn bare_call(&self, entry: &CommandPre<()>) {
         let mut store = Store::new(&self.engine, ());
@@ -133,6 +168,18 @@ impl Sandbox {
             command.wasi_cli_run().call_run(&mut store).await
         });
         outcome.unwrap().unwrap();
+    }
+}
+
+/// A job's context and nothing else.
+pub(crate) struct Plain(ResourceTable, WasiCtx);
+
+impl WasiView for Plain {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.1,
+            table: &mut self.0,
+        }
     }
 }
 

@@ -9,8 +9,10 @@
 #![forbid(unsafe_code)]
 
 pub mod decision;
+mod figure;
 pub mod fleet;
 pub mod guest;
 mod interleave;
 
+pub use figure::{built, figure, tool};
 pub use interleave::{Asking, Timed, compare, each};

@@ -14,7 +14,7 @@ use std::path::Path;
 struct Row {
     name: String,
     value: f64,
-    unit: &'static str,
+    unit: String,
     reference: String,
     ratio: f64,
 }
@@ -23,6 +23,9 @@ struct Row {
 struct Benchmark {
     group_id: String,
     function_id: Option<String>,
+    /// Of a number that is no time: criterion's own are nanoseconds, and have none.
+    #[serde(default)]
+    unit: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -90,8 +93,11 @@ fn once() -> Result<()> {
     build::must(&mut test)
 }
 
+/// The unit of a question, and its functions with their medians.
+type Group = (Option<String>, Vec<(String, f64)>);
+
 fn rows(results: &Path) -> Result<Vec<Row>> {
-    let mut groups: BTreeMap<String, Vec<(String, f64)>> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for group in std::fs::read_dir(results).with_context(|| format!("no results in {}", results.display()))? {
         for function in std::fs::read_dir(group?.path()).into_iter().flatten() {
             let folder = function?.path().join("new");
@@ -102,19 +108,18 @@ fn rows(results: &Path) -> Result<Vec<Row>> {
             let text = std::fs::read_to_string(folder.join("estimates.json"))?;
             let estimates: Estimates = serde_json::from_str(&text)?;
             let function = benchmark.function_id.context("every bench has a function name")?;
-            groups
-                .entry(benchmark.group_id)
-                .or_default()
-                .push((function, estimates.median.point_estimate));
+            let group = groups.entry(benchmark.group_id).or_default();
+            group.0 = benchmark.unit;
+            group.1.push((function, estimates.median.point_estimate));
         }
     }
-    let row = |(name, functions): (String, Vec<(String, f64)>)| {
+    let row = |(name, (unit, functions)): (String, Group)| {
         let (_, ours) = functions.iter().find(|(function, _)| function == "ours")?;
         let (reference, other) = functions.iter().find(|(function, _)| function != "ours")?;
         let row = Row {
             name,
-            value: ours / 1000.0,
-            unit: "µs",
+            value: if unit.is_some() { *ours } else { ours / 1000.0 },
+            unit: unit.unwrap_or_else(|| "µs".to_owned()),
             reference: reference.clone(),
             ratio: ours / other,
         };

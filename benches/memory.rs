@@ -1,0 +1,93 @@
+//! How much memory do instances and a whole device take? Live instances are counted by what the process grows by while they are held,
+//! ours in the store of a call under its grant, the reference in a bare one. A device is a real one with the demonstration's two
+//! workloads (of the programs that `cargo xtask build` made), and its figure what its agent and executor hold.
+
+use crate::sandbox::Sandbox;
+use redan_benches::{Asking, built, figure};
+use redan_kit::{Programs, Stage};
+use redan_runtime::engine::Sizes;
+use std::fs::read_to_string;
+use wasmtime::component::Component;
+
+/// Instances held at once.
+const HELD: u32 = 1_000;
+/// The most a device may take, MiB (50-quality).
+const DEVICE_MIB: f64 = 40.0;
+
+pub(crate) fn bench(asking: &mut Asking) {
+    instances(asking);
+    if let Err(error) = device(asking) {
+        println!("left out: the memory of a device ({error:#})");
+    }
+}
+
+fn instances(asking: &Asking) {
+    let Some(wasm) = built("tick-1.0.0.wasm") else {
+        return;
+    };
+    let held = if matches!(asking, Asking::Once) { 2 } else { HELD };
+    let count = |under_grant: bool| {
+        // An engine of its own: what was once touched in a pool stays.
+        let sizes = Sizes {
+            instances: held,
+            ..Sizes::default()
+        };
+        let sandbox = Sandbox::sized(&sizes);
+        let component = Component::new(&sandbox.engine, std::fs::read(&wasm).unwrap()).unwrap();
+        let (linked, capabilities) = (sandbox.linked(&component), sandbox.open());
+        // Without its first instance, nothing that is made once.
+        let first = sandbox.hold(&linked, &capabilities);
+        let before = resident("self");
+        let mut all = Vec::new();
+        let mut bare = Vec::new();
+        for _ in 1..held {
+            if under_grant {
+                all.push(sandbox.hold(&linked, &capabilities));
+            } else {
+                bare.push(sandbox.hold_bare(&component));
+            }
+        }
+        let grown = resident("self").saturating_sub(before).max(1);
+        drop((first, all, bare));
+        f64::from(held - 1) * 1_048_576.0 / f64::from(u32::try_from(grown).unwrap())
+    };
+    let (ours, bare) = (count(true), count(false));
+    figure(asking, "live instances in a GiB", "", ours, ("bare store", bare)).unwrap();
+}
+
+/// What a process holds, KiB.
+fn resident(process: &str) -> u64 {
+    let text = read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+fn device(asking: &Asking) -> anyhow::Result<()> {
+    if matches!(asking, Asking::Once) {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let mut stage = Stage::new(Programs::find()?, folder.path())?;
+    stage.play_first_release(&["press-1"])?;
+    let supervisor = stage.device_mut("press-1")?.process()?.id();
+    let mut sum = 0;
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let status = read_to_string(entry.path().join("status")).unwrap_or_default();
+        let line = read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let kind = line.split('\0').nth(1).unwrap_or_default();
+        if status.contains(&format!("PPid:\t{supervisor}\n")) && ["agent", "executor"].contains(&kind) {
+            println!("{kind}: {} KiB", resident(&name));
+            sum += resident(&name);
+        }
+    }
+    stage.stop()?;
+    let mib = f64::from(u32::try_from(sum)?) / 1024.0;
+    figure(
+        asking,
+        "device memory, agent and executor",
+        "MiB",
+        mib,
+        ("goal", DEVICE_MIB),
+    )
+}
