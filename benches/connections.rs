@@ -293,13 +293,13 @@ impl Fleet {
         let limit = ByteCount::mib(1);
         for number in 0..CONNECTIONS {
             let key = KeyFile::generate().unwrap();
-            let admit = serde_json::json!({"device": format!("press-{number}"), "spki": key.spki_sha256()});
+            let order = serde_json::json!({"device": format!("press-{number}"), "spki": key.spki_sha256()});
             let admitted = operator
                 .request(
                     "POST",
                     "/v1/devices/admit",
                     &JSON,
-                    admit.to_string().into(),
+                    order.to_string().into(),
                     limit,
                 )
                 .await

@@ -2,7 +2,7 @@
 
 use crate::access::Access;
 use crate::disk::RealDisk;
-use crate::executor::{Command, Executor};
+use crate::executor::{Beside, Command, Executor};
 use crate::fetch::Blobs;
 use crate::fetch::fetch;
 use crate::main_loop::{Agent, Event};
@@ -111,9 +111,11 @@ impl Agent {
         executor.tell(Command::Load {
             slot,
             member,
-            listener,
-            access,
-            secrets,
+            beside: Beside {
+                listener,
+                access,
+                secrets,
+            },
         });
     }
 

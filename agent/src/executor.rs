@@ -26,11 +26,16 @@ pub(crate) enum Command {
     Load {
         slot: SlotId,
         member: Box<MemberRecord>,
-        listener: Option<TcpListener>,
-        access: Vec<Access>,
-        secrets: Vec<(String, SecretValue)>,
+        beside: Beside,
     },
     Tell(Option<SlotId>, ToExecutor),
+}
+
+/// What a version is handed beside its code and grant.
+pub(crate) struct Beside {
+    pub(crate) listener: Option<TcpListener>,
+    pub(crate) access: Vec<Access>,
+    pub(crate) secrets: Vec<(String, SecretValue)>,
 }
 
 impl Command {
@@ -120,13 +125,13 @@ async fn serve(publisher: PublisherName, around: Around, mut commands: mpsc::Unb
         tokio::select! {
             command = commands.recv() => match command {
                 None => return,
-                Some(Command::Load { slot, member, listener, access, secrets }) => {
+                Some(Command::Load { slot, member, beside }) => {
                     let engine = running.admit(member.grant());
                     let (channel, native) = (Rc::clone(&running.channel), around.native.clone());
                     let (events, publisher) = (around.events.clone(), publisher.clone());
                     tokio::task::spawn_local(async move {
                         let loaded = match engine {
-                            Ok(engine) => load(channel, engine, native, slot, member, listener, access, secrets).await,
+                            Ok(engine) => load(channel, engine, native, slot, member, beside).await,
                             Err(code) => Err(code),
                         };
                         if let Err(code) = loaded {
@@ -233,10 +238,13 @@ async fn load(
     native: Native,
     slot: SlotId,
     member: Box<MemberRecord>,
-    listener: Option<TcpListener>,
-    access: Vec<Access>,
-    secrets: Vec<(String, SecretValue)>,
+    beside: Beside,
 ) -> Result<(), Code> {
+    let Beside {
+        listener,
+        access,
+        secrets,
+    } = beside;
     if member.kind() == WorkloadKind::Service && listener.is_none() {
         return Err(Code::CapabilityDenied);
     }

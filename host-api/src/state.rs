@@ -142,11 +142,11 @@ impl Capabilities {
             })
         });
         let volumes = mounted.collect();
-        let queued = grant.messages.outbox.iter().filter_map(|outbox| {
+        let kept_queues = grant.messages.outbox.iter().filter_map(|outbox| {
             let queue = self.queues.get(&outbox.id)?;
             Some((outbox.id.clone(), Arc::clone(queue)))
         });
-        let queues = queued.collect();
+        let queues = kept_queues.collect();
         let egress = self.egress.as_ref().filter(|_| !grant.net_http.is_empty());
         let egress = egress.map(|egress| egress.narrowed(&grant)).transpose();
         Ok(Arc::new(Self {

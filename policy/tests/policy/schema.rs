@@ -92,106 +92,79 @@ fn every_document_that_is_read_is_valid_by_the_schema() {
     assert!(read > 100, "only {read} documents were read");
 }
 
+const ASK: &str = "schema = \"redan.policy/1\"\nkind = \"ask\"\n[subject]\nname = \"acme/thermo\"\nversion = \"1.0.0\"\nworld = \"wasi:http/proxy@0.2\"\n";
+const FLEET: &str = "schema = \"redan.policy/1\"\nkind = \"fleet\"\nserial = 1\n";
+const DEVICE: &str = "schema = \"redan.policy/1\"\nkind = \"device\"\nhardware = \"gateway\"\n";
+
+/// What each document is broken by, after its head.
+const BROKEN: &[(&str, &str)] = &[
+    (ASK, "surprise = 1\n"),
+    (ASK, "[limits]\nmemory_totl = \"8MiB\"\n"),
+    (ASK, "[limits]\nmemory_total = \"8MB\"\n"),
+    (ASK, "[limits]\nhandles = \"many\"\n"),
+    (ASK, "[limits]\nwall = { call = \"1.5s\" }\n"),
+    (ASK, "[health]\nmax_error_rate = \"5\"\n"),
+    (ASK, "[[kv]]\nlabel = \"../../other\"\n"),
+    (ASK, "[[fs]]\nname = \"a\"\nmode = \"wr\"\n"),
+    (ASK, "[[fs]]\nname = \"a\"\nmode = \"rw\"\nhost = \"/etc\"\n"),
+    (
+        ASK,
+        "[[net.http]]\nid = \"a\"\nallow = [\"ftp://a\"]\nmethods = [\"GET\"]\n",
+    ),
+    (ASK, "[[net.http]]\nid = \"a\"\nallow = []\nmethods = [\"GET\"]\n"),
+    (ASK, "[[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\n"),
+    (
+        ASK,
+        "[[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\nmethods = [\"get\"]\n",
+    ),
+    (
+        ASK,
+        "[[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\nmethods = [\"GET\"]\ntls = { min = \"1.2\" }\n",
+    ),
+    (
+        ASK,
+        "[[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\nmethods = [\"GET\"]\ntls = { roots = \"none\" }\n",
+    ),
+    (ASK, "[env]\nallow = [\"TZ\"]\nvalues = { TZ = \"UTC\" }\n"),
+    (ASK, "[listen]\n\"acme/thermo\" = \"127.0.0.1:1\"\n"),
+    (ASK, "[floors]\n\"acme/thermo\" = 1\n"),
+    (ASK, "[secrets]\nfiles = { \"acme/token\" = \"/token\" }\n"),
+    (ASK, "[bundles]\nca = \"-----BEGIN CERTIFICATE-----\"\n"),
+    (ASK, "[stale]\nmax_age = \"1d\"\n"),
+    (ASK, "[report]\nevents = [\"state\"]\n"),
+    (ASK, "[runtime]\nmin = \"1.0.0\"\n"),
+    (ASK, "[upgrade]\nstrategy = \"whenever\"\n"),
+    (FLEET, "[require]\nprovenance = \"slsa>=2\"\n"),
+    (FLEET, "[revoke]\nmin_version = { \"acme/thermo\" = \"1\" }\n"),
+    (FLEET, "[revoke]\nmin_version = { thermo = \"1.0.0\" }\n"),
+    (FLEET, "[stale]\nafter = \"stop\"\n"),
+    (FLEET, "[stale]\nmax_age = \"1d\"\nafter = \"explode\"\n"),
+    (FLEET, "[report]\nevents = [\"counters\"]\n"),
+    (FLEET, "[bundles]\nca = \"none\"\n"),
+    (FLEET, "[secrets]\ninject = []\nfiles = { \"acme/a\" = \"/a\" }\n"),
+    (FLEET, "[[kv]]\nlabel = \"a\"\nrequired = true\n"),
+    (FLEET, "[[trigger.timer]]\nevery = \"1s\"\njitter = \"1s\"\n"),
+    (FLEET, "[subject]\nname = \"acme/thermo\"\n"),
+    (DEVICE, "[secrets]\nuse = [\"acme/token\"]\n"),
+    (DEVICE, "[secrets]\nfiles = { \"acme/token\" = \"token\" }\n"),
+    (DEVICE, "[require]\nask_signed_within = \"1d\"\n"),
+    (
+        DEVICE,
+        "[revoke]\nmin_version = { \"acme/thermo\" = \"1.0.0\" }\n",
+    ),
+    (DEVICE, "[subject]\nworlds = [\"wasi:http/proxy@0.2\"]\n"),
+];
+
 #[test]
 fn what_is_broken_is_refused_by_the_schema_and_by_the_parser() {
     let validator = jsonschema::validator_for(&schema()).unwrap();
-    let ask = "schema = \"redan.policy/1\"\nkind = \"ask\"\n[subject]\nname = \"acme/thermo\"\nversion = \"1.0.0\"\nworld = \"wasi:http/proxy@0.2\"\n";
-    let fleet = "schema = \"redan.policy/1\"\nkind = \"fleet\"\nserial = 1\n";
-    let device = "schema = \"redan.policy/1\"\nkind = \"device\"\nhardware = \"gateway\"\n";
-    for whole in [ask, fleet, device] {
+    for whole in [ASK, FLEET, DEVICE] {
         assert!(
             parse(whole).is_ok() && validator.is_valid(&value(whole).unwrap()),
             "{whole}"
         );
     }
-    let net = "[[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\nmethods = [\"GET\"]\n";
-    for (head, broken) in [
-        (ask, "surprise = 1\n".to_owned()),
-        (ask, "[limits]\nmemory_totl = \"8MiB\"\n".to_owned()),
-        (ask, "[limits]\nmemory_total = \"8MB\"\n".to_owned()),
-        (ask, "[limits]\nhandles = \"many\"\n".to_owned()),
-        (ask, "[limits]\nwall = { call = \"1.5s\" }\n".to_owned()),
-        (ask, "[health]\nmax_error_rate = \"5\"\n".to_owned()),
-        (ask, "[[kv]]\nlabel = \"../../other\"\n".to_owned()),
-        (ask, "[[fs]]\nname = \"a\"\nmode = \"wr\"\n".to_owned()),
-        (
-            ask,
-            "[[fs]]\nname = \"a\"\nmode = \"rw\"\nhost = \"/etc\"\n".to_owned(),
-        ),
-        (
-            ask,
-            "[[net.http]]\nid = \"a\"\nallow = [\"ftp://a\"]\nmethods = [\"GET\"]\n".to_owned(),
-        ),
-        (
-            ask,
-            "[[net.http]]\nid = \"a\"\nallow = []\nmethods = [\"GET\"]\n".to_owned(),
-        ),
-        (
-            ask,
-            "[[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\n".to_owned(),
-        ),
-        (ask, net.replace("GET", "get")),
-        (ask, format!("{net}tls = {{ min = \"1.2\" }}\n")),
-        (ask, format!("{net}tls = {{ roots = \"none\" }}\n")),
-        (
-            ask,
-            "[env]\nallow = [\"TZ\"]\nvalues = { TZ = \"UTC\" }\n".to_owned(),
-        ),
-        (ask, "[listen]\n\"acme/thermo\" = \"127.0.0.1:1\"\n".to_owned()),
-        (ask, "[floors]\n\"acme/thermo\" = 1\n".to_owned()),
-        (
-            ask,
-            "[secrets]\nfiles = { \"acme/token\" = \"/token\" }\n".to_owned(),
-        ),
-        (
-            ask,
-            "[bundles]\nca = \"-----BEGIN CERTIFICATE-----\"\n".to_owned(),
-        ),
-        (ask, "[stale]\nmax_age = \"1d\"\n".to_owned()),
-        (ask, "[report]\nevents = [\"state\"]\n".to_owned()),
-        (ask, "[runtime]\nmin = \"1.0.0\"\n".to_owned()),
-        (ask, "[upgrade]\nstrategy = \"whenever\"\n".to_owned()),
-        (fleet, "[require]\nprovenance = \"slsa>=2\"\n".to_owned()),
-        (
-            fleet,
-            "[revoke]\nmin_version = { \"acme/thermo\" = \"1\" }\n".to_owned(),
-        ),
-        (
-            fleet,
-            "[revoke]\nmin_version = { thermo = \"1.0.0\" }\n".to_owned(),
-        ),
-        (fleet, "[stale]\nafter = \"stop\"\n".to_owned()),
-        (
-            fleet,
-            "[stale]\nmax_age = \"1d\"\nafter = \"explode\"\n".to_owned(),
-        ),
-        (fleet, "[report]\nevents = [\"counters\"]\n".to_owned()),
-        (fleet, "[bundles]\nca = \"none\"\n".to_owned()),
-        (
-            fleet,
-            "[secrets]\ninject = []\nfiles = { \"acme/a\" = \"/a\" }\n".to_owned(),
-        ),
-        (fleet, "[[kv]]\nlabel = \"a\"\nrequired = true\n".to_owned()),
-        (
-            fleet,
-            "[[trigger.timer]]\nevery = \"1s\"\njitter = \"1s\"\n".to_owned(),
-        ),
-        (fleet, "[subject]\nname = \"acme/thermo\"\n".to_owned()),
-        (device, "[secrets]\nuse = [\"acme/token\"]\n".to_owned()),
-        (
-            device,
-            "[secrets]\nfiles = { \"acme/token\" = \"token\" }\n".to_owned(),
-        ),
-        (device, "[require]\nask_signed_within = \"1d\"\n".to_owned()),
-        (
-            device,
-            "[revoke]\nmin_version = { \"acme/thermo\" = \"1.0.0\" }\n".to_owned(),
-        ),
-        (
-            device,
-            "[subject]\nworlds = [\"wasi:http/proxy@0.2\"]\n".to_owned(),
-        ),
-    ] {
+    for (head, broken) in BROKEN {
         let text = format!("{head}{broken}");
         assert!(parse(&text).is_err(), "the parser takes {broken}");
         assert!(
