@@ -35,6 +35,8 @@ mod error;
 mod evil;
 mod executor;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod held;
 mod join;
 mod journal;

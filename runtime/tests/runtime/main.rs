@@ -29,6 +29,7 @@ mod secrets;
 mod server;
 mod services;
 mod shares;
+mod smith;
 mod stop_start;
 mod swap;
 mod upstream;

@@ -17,6 +17,7 @@
     reason = "a broken property is a panic: that is what a fuzzer looks for"
 )]
 
+mod cache;
 mod carried;
 mod decision;
 mod identity;
@@ -45,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     trust::WORKFLOW,
     decision::CUSTOM,
     decision::DECIDE,
+    cache::CACHE,
     carried::DIRECTION,
     carried::DECOMMISSION,
     carried::RECOVERY,

@@ -33,6 +33,16 @@ fn every_kept_input_keeps_the_properties() {
 }
 
 #[test]
+fn of_the_kept_entries_of_the_cache_only_the_one_sealed_for_this_key_is_taken() {
+    let target = TARGETS.iter().find(|target| target.name == "cache").unwrap();
+    let kept = corpus(target.name);
+    assert!(kept.len() > 10, "{} entries are kept", kept.len());
+    let taken = kept.iter().filter(|(_, input)| (target.run)(input));
+    let taken: Vec<_> = taken.map(|(path, _)| path.file_name().unwrap()).collect();
+    assert_eq!(taken, ["as-it-was-sealed"]);
+}
+
+#[test]
 fn every_folder_of_kept_inputs_belongs_to_a_target() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus");
     for entry in std::fs::read_dir(folder).unwrap() {
