@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmtime::component::{ComponentType, HasData, Lift, Linker, Lower, Resource};
 use wasmtime::{Result, StoreContextMut};
 use wasmtime_wasi::cli::WasiCliView as _;
-use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView as _};
+use wasmtime_wasi::filesystem::Descriptor;
 use wasmtime_wasi::p2::bindings::cli::environment;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     DescriptorFlags, DescriptorStat, ErrorCode, HostDescriptor as _, OpenFlags, PathFlags,
@@ -61,7 +61,7 @@ impl environment::Host for View<'_> {
 
 impl preopens::Host for View<'_> {
     fn get_directories(&mut self) -> Result<Vec<(Resource<Descriptor>, String)>> {
-        let folders = preopens::Host::get_directories(&mut self.0.filesystem())?;
+        let folders = preopens::Host::get_directories(&mut self.0.files())?;
         for (descriptor, path) in &folders {
             self.0.below.insert(descriptor.rep(), path.clone());
         }
@@ -109,7 +109,7 @@ fn files(linker: &mut Linker<G>) -> Result<()> {
                     || flags.intersects(DescriptorFlags::WRITE | DescriptorFlags::MUTATE_DIRECTORY);
                 state.touched(&of, write);
                 let volume = state.below.get(&of.rep()).cloned();
-                let opened = state.filesystem().open_at(of, follow, path, open, flags).await;
+                let opened = state.files().open_at(of, follow, path, open, flags).await;
                 if let (Ok(opened), Some(volume)) = (&opened, volume) {
                     state.below.insert(opened.rep(), volume);
                 }
@@ -123,7 +123,7 @@ fn files(linker: &mut Linker<G>) -> Result<()> {
             Box::new(async move {
                 let state = store.data_mut();
                 state.touched(&of, false);
-                let found = state.filesystem().stat_at(of, follow, path).await;
+                let found = state.files().stat_at(of, follow, path).await;
                 let found: Fallible<DescriptorStat> = answer(state, found);
                 found
             })
@@ -137,7 +137,7 @@ fn files(linker: &mut Linker<G>) -> Result<()> {
                     Box::new(async move {
                         let state = store.data_mut();
                         state.touched(&of, true);
-                        let done = state.filesystem().$method(of, path).await;
+                        let done = state.files().$method(of, path).await;
                         answer(state, done)
                     })
                 },
@@ -157,7 +157,7 @@ fn files(linker: &mut Linker<G>) -> Result<()> {
                 let state = store.data_mut();
                 state.touched(&of, true);
                 state.touched(&to, true);
-                let done = state.filesystem().rename_at(of, from, to, name).await;
+                let done = state.files().rename_at(of, from, to, name).await;
                 answer(state, done)
             })
         },
@@ -169,7 +169,7 @@ fn answer<T>(state: &mut G, outcome: std::result::Result<T, wasmtime_wasi::p2::F
     match outcome {
         Ok(value) => Ok((Ok(value),)),
         Err(error) => {
-            let code = types::Host::convert_error_code(&mut state.filesystem(), error)?;
+            let code = types::Host::convert_error_code(&mut state.files(), error)?;
             Ok((Err(code),))
         }
     }
