@@ -120,7 +120,11 @@ fn damaged_components_are_refused_with_a_code_and_cost_no_memory() {
         match admit(&engine, &damage(&mut random, &guests), &grant) {
             Ok(_) => taken += 1,
             Err(
-                Code::MalformedComponent | Code::CoreModule | Code::UndeclaredImport | Code::MissingExport,
+                Code::MalformedComponent
+                | Code::CoreModule
+                | Code::UndeclaredImport
+                | Code::MissingExport
+                | Code::WasiNotOffered,
             ) => refused += 1,
             Err(code) => panic!("case {case} came to {code:?}"),
         }

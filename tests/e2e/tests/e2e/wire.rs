@@ -161,14 +161,18 @@ fn who_reads_the_wire_learns_the_fleets_name_and_how_much_is_fetched() -> Result
             let seen = count(up, secret) + count(down, secret);
             ensure!(seen == 0, "{:?} is on the wire", String::from_utf8_lossy(secret));
         }
-        // What is there to be read: the name of the handshake, once, and nowhere else.
+        // What is there to be read: the name of the handshake, and the fleet's name again in the subject of the authority that the
+        // device believes (RFC 8446 §4.2.4); both in its first message, and nothing else anywhere.
         let name = format!("control.{FLEET}");
         ensure!(
             count(up, name.as_bytes()) == usize::from(!up.is_empty()),
             "the name of the handshake"
         );
+        let opened = 2 * usize::from(!up.is_empty());
         ensure!(
-            count(up, FLEET.as_bytes()) == usize::from(!up.is_empty()) && count(down, FLEET.as_bytes()) == 0
+            count(up, FLEET.as_bytes()) == opened && count(down, FLEET.as_bytes()) == 0,
+            "the fleet's name, {} times",
+            count(up, FLEET.as_bytes())
         );
     }
 
