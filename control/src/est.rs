@@ -29,7 +29,7 @@ pub fn cacerts(fleet: &Fleet) -> Result<String, Refused> {
 }
 
 /// `simpleenroll`: the connection's key must be the request's key, and an operator must have admitted it. Asking twice gives another
-/// leaf for the same name and key: harmless. `shorter`: as for [`Fleet::grace`].
+/// leaf for the same name and key: harmless. `shorter`: as for `renewal_grace` of the fleet.
 pub async fn enroll(
     fleet: &Fleet,
     spki: Digest,

@@ -10,7 +10,7 @@
 //!
 //! Absent on purpose: trust, identity, anything a device would take over.
 //!
-//! Start reading at [`bench`].
+//! Start reading at [`mod@bench`].
 #![forbid(unsafe_code)]
 
 mod arguments;
