@@ -1,6 +1,6 @@
 //! Named volumes: where they lie, and how full they are.
 //!
-//! Bytes and files are reserved before they are written ([`crate::files`]), against what was measured when the call
+//! Bytes and files are reserved before they are written (by `files`), against what was measured when the call
 //! began. What guests remove is seen at the next measurement, which is made when there seems to be no room. Somebody
 //! else may write into a folder of the device's own: over its quota it is read-only for the next call, and ends one that runs.
 

@@ -12,7 +12,7 @@
 //!
 //! Absent on purpose: keys, trust, policy decisions, sockets of its own making, any route for guest text to the agent.
 //!
-//! A publisher's own machine uses the same versions, calls and listeners without those processes: [`bench`]. No device does.
+//! A publisher's own machine uses the same versions, calls and listeners without those processes: [`mod@bench`]. No device does.
 //!
 //! Start reading at [`executor`], then `version`, `swap`, `service` and `job`; limits are in `redan_host_api::limits`.
 #![forbid(unsafe_code)]
