@@ -9,7 +9,7 @@ use redan_benches::{Asking, built, compare, each, tool};
 use redan_channel::{pair, send};
 use redan_jail::{Kind, Spec, confine, inherited, reserve, spawn};
 use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, WorkloadKind};
-use redan_protocol::{ComponentName, Digest};
+use redan_protocol::{ByteCount, ComponentName, Digest};
 use redan_runtime::compiler::admit;
 use redan_runtime::engine::{Sizes, compiler_engine};
 use redan_runtime::executor::Executor;
@@ -74,6 +74,10 @@ pub(crate) fn bench(asking: &mut Asking) {
             grant: grant.canonical_json(),
         };
         assert!(matches!(answer(&agent), FromExecutor::Ready { .. }));
+        let share = ToExecutor::Memory {
+            total: ByteCount::mib(1024),
+        };
+        send(&agent, &share, &[]).unwrap();
         send(&agent, &load, &[memory.as_fd()]).unwrap();
         assert_eq!(answer(&agent), FromExecutor::Loaded { slot });
         send(&agent, &ToExecutor::Run { slot }, &[]).unwrap();

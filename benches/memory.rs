@@ -11,7 +11,7 @@ use wasmtime::component::Component;
 
 /// Instances held at once.
 const HELD: u32 = 1_000;
-/// The most a device may take, MiB (50-quality).
+/// The most a device may take, MiB: the goal.
 const DEVICE_MIB: f64 = 40.0;
 
 pub(crate) fn bench(asking: &mut Asking) {

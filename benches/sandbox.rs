@@ -67,7 +67,7 @@ impl Sandbox {
         let grant = grant(ASK_JOB).unwrap();
         let tls = public_tls().unwrap();
         let pools = Pools::new();
-        pools.set_memory(ByteCount::mib(1024));
+        pools.set_memory(ByteCount::new(u64::MAX));
         Self {
             workload: Workload::new(grant.component.clone(), &pools),
             engine,
@@ -138,8 +138,9 @@ impl Sandbox {
         let verdict = Verdict::default();
         let cpu = Cpu::new(capabilities, &verdict);
         let mut store = new_store(&self.engine, capabilities, &verdict, &cpu).unwrap();
+        // Unmeasured, everything this thread did before would count as the call's.
         self.runtime
-            .block_on(entry.instantiate_async(&mut store))
+            .block_on(cpu.measure(entry.instantiate_async(&mut store)))
             .unwrap();
         store
     }
