@@ -29,7 +29,6 @@ pub(crate) async fn exit(lease: &Lease) -> Result<i32, Code> {
     let Entry::Job(entry) = &lease.entry else {
         return Err(Code::Internal);
     };
-    let limits = lease.limits();
     let call = Call::new(lease);
     let outcome = match (lease.places.try_acquire(), call.store(lease)) {
         (Err(_), _) => Err(Code::ConcurrencyLimit),
@@ -45,7 +44,7 @@ pub(crate) async fn exit(lease: &Lease) -> Result<i32, Code> {
                     },
                 }
             };
-            call.run(lease, limits.wall_call, guest).await
+            call.run(lease, call.limits().wall_call, guest).await
         }
     };
     let failure = match outcome {
@@ -72,7 +71,7 @@ pub(crate) async fn probe(lease: &Lease) -> (Health, Option<Code>) {
 
 async fn ask(version: &Version, call: &Call) -> Result<State, Code> {
     let mut store = call.store(version)?;
-    let start = version.limits().wall_start;
+    let start = call.limits().wall_start;
     let Some(health) = &version.health else {
         let instance = version.plain.instantiate_async(&mut store);
         call.run(version, start, instance).await?;
@@ -81,7 +80,7 @@ async fn ask(version: &Version, call: &Call) -> Result<State, Code> {
     let probed = call
         .run(version, start, health.instantiate_async(&mut store))
         .await?;
-    let timeout = version.capabilities().grant().health.timeout;
+    let timeout = call.capabilities.grant().health.timeout;
     let check = probed.redan_workload_health().call_check(&mut store);
     Ok(call.run(version, timeout, check).await?.state)
 }

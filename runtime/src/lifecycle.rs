@@ -11,7 +11,6 @@ use redan_protocol::Millis;
 /// In how long it would rather end; `None`: now.
 pub(crate) async fn prepare_stop(lease: &Lease, deadline: Millis) -> Option<Millis> {
     let entry = lease.stopped.as_ref()?;
-    let limits = lease.limits();
     let call = Call::new(lease);
     let mut store = call.store(lease).ok()?;
     let guest = async {
@@ -21,7 +20,7 @@ pub(crate) async fn prepare_stop(lease: &Lease, deadline: Millis) -> Option<Mill
             .call_prepare_stop(&mut store, deadline.get());
         asked.await
     };
-    let wall = limits.wall_call.min(deadline);
+    let wall = call.limits().wall_call.min(deadline);
     let answer = call.run(lease, wall, guest).await;
     lease.record(
         answer.as_ref().err().copied(),

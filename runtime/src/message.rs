@@ -207,7 +207,6 @@ async fn handle(version: &Lease, message: &Message) -> Result<handler::Outcome, 
     let Entry::Message(entry) = &version.entry else {
         return Err(Code::Internal);
     };
-    let limits = version.limits();
     let place = Arc::clone(&version.places).acquire_owned().await;
     let call = Call::new(version);
     let outcome = match (place, call.store(version)) {
@@ -227,7 +226,7 @@ async fn handle(version: &Lease, message: &Message) -> Result<handler::Outcome, 
                     .call_handle(&mut store, &message)
                     .await
             };
-            call.run(version, limits.wall_call, guest).await
+            call.run(version, call.limits().wall_call, guest).await
         }
     };
     let failure = outcome.as_ref().err().copied();

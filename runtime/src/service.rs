@@ -11,9 +11,9 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use redan_host_api::body::Bounded;
 use redan_host_api::egress::{empty_body, header_bytes};
-use redan_host_api::state::GuestState;
-use redan_policy::grant::{HttpTrigger, Limits};
-use redan_protocol::{ByteCount, Code};
+use redan_host_api::state::{Capabilities, GuestState};
+use redan_policy::grant::HttpTrigger;
+use redan_protocol::Code;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -83,8 +83,9 @@ impl Service {
         let Entry::Service(entry) = &version.entry else {
             return Err((StatusCode::INTERNAL_SERVER_ERROR, Code::Internal));
         };
-        let limits = version.limits();
-        admitted(&version, request.method(), request.uri().path())?;
+        let capabilities = version.capabilities();
+        admitted(&capabilities, request.method(), request.uri().path())?;
+        let limits = &capabilities.grant().limits;
         if header_bytes(request.headers()) > limits.header_bytes.get() {
             return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Code::HeaderLimit));
         }
@@ -95,7 +96,7 @@ impl Service {
         let place = place.ok_or((StatusCode::SERVICE_UNAVAILABLE, Code::ConcurrencyLimit));
         let place = place.inspect_err(|(_, code)| version.record(Some(*code), None, 0))?;
         let entry = entry.clone();
-        handled(version, &entry, place, limits, request).await
+        handled(version, &entry, place, request).await
     }
 }
 
@@ -104,12 +105,11 @@ async fn handled(
     version: Lease,
     entry: &ProxyPre<GuestState>,
     place: OwnedSemaphorePermit,
-    limits: Limits,
     request: Request<Incoming>,
 ) -> Result<Response<WasiBody>, Refused> {
     let call = Call::new(&version);
     let (sender, mut receiver) = oneshot::channel();
-    let prepared = prepare(&call, &version, request, limits.body_request, sender);
+    let prepared = prepare(&call, &version, request, sender);
     let (mut store, incoming, out) =
         prepared.inspect_err(|(_, code)| version.record(Some(*code), None, 0))?;
     let account = Arc::new(Account {
@@ -126,7 +126,10 @@ async fn handled(
             let handler = proxy.wasi_http_incoming_handler();
             handler.call_handle(&mut store, incoming, out).await
         };
-        let outcome = running.call.run(&running.version, limits.wall_call, guest).await;
+        let outcome = running
+            .call
+            .run(&running.version, running.call.limits().wall_call, guest)
+            .await;
         // Before the store goes: its end is the end of the body, and then it must be known why.
         running.ended(outcome.err());
         outcome
@@ -147,7 +150,7 @@ async fn handled(
         },
     };
     // An answer that is refused takes the guest with it.
-    let answer = outgoing(answer, account, limits.header_bytes, limits.body_response)?;
+    let answer = outgoing(answer, account)?;
     if goes_on {
         tokio::spawn(guest);
     }
@@ -166,10 +169,10 @@ fn prepare(
     call: &Call,
     version: &Version,
     request: Request<Incoming>,
-    limit: ByteCount,
     sender: oneshot::Sender<Answer>,
 ) -> Result<Ready, Refused> {
     let mut store = call.store(version).map_err(|code| (status(code), code))?;
+    let limit = call.limits().body_request;
     let request = request.map(|body| Bounded::new(body, limit, call.verdict.clone()));
     let mut http = store.data_mut().http();
     // Fails without a readable Host (RFC 9112 §3.2).
@@ -182,12 +185,9 @@ fn prepare(
 }
 
 /// Checks the guest's answer and bounds its body.
-fn outgoing(
-    answer: Answer,
-    account: Arc<Account>,
-    header_limit: ByteCount,
-    body_limit: ByteCount,
-) -> Result<Response<WasiBody>, Refused> {
+fn outgoing(answer: Answer, account: Arc<Account>) -> Result<Response<WasiBody>, Refused> {
+    let limits = account.call.limits();
+    let (header_limit, body_limit) = (limits.header_bytes, limits.body_response);
     let Ok(answer) = answer else {
         return Err(account.failed(Code::Trapped));
     };
@@ -276,8 +276,7 @@ async fn place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
 }
 
 /// Whether the version may be asked this: by its grant, or by a publisher's bench.
-fn admitted(version: &Version, method: &Method, path: &str) -> Result<(), Refused> {
-    let capabilities = version.capabilities();
+fn admitted(capabilities: &Capabilities, method: &Method, path: &str) -> Result<(), Refused> {
     if let Some(bench) = capabilities.bench() {
         bench.answered(method.as_str(), path);
         if bench.every_request {

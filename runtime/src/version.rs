@@ -131,11 +131,6 @@ impl Version {
         Arc::clone(&self.present.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The limits of its grant.
-    pub(crate) fn limits(&self) -> Limits {
-        self.capabilities().grant().limits
-    }
-
     /// From the next call on: what it was loaded with, as far as `later` gives it too. What does not narrow leaves nothing.
     pub(crate) fn narrow(&self, later: &EffectiveGrant) {
         let narrowed = self.loaded.narrowed(later);
@@ -180,24 +175,32 @@ impl Version {
     }
 }
 
-/// One call: its verdict and its CPU account.
+/// One call: what it may do, to its end whatever is taken from the version meanwhile; its verdict and its CPU account.
 pub(crate) struct Call {
+    pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) verdict: Verdict,
     pub(crate) cpu: Arc<Cpu>,
 }
 
 impl Call {
     pub(crate) fn new(version: &Version) -> Self {
+        let capabilities = version.capabilities();
         let verdict = Verdict::default();
         Self {
-            cpu: Cpu::new(&version.capabilities(), &verdict),
+            cpu: Cpu::new(&capabilities, &verdict),
             verdict,
+            capabilities,
         }
+    }
+
+    /// Its limits.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.capabilities.grant().limits
     }
 
     /// A fresh store with every limit set.
     pub(crate) fn store(&self, version: &Version) -> Result<Store<GuestState>, Code> {
-        let store = new_store(&version.engine, &version.capabilities(), &self.verdict, &self.cpu);
+        let store = new_store(&version.engine, &self.capabilities, &self.verdict, &self.cpu);
         store.map_err(|error| error.code())
     }
 
@@ -210,9 +213,8 @@ impl Call {
         wall: Millis,
         guest: impl Future<Output = wasmtime::Result<T>>,
     ) -> Result<T, Code> {
-        let capabilities = version.capabilities();
-        let volumes = if capabilities.has_writable_volume() {
-            Either::Left(over_quota(capabilities))
+        let volumes = if self.capabilities.has_writable_volume() {
+            Either::Left(over_quota(Arc::clone(&self.capabilities)))
         } else {
             Either::Right(std::future::pending())
         };
