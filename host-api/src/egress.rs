@@ -8,7 +8,7 @@ pub(crate) mod fields;
 mod outside;
 
 pub use budget::Publishing;
-pub use outside::{Outside, Secrets, public_tls, tls_with};
+pub use outside::{Outside, Secrets, public_tls, tls_of};
 
 use crate::body::{Bounded, Toll};
 use crate::limits::Verdict;

@@ -9,7 +9,7 @@ use crate::service::Service;
 use crate::swap::Lease;
 use crate::version::Version;
 use redan_channel::{AsyncChannel, ChannelError};
-use redan_host_api::egress::{Outside, Secrets, public_tls, tls_with};
+use redan_host_api::egress::{Outside, Secrets, public_tls, tls_of};
 use redan_host_api::kv::Stores;
 use redan_host_api::log::Sink;
 use redan_host_api::mqtt::{Access, bus};
@@ -21,8 +21,6 @@ use redan_protocol::ipc::{FromExecutor, SecretValue, SlotId, ToExecutor, Workloa
 use redan_protocol::report::{Health, Isolation};
 use redan_protocol::{Code, ComponentName, Digest};
 use redan_sealed::Sealed;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -463,14 +461,7 @@ impl Running {
         };
         let tls = match read(roots)? {
             None => Arc::clone(&self.outside.public),
-            Some(pem) => {
-                let mut store = rustls::RootCertStore::empty();
-                for certificate in CertificateDer::pem_slice_iter(&pem) {
-                    let certificate = certificate.map_err(|_| Code::BrokerFile)?;
-                    store.add(certificate).map_err(|_| Code::BrokerFile)?;
-                }
-                tls_with(store).map_err(|_| Code::BrokerFile)?
-            }
+            Some(pem) => tls_of(&pem).ok_or(Code::BrokerFile)?,
         };
         let credentials = match read(credentials)? {
             None => None,

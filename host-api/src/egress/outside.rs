@@ -54,14 +54,11 @@ impl Outside {
         let Roots::Bundle(name) = &rule.roots else {
             return Ok(Arc::clone(&self.public));
         };
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in grant.bundles.get(name).into_iter().flatten() {
-            let pem = redan_policy::pem::text(certificate);
-            let certificate =
-                CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| Code::PolicyInvalid)?;
-            roots.add(certificate).map_err(|_| Code::PolicyInvalid)?;
-        }
-        tls_with(roots).map_err(|_| Code::PolicyInvalid)
+        let certificates = grant.bundles.get(name).into_iter().flatten();
+        let pem: String = certificates
+            .map(|certificate| redan_policy::pem::text(certificate))
+            .collect();
+        tls_of(pem.as_bytes()).ok_or(Code::PolicyInvalid)
     }
 
     /// Whether every secret of a grant has a value here.
@@ -81,8 +78,16 @@ pub fn public_tls() -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
     tls_with(roots)
 }
 
-/// The same with other roots.
-pub fn tls_with(roots: rustls::RootCertStore) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
+/// The same with the certificates of a PEM text as roots. `None`: one of them is none.
+pub fn tls_of(pem: &[u8]) -> Option<Arc<rustls::ClientConfig>> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.ok()?).ok()?;
+    }
+    tls_with(roots).ok()
+}
+
+fn tls_with(roots: rustls::RootCertStore) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider);
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13])?;

@@ -1,7 +1,7 @@
 //! A scripted broker on loopback: what it says is bytes, written down here.
 
 use super::*;
-use crate::egress::tls_with;
+use crate::egress::tls_of;
 use crate::mqtt::codec::publish_1;
 use futures_util::FutureExt as _;
 use redan_policy::grant::Protocol;
@@ -64,8 +64,13 @@ struct Plant {
 
 async fn plant(protocol: Protocol, gates: &[Arc<Semaphore>]) -> Plant {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    start(settings(&listener, protocol), listener, gates)
+}
+
+/// What it takes to speak to the broker behind a listener.
+fn settings(listener: &TcpListener, protocol: Protocol) -> Settings {
     let address = listener.local_addr().unwrap();
-    let settings = Settings {
+    Settings {
         component: "acme/alarm".parse().unwrap(),
         broker: Broker {
             label: "plant".into(),
@@ -80,15 +85,14 @@ async fn plant(protocol: Protocol, gates: &[Arc<Semaphore>]) -> Plant {
         access: Access {
             client: "press-7".into(),
             credentials: None,
-            tls: tls_with(rustls::RootCertStore::empty()).unwrap(),
+            tls: tls_of(b"").unwrap(),
         },
         subscribe: vec!["plant/#".into()],
         leave: vec![],
         window: 4,
         payload_max: 1000,
         patience: Duration::from_mins(2),
-    };
-    start(settings, listener, gates)
+    }
 }
 
 fn start(settings: Settings, listener: TcpListener, gates: &[Arc<Semaphore>]) -> Plant {
@@ -309,42 +313,17 @@ async fn a_message_of_ours_is_sent_when_the_broker_says_so() {
 
 #[tokio::test]
 async fn a_broker_that_never_acknowledges_is_left() {
-    let mut plant = plant(Protocol::V311, &[]).await;
-    let address = plant.listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = Settings {
-        component: "acme/alarm".parse().unwrap(),
-        broker: Broker {
-            label: "plant".into(),
-            host: "127.0.0.1".into(),
-            port: address.port(),
-            tls: false,
-            roots: None,
-            credentials: None,
-            client_id: None,
-            protocol: Protocol::V311,
-        },
-        access: Access {
-            client: "press-8".into(),
-            credentials: None,
-            tls: tls_with(rustls::RootCertStore::empty()).unwrap(),
-        },
         subscribe: vec![],
-        leave: vec![],
-        window: 4,
-        payload_max: 1000,
         patience: Duration::from_millis(50),
+        ..settings(&listener, Protocol::V311)
     };
-    drop(plant.bus);
-    plant = start(settings, plant.listener, &[]);
+    let mut plant = start(settings, listener, &[]);
     let script = async {
-        let mut stream = loop {
-            // The session before this one may have got as far as dialling.
-            let (mut stream, _) = plant.listener.accept().await.unwrap();
-            let mut byte = [0; 21];
-            if stream.read_exact(&mut byte).await.is_ok() {
-                break stream;
-            }
-        };
+        let (mut stream, _) = plant.listener.accept().await.unwrap();
+        let mut greeting = [0; 21];
+        stream.read_exact(&mut greeting).await.unwrap();
         stream.write_all(&[0x20, 2, 0, 0]).await.unwrap();
         let mut rest = vec![];
         stream.read_to_end(&mut rest).await.unwrap();
