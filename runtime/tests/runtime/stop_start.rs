@@ -5,9 +5,9 @@ use crate::device::Device;
 use crate::{grants, guests};
 use redan_policy::EffectiveGrant;
 use redan_policy::grant::Strategy;
-use redan_protocol::ipc::{FromExecutor, ToExecutor};
+use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor};
 use redan_protocol::{Code, Millis};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 fn exclusive(version: &str, drain: Millis) -> EffectiveGrant {
     let mut grant = grants::service(version);
@@ -16,17 +16,45 @@ fn exclusive(version: &str, drain: Millis) -> EffectiveGrant {
     grant
 }
 
+/// An old version that answers, with a call of it under way, and a new one beside it.
+struct Scene {
+    device: Device,
+    address: SocketAddr,
+    old: SlotId,
+    new: SlotId,
+    under_way: Client,
+}
+
+impl Scene {
+    fn new(drain: Millis) -> Self {
+        let mut device = Device::start();
+        let guest = guests::hostile_service();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let old = device.load_service(&guest, &exclusive("old", drain), &listener);
+        device.activate(old);
+        let new = device.load_service(&guest, &exclusive("new", drain), &listener);
+        let mut under_way = Client::connect(address);
+        under_way.begin("/version");
+        Self {
+            device,
+            address,
+            old,
+            new,
+            under_way,
+        }
+    }
+}
+
 #[test]
 fn the_new_version_answers_when_the_last_call_of_the_old_one_has_ended() {
-    let mut device = Device::start();
-    let guest = guests::hostile_service();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let old = device.load_service(&guest, &exclusive("old", Millis::seconds(60)), &listener);
-    device.activate(old);
-    let new = device.load_service(&guest, &exclusive("new", Millis::seconds(60)), &listener);
-    let mut under_way = Client::connect(address);
-    under_way.begin("/version");
+    let Scene {
+        mut device,
+        address,
+        new,
+        mut under_way,
+        ..
+    } = Scene::new(Millis::seconds(60));
     device.say(&ToExecutor::Activate { slot: new }, &[]);
     // Nobody answers while the call lasts; a probe of the new one is an order obeyed after the activation began.
     assert_eq!(device.probe(new), Ok(()));
@@ -42,15 +70,13 @@ fn the_new_version_answers_when_the_last_call_of_the_old_one_has_ended() {
 
 #[test]
 fn calls_that_outlive_the_drain_are_cut_off_and_the_old_version_can_come_back() {
-    let mut device = Device::start();
-    let guest = guests::hostile_service();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let old = device.load_service(&guest, &exclusive("old", Millis::new(50)), &listener);
-    device.activate(old);
-    let new = device.load_service(&guest, &exclusive("new", Millis::new(50)), &listener);
-    let mut under_way = Client::connect(address);
-    under_way.begin("/version");
+    let Scene {
+        mut device,
+        address,
+        old,
+        new,
+        mut under_way,
+    } = Scene::new(Millis::new(50));
     device.activate(new);
     assert_eq!(under_way.answer().refusal(), (503, "superseded"));
     assert_eq!(get(address, "/version").text(), "new");
@@ -61,15 +87,13 @@ fn calls_that_outlive_the_drain_are_cut_off_and_the_old_version_can_come_back() 
 
 #[test]
 fn a_later_order_wins_over_an_activation_that_waits() {
-    let mut device = Device::start();
-    let guest = guests::hostile_service();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let old = device.load_service(&guest, &exclusive("old", Millis::seconds(60)), &listener);
-    device.activate(old);
-    let new = device.load_service(&guest, &exclusive("new", Millis::seconds(60)), &listener);
-    let mut under_way = Client::connect(address);
-    under_way.begin("/version");
+    let Scene {
+        mut device,
+        address,
+        new,
+        mut under_way,
+        ..
+    } = Scene::new(Millis::seconds(60));
     device.say(&ToExecutor::Activate { slot: new }, &[]);
     assert_eq!(device.probe(new), Ok(()));
     let component = "acme/hostile-service".parse().unwrap();
