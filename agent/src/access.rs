@@ -3,14 +3,15 @@
 //! The executor may open nothing outside its own folder, and this process has no use for a password: what passes between them is an
 //! open descriptor.
 
+use crate::named;
 use redan_channel::AsyncChannel;
 use redan_policy::grant::Broker;
 use redan_protocol::ipc::{SlotId, ToExecutor};
 use redan_protocol::{Code, ComponentName, SpiffeId};
-use rustix::fs::{Mode, OFlags};
-use std::fs::File;
+use rustix::fs::OFlags;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 /// Why a file of a broker is not taken. Says which file of the device it is, and nothing of what is in it.
 #[derive(Debug, thiserror::Error)]
@@ -107,16 +108,9 @@ fn file(path: &str, open_to: u32, may: &'static str) -> Result<OwnedFd, AccessEr
         path: path.to_owned(),
         source,
     };
-    // A link or a pipe in its place would be somebody's trick; neither is waited for.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-    let opened = File::from(opened);
-    let found = opened.metadata().map_err(failed)?;
-    if !found.is_file() {
-        return Err(failed(std::io::ErrorKind::InvalidInput.into()));
-    }
-    let own = found.uid() == 0 || found.uid() == rustix::process::geteuid().as_raw();
-    if own && found.mode() & open_to == 0 {
+    // A link in its place would be somebody's trick.
+    let (opened, found) = named::open(Path::new(path), OFlags::NOFOLLOW).map_err(failed)?;
+    if named::is_ours(&found) && found.mode() & open_to == 0 {
         Ok(opened.into())
     } else {
         Err(AccessError::OpenToOthers {

@@ -45,6 +45,7 @@ mod lock;
 mod main_loop;
 #[cfg(test)]
 mod mirrors;
+mod named;
 mod native;
 mod next;
 mod pair;

@@ -3,10 +3,11 @@
 //! They are in no grant, journal, report or log. An executor holds the secrets of its own publisher's workloads and no others: that is what an
 //! escape out of a guest could reach.
 
+use crate::named;
 use redan_policy::{DeviceCeiling, EffectiveGrant};
 use redan_protocol::Code;
 use redan_protocol::ipc::SecretValue;
-use std::fs::File;
+use rustix::fs::OFlags;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -38,15 +39,11 @@ pub(crate) fn read(
     Ok(values)
 }
 
-/// One line of visible characters. The file is judged by its descriptor: nobody exchanges it between look and use.
+/// One line of visible characters, in a file of its owner alone.
 fn value(path: &Path) -> io::Result<Vec<u8>> {
     let wrong = |what| Err(io::Error::other(what));
-    let file = File::open(path)?;
-    let facts = file.metadata()?;
-    if !facts.is_file() {
-        return wrong("it is no regular file");
-    }
-    if facts.uid() != 0 && facts.uid() != rustix::process::geteuid().as_raw() {
+    let (file, facts) = named::open(path, OFlags::empty())?;
+    if !named::is_ours(&facts) {
         return wrong("it belongs neither to root nor to this program's user");
     }
     if facts.mode() & 0o077 != 0 {
@@ -100,6 +97,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(value(folder.path()).is_err());
         assert!(value(&folder.path().join("absent")).is_err());
+        // A pipe that nobody writes to is not waited for.
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        assert_eq!(value(&pipe).unwrap_err().to_string(), "it is no regular file");
     }
 
     #[test]
