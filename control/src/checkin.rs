@@ -72,12 +72,13 @@ async fn note(
     let late = state.reported_at.get(device).is_some_and(|at| from.opened < *at);
     let row = state.devices.get(device);
     let row = row.ok_or_else(|| Refused::plain(Code::CertificateRevoked))?;
+    let doubted = row.doubts(check_in, late);
     let old_news = row.authority == authority
         && row
             .report
             .as_ref()
             .is_some_and(|last| says_the_same(last, report))
-        && !row.doubts(check_in, late);
+        && !doubted;
     let steps = steps(state, (device, report), now);
     if old_news && steps.is_empty() {
         // Only when it was seen, and its number, are new: the database learns that with the next tick that saves.
@@ -93,7 +94,7 @@ async fn note(
     let mut row = row.clone();
     row.authority = authority;
     let mut told = Vec::new();
-    if row.doubts(check_in, late) {
+    if doubted {
         tracing::warn!(fleet = %fleet.id, %device, number = report.sequence, "clone alarm: a report's number went back, or came twice");
         // No refusal: a device that was restored from a copy must still be repaired.
         let why = (Suspicion::ReportNumber, from.identity.spki());
