@@ -64,7 +64,7 @@ fn serve(mut stream: impl Read + Write, seen: &Seen, answer: &str) {
 }
 
 /// The head, and the body if there is one.
-fn read(stream: &mut impl Read) -> String {
+pub(crate) fn read(stream: &mut impl Read) -> String {
     let mut from = BufReader::new(stream);
     let mut all = String::new();
     while from.read_line(&mut all).is_ok_and(|read| read > 0) && !all.ends_with("\r\n\r\n") {}

@@ -4,7 +4,7 @@ use crate::device::Device;
 use crate::egress::{ALLOWED, brokered, fetch, fetching, posting};
 use crate::far_end::{Asked, FarEnd};
 use crate::grants;
-use crate::server::{Seen, certified, ok, recording};
+use crate::server::{Seen, certified, ok, read, recording};
 use redan_policy::EffectiveGrant;
 use redan_policy::grant::Roots;
 use redan_protocol::{Code, Millis};
@@ -200,6 +200,8 @@ fn an_upstream_whose_body_drips_ends_with_the_call() {
     let (over, until_over) = mpsc::channel::<()>();
     let dripping = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        // An answer before its question is a protocol error, and would end the call first.
+        assert!(read(&mut stream).ends_with("\r\n\r\n"));
         let head = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n");
         let mut drops = 0;
         while head.is_ok() && stream.write_all(b"x").is_ok() {
@@ -212,7 +214,7 @@ fn an_upstream_whose_body_drips_ends_with_the_call() {
         drops
     });
     let mut grant = fetching(ALLOWED);
-    grant.limits.wall_call = Millis::new(500);
+    grant.limits.wall_call = Millis::new(2_000);
     assert_eq!(fetch(&mut device, &grant), Err(Code::WallLimit));
     drop(over);
     assert!(dripping.join().unwrap() > 1, "it dripped while the call lasted");
