@@ -62,6 +62,9 @@ pub fn run(
         let store = Store::create(&config.state)?;
         let _lock = StateLock::take(&config.state)?;
         // Before the identity is read: a power cut may have left half of the new one in its place.
+        if let Err(error) = burial::make_room(&RealDisk, &store.at("")) {
+            tracing::warn!("no room is kept for a tombstone: {error}");
+        }
         let next = next::settle(&RealDisk, &Tokens, &store.at("identity"))?;
         let identity = store.identity()?.ok_or_else(|| AgentError::NotEnrolled {
             state: config.state.clone(),
