@@ -21,6 +21,7 @@ use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::trust::Trust;
 use crate::{AgentError, Config, admin, burial, recover};
+use redan_agent_core::cadence::Cadence;
 use redan_agent_core::{Machine, Record};
 use redan_channel::AsyncChannel;
 use redan_protocol::wire::control_host;
@@ -207,13 +208,10 @@ fn assemble(
         reports: Reports::open(store)?,
         settled: None,
         running: false,
-        failures: 0,
         offline: None,
         contact: None,
         forbidden: Vec::new(),
-        told: None,
-        last: Instant::now(),
-        next: Instant::now(),
+        cadence: Cadence::default(),
         wake: None,
         beat: Instant::now(),
         ended: None,

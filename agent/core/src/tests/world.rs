@@ -18,6 +18,8 @@ pub(super) enum Guest {
     Healthy,
     Unhealthy,
     HealthyButFailing,
+    /// Many calls, each of them good.
+    Busy,
 }
 
 pub(super) fn member(name: &str, version: u64) -> MemberRecord {
@@ -226,6 +228,15 @@ impl World {
         true
     }
 
+    /// One effect, or one tick that is due until then; else nothing happens until then.
+    pub(super) fn advance_to(&mut self, until: Mono) {
+        if !self.pending.is_empty() || self.wake.is_some_and(|at| at <= until) {
+            self.advance();
+        } else {
+            self.now = self.now.max(until);
+        }
+    }
+
     fn perform(&mut self, effect: Effect) {
         let answer = match effect {
             Effect::Journal(record) => {
@@ -306,11 +317,12 @@ impl World {
         let linked = self.slots.get(&slot).expect("probes what is not linked").clone();
         let key = (linked.component.to_string(), linked.version);
         let guest = self.guests.get(&key).copied().unwrap_or(Guest::Healthy);
-        if guest == Guest::HealthyButFailing && linked.active {
+        if matches!(guest, Guest::HealthyButFailing | Guest::Busy) && linked.active {
+            let failing = guest == Guest::HealthyButFailing;
             let signals = Signals {
-                calls: 20,
-                failures: 10,
-                last: Some(Code::Trapped),
+                calls: if failing { 20 } else { 20_000 },
+                failures: if failing { 10 } else { 0 },
+                last: failing.then_some(Code::Trapped),
                 cpu: Bucket::default(),
             };
             self.input(Input::Signals { slot, signals });
