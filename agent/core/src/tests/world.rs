@@ -130,6 +130,17 @@ pub(super) struct World {
     pub(super) asked: usize,
     pub(super) mute: bool,
     pub(super) performed: usize,
+    /// What was done since the last start.
+    pub(super) work: Work,
+}
+
+/// Work of a start, in what takes time on a device: reading, hashing and linking a component; a durable write; a download; a probe.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Work {
+    pub(super) loads: usize,
+    pub(super) records: usize,
+    pub(super) fetches: usize,
+    pub(super) probes: usize,
 }
 
 impl World {
@@ -152,6 +163,7 @@ impl World {
             asked: 0,
             mute: false,
             performed: 0,
+            work: Work::default(),
         };
         world.push(effects);
         world
@@ -162,6 +174,7 @@ impl World {
         self.slots.clear();
         self.pending.clear();
         self.wake = None;
+        self.work = Work::default();
         let (machine, effects) = Machine::boot(self.journal.clone(), self.now);
         self.machine = machine;
         self.push(effects);
@@ -238,6 +251,13 @@ impl World {
     }
 
     fn perform(&mut self, effect: Effect) {
+        match &effect {
+            Effect::Load { .. } => self.work.loads += 1,
+            Effect::Journal(_) => self.work.records += 1,
+            Effect::Fetch { .. } => self.work.fetches += 1,
+            Effect::Probe { .. } => self.work.probes += 1,
+            _ => {}
+        }
         let answer = match effect {
             Effect::Journal(record) => {
                 if let Some(code) = self.disk {
