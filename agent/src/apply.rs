@@ -70,7 +70,7 @@ impl Agent {
         // A stick that is refused ends nothing that is under way; its plan counts as seen from now on.
         if matches!(decided.verdict, Verdict::Rooted) {
             // A direction that is under way is another matter; with another authority the server may be reached.
-            self.soon();
+            self.cadence.soon();
         } else if applied.refusal.is_none() {
             self.decided(decided);
         } else if let Some(trust) = &mut self.trust {

@@ -10,7 +10,7 @@
 //! `enrol` say what happened. Links are removed and never followed, so nothing outside the folder is touched.
 
 use crate::AgentError;
-use crate::disk::{Disk as _, RealDisk, replace};
+use crate::disk::{Disk, RealDisk, is_full, replace};
 use crate::held::{Tokens, Vault, token_of};
 use crate::lock::StateLock;
 use redan_identity::Zeroizing;
@@ -22,6 +22,8 @@ use std::path::Path;
 
 /// The tombstone, in the state folder.
 const TOMBSTONE: &str = "decommissioned.json";
+/// Where its room is kept: a file of blanks.
+const ROOM: &str = "reserve";
 /// What stays: the tombstone, and the lock that says that somebody is at work here.
 const STAYS: [&str; 2] = [TOMBSTONE, "lock"];
 /// What goes first: the keys.
@@ -59,7 +61,7 @@ pub(crate) fn begin(state: &Path, proof: &Decommissioned) -> AgentError {
     let path = state.join(TOMBSTONE);
     let written = serde_json::to_vec(&tombstone)
         .map_err(io::Error::from)
-        .and_then(|bytes| replace(&RealDisk, &path, &bytes));
+        .and_then(|bytes| put(&RealDisk, state, &bytes));
     if let Err(source) = written {
         return AgentError::file("write", &path, source);
     }
@@ -67,6 +69,29 @@ pub(crate) fn begin(state: &Path, proof: &Decommissioned) -> AgentError {
         return error;
     }
     gone(state, tombstone)
+}
+
+/// Makes the room that a tombstone takes, while there is some. A disk that others fill up later keeps no device from its end (attack
+/// D04).
+pub(crate) fn make_room(disk: &impl Disk, state: &Path) -> io::Result<()> {
+    let path = state.join(ROOM);
+    disk.overwrite(&path, &[], TOMBSTONE_LEN_MAX)?;
+    disk.sync(&path)
+}
+
+/// Makes a tombstone durable; on a full disk in the room that was made for it.
+fn put(disk: &impl Disk, state: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = state.join(TOMBSTONE);
+    match replace(disk, &path, bytes) {
+        Err(error) if is_full(&error) => {
+            let room = state.join(ROOM);
+            disk.overwrite(&room, bytes, ByteCount::new(0))?;
+            disk.sync(&room)?;
+            disk.rename(&room, &path)?;
+            disk.sync_folder(state)
+        }
+        written => written,
+    }
 }
 
 /// Whether this folder is that of a decommissioned device; changes nothing.
@@ -171,10 +196,37 @@ fn clear(path: &Path, remove: Remove<'_>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::faulty::FaultyDisk;
+    use crate::disk::without_blanks;
     use crate::store::Store;
     use redan_identity::{IdentityError, KeyProvider, TokenUri};
     use std::cell::RefCell;
     use std::sync::Arc;
+
+    /// Somebody fills the disk before any call of the burial.
+    #[test]
+    fn a_full_disk_keeps_no_device_from_its_end() {
+        let state = Path::new("state");
+        let tombstone = br#"{"schema":"redan.tombstone/1"}"#;
+        for at in 0..8 {
+            let disk = FaultyDisk::default();
+            make_room(&disk, state).unwrap();
+            make_room(&disk, state).unwrap();
+            let disk = disk.full_from(at);
+            put(&disk, state, tombstone).unwrap();
+            let disk = disk.power_cycle(false);
+            let kept = disk.read(&state.join(TOMBSTONE), TOMBSTONE_LEN_MAX).unwrap();
+            let kept = kept.unwrap();
+            assert_eq!(without_blanks(&kept), tombstone, "call {at}");
+            assert!(
+                serde_json::from_slice::<serde_json::Value>(&kept).is_ok(),
+                "blanks are no JSON"
+            );
+        }
+        let disk = FaultyDisk::default().full_from(0);
+        let error = put(&disk, state, tombstone).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull, "without the room");
+    }
 
     /// A device's folder with a bit of everything, and a link that leads out of it.
     fn lived_in(outside: &Path) -> tempfile::TempDir {

@@ -8,8 +8,11 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek as _, Write};
 use std::path::Path;
+
+/// Longest file that is overwritten in its place, bytes: twice the largest record of a pair.
+const OVERWRITTEN_MAX: ByteCount = ByteCount::mib(16);
 
 /// Every call that changes the disk, so that tests can count them and cut the power at each.
 pub(crate) trait Disk {
@@ -17,6 +20,9 @@ pub(crate) trait Disk {
     fn read(&self, path: &Path, limit: ByteCount) -> io::Result<Option<Vec<u8>>>;
     /// Creates or empties the file, for its owner only, and writes. Not durable yet. What is no file of one name is replaced.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Puts bytes at the beginning of the file, makes it if there is none, and fills with blanks what it was longer by, and up to `room`
+    /// where the disk has that much. A file that is there already needs no room as long as `bytes` fit. Not durable yet.
+    fn overwrite(&self, path: &Path, bytes: &[u8], room: ByteCount) -> io::Result<()>;
     /// Makes what was written durable (fsync).
     fn sync(&self, path: &Path) -> io::Result<()>;
     /// Replaces `to`. Not durable yet.
@@ -25,6 +31,24 @@ pub(crate) trait Disk {
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
     /// Removes the file, if it is there.
     fn remove(&self, path: &Path) -> io::Result<()>;
+}
+
+/// What fills a file that is longer than its record.
+pub(crate) const BLANK: u8 = b' ';
+
+/// A record without the blanks behind it.
+pub(crate) fn without_blanks(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|byte| *byte != BLANK);
+    let end = end.map_or(0, |last| last.saturating_add(1));
+    bytes.get(..end).unwrap_or_default()
+}
+
+/// Whether an error says that there is no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Replaces a file whole: after a power cut it has its old or its new content, never a part.
@@ -150,6 +174,25 @@ impl Disk for RealDisk {
         let mut file = open_to_write(path, OFlags::WRONLY)?;
         file.set_len(0)?;
         file.write_all(bytes)
+    }
+
+    fn overwrite(&self, path: &Path, bytes: &[u8], room: ByteCount) -> io::Result<()> {
+        let mut file = open_to_write(path, OFlags::RDWR)?;
+        let mut before = Vec::new();
+        (&file).take(OVERWRITTEN_MAX.get()).read_to_end(&mut before)?;
+        file.rewind()?;
+        file.write_all(bytes)?;
+        // What is blank already is not written again: flash wears.
+        let stale = without_blanks(&before).len().saturating_sub(bytes.len());
+        file.write_all(&vec![BLANK; stale])?;
+        let end = file.metadata()?.len();
+        let missing = usize::try_from(room.get().saturating_sub(end)).unwrap_or(0);
+        file.seek(io::SeekFrom::End(0))?;
+        match file.write_all(&vec![BLANK; missing]) {
+            // There is room for this record, if not for a longer one.
+            Err(error) if is_full(&error) => Ok(()),
+            written => written,
+        }
     }
 
     fn sync(&self, path: &Path) -> io::Result<()> {

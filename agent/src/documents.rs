@@ -134,7 +134,7 @@ impl Agent {
                 self.narrow_all();
                 // What it gives more, it gives by a decision.
                 self.settled = None;
-                self.soon();
+                self.cadence.soon();
             }
             Err(error) => {
                 tracing::error!("the device ceiling does not read, the one before stays in force: {error}");

@@ -64,7 +64,7 @@ impl Agent {
                     if let Some(trust) = &mut self.trust {
                         trust.settle(&self.machine);
                     }
-                    self.soon();
+                    self.cadence.soon();
                 }
                 Effect::Wake(at) => self.wake = Some(at),
             }

@@ -16,30 +16,21 @@ use crate::session::{Decided, Verdict};
 use crate::status::{Applied, Status};
 use crate::store::random;
 use crate::trust::Trust;
+use redan_agent_core::cadence::{Cadence, News};
 use redan_agent_core::{Input, Machine, Mono, SetRecord};
 use redan_identity::KeyProvider as _;
 use redan_policy::{DeviceCeiling, FleetPolicy};
 use redan_protocol::ipc::{RUNNING_EVERY, SlotId, ToBroker, ToSupervisor};
 use redan_protocol::report::{Isolation, Phase};
 use redan_protocol::wire::Nonce;
-use redan_protocol::{
-    Code, ComponentName, DirectionSequence, PublisherName, Seconds, SetId, SpiffeId, Version64,
-};
+use redan_protocol::{Code, ComponentName, DirectionSequence, PublisherName, Seconds, SpiffeId, Version64};
 use redan_trust::{Decommissioned, RoleVersions};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-
-/// First wait after a failed check-in; doubles.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-/// Longest such wait, so that a fleet that lost its server finds it again within minutes.
-const RETRY_MAX: Duration = Duration::from_mins(5);
-/// Shortest time between two check-ins, however much happens.
-const SPACING: Duration = Duration::from_millis(250);
 
 /// What happened.
 pub(crate) enum Event {
@@ -67,9 +58,6 @@ pub(crate) enum Event {
     Status(oneshot::Sender<Status>),
     SupervisorGone,
 }
-
-/// What the control server was last told that it should learn quickly.
-type News = (Option<SetId>, Option<Code>, Option<Code>, Phase);
 
 /// The running agent.
 pub(crate) struct Agent {
@@ -102,14 +90,11 @@ pub(crate) struct Agent {
     pub(crate) versions: (Version64, Version64),
     pub(crate) settled: Option<Settled>,
     pub(crate) running: bool,
-    pub(crate) failures: u32,
     pub(crate) offline: Option<Code>,
     /// When the server last answered a check-in, on the monotonic clock.
     pub(crate) contact: Option<Seconds>,
     pub(crate) forbidden: Vec<SocketAddr>,
-    pub(crate) told: Option<News>,
-    pub(crate) last: Instant,
-    pub(crate) next: Instant,
+    pub(crate) cadence: Cadence,
     pub(crate) wake: Option<Mono>,
     /// The policy signers ended this device.
     pub(crate) ended: Option<Decommissioned>,
@@ -129,7 +114,8 @@ impl Agent {
             self.apply_if_asked();
             self.check_in_if_due();
             let wake = self.wake.map(|at| self.clock.instant(at).into());
-            let check_in = Some(self.next).filter(|_| !self.asking());
+            let check_in = Some(self.clock.instant(self.cadence.next()).into());
+            let check_in = check_in.filter(|_| !self.asking());
             let renew = self.renewal.next().filter(|_| !self.asking());
             let until = wake
                 .into_iter()
@@ -148,9 +134,7 @@ impl Agent {
                 self.wake = None;
                 self.feed(Input::Tick);
             }
-            if self.told.as_ref().is_some_and(|told| *told != self.news()) {
-                self.soon();
-            }
+            self.cadence.hears(&News::of(&self.machine.view()));
         }
     }
 
@@ -244,28 +228,21 @@ impl Agent {
         }
     }
 
-    /// The next check-in at once, but not faster than the spacing.
-    pub(crate) fn soon(&mut self) {
-        let earliest = self.last.checked_add(SPACING).unwrap_or(self.last);
-        self.next = self.next.min(earliest);
-    }
-
     /// Whether a check-in or a renewal is under way: one at a time.
     pub(crate) fn asking(&self) -> bool {
         self.running || self.renewal.running
     }
 
     fn check_in_if_due(&mut self) {
-        if self.asking() || Instant::now() < self.next {
+        if self.asking() || self.clock.now() < self.cadence.next() {
             return;
         }
         let Ok(nonce) = random() else {
-            self.later(RETRY_MAX);
+            self.cadence.postponed(self.clock.now());
             return;
         };
         self.read_ceiling();
         self.find_trust();
-        self.told = Some(self.news());
         let record = self.trust.as_ref().map(Trust::record);
         let view = self.machine.view();
         let confirmed = !self.documents.wants_refresh(&self.ceiling, self.metadata_age());
@@ -294,7 +271,8 @@ impl Agent {
             events: self.around.events.clone(),
         };
         self.running = true;
-        self.last = Instant::now();
+        self.cadence
+            .begins(self.clock.now(), News::of(&self.machine.view()));
         let events = self.around.events.clone();
         let link = self.link.clone();
         tokio::task::spawn_local(async move {
@@ -321,6 +299,7 @@ impl Agent {
 
     fn reached(&mut self, reached: Result<Reached, Unreached>) {
         self.running = false;
+        let [byte] = random::<1>().unwrap_or_default();
         match reached {
             Err(unreached) => {
                 let code = unreached.code();
@@ -346,9 +325,7 @@ impl Agent {
                     ),
                 }
                 self.offline = Some(code);
-                let wait = RETRY_MIN.saturating_mul(1 << self.failures.min(9)).min(RETRY_MAX);
-                self.failures = self.failures.saturating_add(1);
-                self.later(wait);
+                self.cadence.failed(self.clock.now(), byte);
             }
             Ok(Reached {
                 interval,
@@ -360,8 +337,7 @@ impl Agent {
                 }
                 self.offline = None;
                 self.contact = Some(self.clock.elapsed());
-                self.failures = 0;
-                self.later(Duration::from_secs(interval.get().max(1)));
+                self.cadence.answered(self.clock.now(), interval, byte);
                 if let Some(decided) = verdict {
                     self.decided(decided);
                 }
@@ -397,7 +373,7 @@ impl Agent {
             Verdict::Moved => {
                 // Once more at once when something new was stored; else at the next check-in.
                 if moved {
-                    self.soon();
+                    self.cadence.soon();
                 }
             }
             Verdict::Decommissioned(proof) => self.ended = Some(proof),
@@ -421,28 +397,6 @@ impl Agent {
                 self.feed(Input::Planned(Box::new(adopt.offer)));
             }
         }
-    }
-
-    /// Sets the next check-in: half to the whole of the wait after a failure or a success alike, so that a fleet spreads.
-    fn later(&mut self, wait: Duration) {
-        let [byte] = random::<1>().unwrap_or_default();
-        let jitter = wait
-            .checked_div(1024)
-            .unwrap_or_default()
-            .saturating_mul(u32::from(byte));
-        let wait = wait.saturating_sub(jitter);
-        self.next = self
-            .last
-            .max(Instant::now())
-            .checked_add(wait)
-            .unwrap_or(self.last);
-    }
-
-    /// What the server hears of at once. Facts about updates alone: who watches when a device speaks learns nothing of its load (attack
-    /// A04, `nothing_a_committed_workload_does_or_suffers_is_news`).
-    fn news(&self) -> News {
-        let view = self.machine.view();
-        (view.set.cloned(), view.rollback, view.refusal, view.phase)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The driver of `redan-trust`'s TUF workflow: fetches over one connection, makes durable, answers.
 
 use crate::bundle::Bundle;
-use crate::disk::{Disk, RealDisk, is_no_file, replace};
+use crate::disk::{Disk, RealDisk, is_full, is_no_file, replace};
 use crate::fetch::disk_code;
 use crate::main_loop::Event;
 use crate::patience::request;
@@ -128,8 +128,16 @@ impl Files {
         version.and_then(serde_json::Value::as_u64).unwrap_or(0)
     }
 
+    /// Keeps a copy. What a full disk does not take is fetched again next time, and judged all the same: what revokes, narrows or ends
+    /// must arrive. What the trust record keeps of it is kept ([`crate::pair::RESERVE`]).
     fn store(&self, role: &str, bytes: &[u8]) -> Result<(), Code> {
-        replace(&RealDisk, &self.path(role), bytes).map_err(|error| disk_code(&error))
+        match replace(&RealDisk, &self.path(role), bytes) {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(code = Code::DiskFull.name(), "a copy of metadata is not kept");
+                Ok(())
+            }
+            kept => kept.map_err(|error| disk_code(&error)),
+        }
     }
 
     fn remove(&self, role: &str) -> Result<(), Code> {

@@ -213,7 +213,7 @@ impl Agent {
             Ok(identity) => {
                 tracing::info!(expires = %crate::status::date(identity.valid.1), "the certificate was renewed");
                 self.renewal.succeeded(identity, Instant::now());
-                self.soon();
+                self.cadence.soon();
             }
             Err(error) => {
                 let code = error.code();

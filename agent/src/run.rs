@@ -21,6 +21,7 @@ use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::trust::Trust;
 use crate::{AgentError, Config, admin, burial, recover};
+use redan_agent_core::cadence::Cadence;
 use redan_agent_core::{Machine, Record};
 use redan_channel::AsyncChannel;
 use redan_protocol::wire::control_host;
@@ -62,6 +63,9 @@ pub fn run(
         let store = Store::create(&config.state)?;
         let _lock = StateLock::take(&config.state)?;
         // Before the identity is read: a power cut may have left half of the new one in its place.
+        if let Err(error) = burial::make_room(&RealDisk, &store.at("")) {
+            tracing::warn!("no room is kept for a tombstone: {error}");
+        }
         let next = next::settle(&RealDisk, &Tokens, &store.at("identity"))?;
         let identity = store.identity()?.ok_or_else(|| AgentError::NotEnrolled {
             state: config.state.clone(),
@@ -204,13 +208,10 @@ fn assemble(
         reports: Reports::open(store)?,
         settled: None,
         running: false,
-        failures: 0,
         offline: None,
         contact: None,
         forbidden: Vec::new(),
-        told: None,
-        last: Instant::now(),
-        next: Instant::now(),
+        cadence: Cadence::default(),
         wake: None,
         beat: Instant::now(),
         ended: None,

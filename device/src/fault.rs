@@ -1,5 +1,6 @@
 //! Errors of the program, as people read them.
 
+use crate::restarts::RESTARTS_MAX;
 use redan_agent::AgentError;
 use redan_channel::ChannelError;
 use redan_jail::JailError;
@@ -17,9 +18,11 @@ pub(crate) enum Fault {
     /// A channel.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// A sibling that must not end did.
-    #[error("the {0} process ended; every other process was stopped")]
-    Ended(&'static str),
+    /// A sibling that must not end did, once too often to begin again.
+    #[error(
+        "the {0} process died, after everything was begun again {RESTARTS_MAX} times in ten minutes; every process was stopped"
+    )]
+    GaveUp(&'static str),
     /// The operating system.
     #[error("{what}")]
     System {
@@ -85,7 +88,7 @@ impl Fault {
                 | AgentError::Lost,
             ) => 1,
             Self::Agent(_) | Self::System { .. } => 3,
-            Self::Jail(_) | Self::Channel(_) | Self::Ended(_) | Self::Sibling(_) => 70,
+            Self::Jail(_) | Self::Channel(_) | Self::GaveUp(_) | Self::Sibling(_) => 70,
         }
     }
 }

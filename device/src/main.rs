@@ -8,6 +8,7 @@
 mod children;
 mod fault;
 mod privacy;
+mod restarts;
 mod supervisor;
 
 use clap::{Parser, Subcommand};

@@ -1,8 +1,12 @@
 //! The supervisor: starts the other processes, reaps them, stops them in order. No network, no keys, no payload.
 //!
+//! When the agent or the broker dies, everybody else is stopped, and all of it is begun again: nothing of a dead agent's making goes on
+//! under a living one that does not know of it. Too many deaths end the program, and the service manager takes over.
+//!
 //! Every child is started from the main thread, since the kernel ties "die with your parent" to the thread that forked.
 
 use crate::fault::Fault;
+use crate::restarts::Restarts;
 use redan_channel::{ChannelError, pair, recv, send};
 use redan_jail::{Child, Spec, may_give_users, reserve, spawn};
 use redan_protocol::ipc::{FromSupervisor, ToSupervisor};
@@ -12,9 +16,12 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use sd_notify::NotifyState;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::hash::{BuildHasher as _, RandomState};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -29,9 +36,16 @@ const USERS: u32 = 0xffff;
 const BROKER_USER: u32 = USERS_FROM - 1;
 const COMPILER_USER: u32 = USERS_FROM - 2;
 
+/// What a program ends with that panicked: it did not say why in words of its own.
+const PANICKED: u8 = 101;
+
+/// Which agent, of those this supervisor started one after another.
+type Turn = u64;
+
 /// What the main thread waits for.
 enum Event {
-    Asked(ToSupervisor),
+    /// By which agent: what one that is dead asked for is not done for the next one.
+    Asked(Turn, ToSupervisor),
     AgentGone,
     Children,
     Stop,
@@ -47,41 +61,40 @@ enum Who {
 }
 
 struct Supervisor {
+    config: PathBuf,
     state: PathBuf,
     module_environment: Vec<String>,
-    agent: Arc<OwnedFd>,
+    turn: Turn,
+    agent: Option<Arc<OwnedFd>>,
+    events: Sender<Event>,
+    restarts: Restarts,
     children: BTreeMap<i32, (Who, Child)>,
     /// Whether children can have users of their own.
     users: bool,
 }
 
-/// Runs until a signal, or until the agent or the broker ends. Gives the exit code of the program.
+/// Runs until a signal, until the agent ends in words of its own, or until too much died. Gives the exit code of the program.
 pub(crate) fn run(config: &Path) -> Result<u8, Fault> {
     reserve()?;
     let config = std::path::absolute(config).map_err(Fault::system("reading the working directory"))?;
     let loaded = redan_agent::Config::load(&config)?;
     // What a power cut left of a device that was decommissioned goes now.
     redan_agent::refuse_decommissioned(&loaded.state)?;
-    let (agent, far_agent) = pair()?;
-    let (broker, far_broker) = pair()?;
     let (events, inbox) = channel();
     signals(events.clone())?;
 
     let mut supervisor = Supervisor {
+        config,
         state: loaded.state,
         module_environment: loaded.module_environment,
-        agent: Arc::new(agent),
+        turn: 0,
+        agent: None,
+        events,
+        restarts: Restarts::default(),
         children: BTreeMap::new(),
         users: may_give_users(),
     };
-    supervisor.start(
-        Who::Broker,
-        supervisor.as_user("broker", BROKER_USER),
-        vec![far_broker],
-    )?;
-    let arguments = vec!["agent".into(), "--config".into(), config.into_os_string()];
-    supervisor.start(Who::Agent, arguments, vec![far_agent, broker])?;
-    listen(Arc::clone(&supervisor.agent), events);
+    supervisor.begin()?;
     let outcome = supervisor.serve(&inbox);
     supervisor.stop(&inbox);
     // Nobody writes into the state folder any more: what executors kept there while the agent ended goes too.
@@ -109,12 +122,12 @@ fn signals(events: Sender<Event>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The agent's requests become events.
-fn listen(agent: Arc<OwnedFd>, events: Sender<Event>) {
+/// An agent's requests become events.
+fn listen(agent: Arc<OwnedFd>, turn: Turn, events: Sender<Event>) {
     std::thread::spawn(move || {
         loop {
             let event = match recv::<ToSupervisor>(agent.as_ref()) {
-                Ok(received) => Event::Asked(received.message),
+                Ok(received) => Event::Asked(turn, received.message),
                 Err(ChannelError::Malformed | ChannelError::TooLarge) => continue,
                 Err(_) => Event::AgentGone,
             };
@@ -127,6 +140,25 @@ fn listen(agent: Arc<OwnedFd>, events: Sender<Event>) {
 }
 
 impl Supervisor {
+    /// A broker and an agent, with new channels and no memory of the ones before: what runs, the agent finds in its journal, and what is
+    /// loaded is checked as at any start.
+    fn begin(&mut self) -> Result<(), Fault> {
+        let (agent, far_agent) = pair()?;
+        let (broker, far_broker) = pair()?;
+        self.start(Who::Broker, self.as_user("broker", BROKER_USER), vec![far_broker])?;
+        let arguments = vec![
+            "agent".into(),
+            "--config".into(),
+            self.config.clone().into_os_string(),
+        ];
+        self.start(Who::Agent, arguments, vec![far_agent, broker])?;
+        let agent = Arc::new(agent);
+        self.turn = self.turn.saturating_add(1);
+        self.agent = Some(Arc::clone(&agent));
+        listen(agent, self.turn, self.events.clone());
+        Ok(())
+    }
+
     fn start(&mut self, who: Who, arguments: Vec<OsString>, descriptors: Vec<OwnedFd>) -> Result<(), Fault> {
         // The agent is asked to stop in order; everybody else has nothing to lose.
         let with_parent = if who == Who::Agent {
@@ -164,19 +196,28 @@ impl Supervisor {
         loop {
             match inbox.recv() {
                 Ok(Event::Stop) | Err(_) => return Ok(0),
-                Ok(Event::Asked(request)) => self.answer(request),
+                Ok(Event::Asked(turn, request)) if turn == self.turn => self.answer(request),
                 // Its end will be reaped, with its exit code.
-                Ok(Event::AgentGone) => {}
+                Ok(Event::Asked(..) | Event::AgentGone) => {}
                 Ok(Event::Children) => {
-                    for (who, code) in self.reap() {
-                        match who {
-                            // The agent has said why in its own words.
-                            Who::Agent => return Ok(code.unwrap_or(70)),
-                            Who::Broker => return Err(Fault::Ended("broker")),
-                            Who::Executor(publisher) => {
-                                self.tell(&FromSupervisor::ExecutorEnded { publisher }, &[]);
-                            }
-                            Who::Compiler => {}
+                    let ended = self.reap();
+                    let died = ended
+                        .iter()
+                        .find(|(who, _)| matches!(who, Who::Agent | Who::Broker));
+                    if let Some((who, code)) = died {
+                        // A broker ends in order when its agent is gone, and may be reaped first.
+                        let broker = *who == Who::Broker && *code != Some(0);
+                        let who = if broker { "broker" } else { "agent" };
+                        let said = ended.iter().find(|(who, _)| *who == Who::Agent);
+                        let said = said.and_then(|(_, code)| *code);
+                        if let ControlFlow::Break(code) = self.begin_again(who, said, inbox)? {
+                            return Ok(code);
+                        }
+                        continue;
+                    }
+                    for (who, _) in ended {
+                        if let Who::Executor(publisher) = who {
+                            self.tell(&FromSupervisor::ExecutorEnded { publisher }, &[]);
                         }
                     }
                 }
@@ -184,15 +225,46 @@ impl Supervisor {
         }
     }
 
+    /// The agent or the broker is gone. All others end; then, unless the agent said why it ended, everything is begun again.
+    fn begin_again(
+        &mut self,
+        who: &'static str,
+        said: Option<u8>,
+        inbox: &Receiver<Event>,
+    ) -> Result<ControlFlow<u8>, Fault> {
+        // An agent that ends by itself keeps its code, whatever signal reaches it then.
+        let late = self.end_all();
+        let said = said.or(late);
+        if let Some(code) = said.filter(|code| *code != PANICKED) {
+            return Ok(ControlFlow::Break(code));
+        }
+        // Not a secret: it only has to differ from device to device.
+        let random = RandomState::new().hash_one(self.turn);
+        let random = u32::try_from(random >> 32).unwrap_or_default();
+        let Some(pause) = self.restarts.after_death(Instant::now(), random) else {
+            manager(&[NotifyState::Status("gave up: its processes die again and again")]);
+            return Err(Fault::GaveUp(who));
+        };
+        tracing::error!(process = who, ?pause, "a process died: everything is begun again");
+        manager(&[NotifyState::Status("beginning again: a process died")]);
+        let deadline = Instant::now().checked_add(pause).unwrap_or_else(Instant::now);
+        loop {
+            match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(ControlFlow::Break(0)),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => break,
+            }
+        }
+        self.begin()?;
+        Ok(ControlFlow::Continue(()))
+    }
+
     /// Children that have ended, with their exit codes; `None`: by a signal.
     fn reap(&mut self) -> Vec<(Who, Option<u8>)> {
         let mut ended = Vec::new();
         for (who, child) in self.children.values_mut() {
             if let Ok(Some(status)) = child.try_wait() {
-                ended.push((
-                    who.clone(),
-                    status.code().and_then(|code| u8::try_from(code).ok()),
-                ));
+                ended.push((who.clone(), code_of(status)));
             }
         }
         self.children
@@ -258,7 +330,9 @@ impl Supervisor {
     fn tell(&self, message: &FromSupervisor, descriptors: &[OwnedFd]) {
         let borrowed: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
         // An agent that is gone will be reaped.
-        let _ = send(self.agent.as_ref(), message, &borrowed);
+        if let Some(agent) = &self.agent {
+            let _ = send(agent.as_ref(), message, &borrowed);
+        }
     }
 
     fn signal(&self, whom: &Who, signal: Signal) {
@@ -272,6 +346,23 @@ impl Supervisor {
         }
     }
 
+    /// Kills and reaps every child, so that no port, lock or file of theirs is held any longer. The agent's exit code, if it was there
+    /// and ended by itself.
+    fn end_all(&mut self) -> Option<u8> {
+        for (_, child) in self.children.values_mut() {
+            // It may have ended meanwhile.
+            drop(child.kill());
+        }
+        let mut said = None;
+        for (who, mut child) in std::mem::take(&mut self.children).into_values() {
+            let status = child.wait();
+            if who == Who::Agent {
+                said = status.ok().and_then(code_of);
+            }
+        }
+        said
+    }
+
     /// The agent first, in order; then everybody else at once. Nothing is left behind.
     fn stop(&mut self, inbox: &Receiver<Event>) {
         manager(&[NotifyState::Stopping]);
@@ -283,13 +374,14 @@ impl Supervisor {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
-        for (_, child) in self.children.values_mut() {
-            drop(child.kill());
-            drop(child.wait());
-        }
+        self.end_all();
         // Whatever a child may have left behind in its group.
         while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
     }
+}
+
+fn code_of(status: ExitStatus) -> Option<u8> {
+    status.code().and_then(|code| u8::try_from(code).ok())
 }
 
 /// Tells the service manager, if one started this program and asked to be told (`NOTIFY_SOCKET`, `sd_notify(3)`).

@@ -111,6 +111,28 @@ impl Volume {
         })
     }
 
+    /// Whether it is a folder of the device's own, into which others than the workload write.
+    fn is_mapped(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|(mounted, _)| mounted.granted.host.is_some())
+    }
+
+    /// Whether a guest may open what is there: files and folders (attack D03). No guest can make anything else, but others can, in a
+    /// folder of the device's own; there a file with a second name is not the folder's alone, and no guest's either.
+    fn admits(&self, found: &types::DescriptorStat) -> Result<(), types::ErrorCode> {
+        match found.type_ {
+            types::DescriptorType::RegularFile if self.is_mapped() && found.link_count > 1 => {
+                Err(types::ErrorCode::NotPermitted)
+            }
+            // A link that is not to be followed is refused by whoever opens it.
+            types::DescriptorType::RegularFile
+            | types::DescriptorType::Directory
+            | types::DescriptorType::SymbolicLink => Ok(()),
+            _ => Err(types::ErrorCode::NotPermitted),
+        }
+    }
+
     /// There may be less in it than is known.
     fn removed(&self) {
         if let Some((_, usage)) = &self.0 {
@@ -260,6 +282,9 @@ impl types::HostDescriptor for FilesView<'_> {
         new: String,
     ) -> FsResult<()> {
         let volume = self.files.one_volume(&fd, &new_fd)?;
+        if volume.is_mapped() {
+            return Err(types::ErrorCode::NotPermitted.into());
+        }
         // Each name counts whole: which of them goes first is not known.
         let size = self
             .inner
@@ -287,17 +312,15 @@ impl types::HostDescriptor for FilesView<'_> {
         let (entry, volume) = (self.files.entry(&fd)?, self.files.volume(&fd)?);
         let place = self.files.place()?;
         let mut reserved = None;
-        if open_flags.contains(types::OpenFlags::CREATE) {
-            let borrowed = Fd::new_borrow(fd.rep());
+        let borrowed = Fd::new_borrow(fd.rep());
+        // Looked at before it is opened: opening a FIFO waits for its other end, opening a device may do anything.
+        match self.inner.stat_at(borrowed, path_flags, path.clone()).await {
+            Ok(found) => volume.admits(&found)?,
             // Another call may make or remove it meanwhile: then one file is counted twice, or in the next measurement.
-            let there = self
-                .inner
-                .stat_at(borrowed, path_flags, path.clone())
-                .await
-                .is_ok();
-            if !there {
+            Err(_) if open_flags.contains(types::OpenFlags::CREATE) => {
                 reserved = Some(volume.reserve(&self.files.verdict, 0, 1)?);
             }
+            Err(_) => {}
         }
         if open_flags.contains(types::OpenFlags::TRUNCATE) {
             volume.removed();
@@ -305,6 +328,12 @@ impl types::HostDescriptor for FilesView<'_> {
         let opened = self.inner.open_at(fd, path_flags, path, open_flags, flags).await;
         drop(reserved);
         let opened = opened?;
+        // And once more what was opened: somebody outside may have put it there in between.
+        let found = self.inner.stat(Fd::new_borrow(opened.rep())).await;
+        if let Err(refused) = found.and_then(|found| Ok(volume.admits(&found)?)) {
+            types::HostDescriptor::drop(&mut self.inner, opened).map_err(FsError::trap)?;
+            return Err(refused);
+        }
         let place = Some(place);
         self.files.open.insert(opened.rep(), Entry { place, ..entry });
         Ok(opened)

@@ -16,6 +16,7 @@
 //! Start reading at [`update`], which begins with the diagram.
 #![forbid(unsafe_code)]
 
+pub mod cadence;
 pub mod deadline;
 pub mod effect;
 pub mod journal;

@@ -1,5 +1,6 @@
 //! The machine on virtual time: the straight path, every way back, and power cuts after every effect.
 
+mod cadence;
 mod defer;
 mod power;
 mod world;

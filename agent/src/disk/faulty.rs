@@ -1,6 +1,6 @@
 //! A disk in memory that loses power at the n-th call, before, after, or in the middle of it.
 
-use super::Disk;
+use super::{BLANK, Disk};
 use redan_protocol::ByteCount;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,10 @@ struct Files {
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     calls: usize,
+    reads: usize,
     off: bool,
+    /// From this call on no file is made or gets longer.
+    full_from: Option<usize>,
 }
 
 /// One thing that a disk may write or not.
@@ -43,9 +46,25 @@ impl FaultyDisk {
         self.files.borrow().calls
     }
 
+    pub(crate) fn reads(&self) -> usize {
+        self.files.borrow().reads
+    }
+
     pub(crate) fn with_fault(mut self, at: usize, cut: Cut) -> Self {
         self.fault = Some((at, cut));
         self.files.get_mut().calls = 0;
+        self
+    }
+
+    /// A disk that somebody else fills up before the n-th call from now: files keep the room they have, and get no more.
+    pub(crate) fn full_from(mut self, at: usize) -> Self {
+        let files = self.files.get_mut();
+        (files.calls, files.full_from) = (0, Some(at));
+        self
+    }
+
+    pub(crate) fn emptied(mut self) -> Self {
+        self.files.get_mut().full_from = None;
         self
     }
 
@@ -60,8 +79,9 @@ impl FaultyDisk {
                 cached.clone_from(platter);
             }
         }
-        files.calls = 0;
+        (files.calls, files.reads) = (0, 0);
         files.off = false;
+        files.full_from = None;
         Self {
             files: RefCell::new(files),
             fault: None,
@@ -153,11 +173,16 @@ impl FaultyDisk {
 
 impl Disk for FaultyDisk {
     fn read(&self, path: &Path, _limit: ByteCount) -> io::Result<Option<Vec<u8>>> {
+        self.files.borrow_mut().reads += 1;
         let files = self.files.borrow();
         Ok(files.names.get(path).map(|inode| files.inodes[*inode].0.clone()))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if self.files.borrow().full_from.is_some_and(|at| self.calls() >= at) {
+            self.files.borrow_mut().calls += 1;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let put = |files: &mut Files, bytes: &[u8]| {
             let inode = files.names.get(path).copied().unwrap_or_else(|| {
                 files.inodes.push((vec![], vec![]));
@@ -171,6 +196,39 @@ impl Disk for FaultyDisk {
         self.change(
             |files| put(files, &bytes[..bytes.len() / 2]),
             |files| put(files, bytes),
+        )
+    }
+
+    fn overwrite(&self, path: &Path, bytes: &[u8], room: ByteCount) -> io::Result<()> {
+        let put = |files: &mut Files, bytes: &[u8], until: usize| {
+            let inode = files.names.get(path).copied().unwrap_or_else(|| {
+                files.inodes.push((vec![], vec![]));
+                files.inodes.len() - 1
+            });
+            files.names.insert(path.to_owned(), inode);
+            let content = &mut files.inodes[inode];
+            content.0.resize(until.max(content.0.len()), BLANK);
+            content.0[..bytes.len()].copy_from_slice(bytes);
+            // The worst case: half the bytes reached the platter before any sync, over what was there.
+            content.1.resize(content.0.len(), BLANK);
+            content.1[..bytes.len() / 2].copy_from_slice(&bytes[..bytes.len() / 2]);
+        };
+        let (now, full) = {
+            let files = self.files.borrow();
+            let now = files.names.get(path).map(|inode| files.inodes[*inode].0.len());
+            (now, files.full_from.is_some_and(|at| files.calls >= at))
+        };
+        if full && now.is_none_or(|now| now < bytes.len()) {
+            self.files.borrow_mut().calls += 1;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let room = usize::try_from(room.get()).unwrap();
+        let until = if full { bytes.len() } else { room.max(bytes.len()) };
+        let mut whole = bytes.to_vec();
+        whole.resize(until.max(now.unwrap_or(0)), BLANK);
+        self.change(
+            |files| put(files, &bytes[..bytes.len() / 2], until),
+            |files| put(files, &whole, until),
         )
     }
 

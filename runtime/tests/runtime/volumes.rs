@@ -6,7 +6,9 @@ use redan_policy::EffectiveGrant;
 use redan_policy::grant::Mode;
 use redan_protocol::ipc::ToExecutor;
 use redan_protocol::{Code, Millis};
+use rustix::fs::FileType;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 fn with_volume(attack: &str, mode: Mode) -> EffectiveGrant {
@@ -171,4 +173,42 @@ fn no_path_leads_out_of_a_volume() {
     beside.sort();
     assert_eq!(beside, ["secret", "state"], "nothing was made or moved outside");
     device.serves_others();
+}
+
+/// Somebody else puts things into a folder that the ceiling maps as a volume: one of each kind that is no file, what leads to them, and
+/// a second name of a file of his. (The outcome is the call's own: one that waits for a FIFO ends as `wall-limit` instead.)
+#[test]
+fn what_is_no_file_in_a_folder_of_the_devices_own_is_neither_opened_nor_waited_for() {
+    let mut device = Device::start();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let folder = elsewhere.path().join("mapped");
+    std::fs::create_dir(&folder).unwrap();
+    let theirs = elsewhere.path().join("theirs");
+    std::fs::write(&theirs, "theirs").unwrap();
+    std::fs::write(folder.join("kept"), "kept").unwrap();
+    let node = |name: &str, kind, number| {
+        rustix::fs::mknodat(rustix::fs::CWD, folder.join(name), kind, 0o666.into(), number)
+    };
+    node("fifo", FileType::Fifo, 0).unwrap();
+    symlink("fifo", folder.join("link-to-fifo")).unwrap();
+    drop(UnixListener::bind(folder.join("socket")).unwrap());
+    symlink("/dev/zero", folder.join("link-to-device")).unwrap();
+    symlink("../theirs", folder.join("link")).unwrap();
+    std::fs::hard_link(&theirs, folder.join("second-name")).unwrap();
+    // Only root makes devices; everything else is there for everybody.
+    let device_node = node("device", FileType::CharacterDevice, rustix::fs::makedev(1, 5));
+    assert!(device_node.is_ok() || !rustix::process::geteuid().is_root());
+    if device_node.is_ok() {
+        symlink("device", folder.join("link-to-device-inside")).unwrap();
+    }
+    let planted = std::fs::read_dir(&folder).unwrap().count() - 1;
+    let mut grant = with_volume("open-what-is-no-file", Mode::ReadWrite);
+    grant.fs[0].host = Some(folder.to_str().unwrap().to_owned());
+    grant.env.insert("TARGET".to_owned(), planted.to_string());
+    assert_eq!(device.outcome(&guests::hostile_job(), &grant), Ok(()));
+    assert_eq!(std::fs::read(&theirs).unwrap(), b"theirs");
+    assert_eq!(std::fs::read(folder.join("new")).unwrap(), b"x");
+    device.serves_others();
+    // Nothing of it is left waiting.
+    device.end();
 }

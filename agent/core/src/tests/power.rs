@@ -1,6 +1,6 @@
 //! Power is cut after every effect of a whole update, once, and then at random, again and again.
 
-use super::world::{Guest, World, member, set};
+use super::world::{Guest, Work, World, member, set};
 use proptest::prelude::*;
 use redan_protocol::report::Phase;
 
@@ -71,6 +71,44 @@ fn a_power_cut_after_any_effect_is_recovered_from() {
             settled_as(&world, guest, 1);
         }
     }
+}
+
+/// Attack D05, which wants a device back within two seconds. How long a start takes, a machine decides; how much it does is decided here:
+/// before everything serves, each of the two sets' members is linked once at most and one record written; no probe and no download is
+/// waited for, but one download that was cut off may begin beside it.
+#[test]
+fn the_work_of_a_start_after_a_power_cut_is_bounded_by_its_slots_wherever_power_was_cut() {
+    const MEMBERS: usize = 2;
+    let mut most = Work::default();
+    for guest in [Guest::Healthy, Guest::Unhealthy, Guest::HealthyButFailing] {
+        let mut whole = update(guest);
+        let start = whole.performed;
+        recover(&mut whole);
+        let effects = whole.performed - start;
+        for cut in 0..effects {
+            let mut world = update(guest);
+            for _ in 0..cut {
+                world.advance();
+            }
+            world.network(Some(redan_protocol::Code::Unreachable));
+            world.reboot();
+            world.run_until(|world| world.serving().len() == MEMBERS);
+            assert_eq!(world.serving().len(), MEMBERS, "{guest:?}, cut {cut}");
+            most = Work {
+                loads: most.loads.max(world.work.loads),
+                records: most.records.max(world.work.records),
+                fetches: most.fetches.max(world.work.fetches),
+                probes: most.probes.max(world.work.probes),
+            };
+        }
+    }
+    let bound = Work {
+        loads: 2 * MEMBERS,
+        records: 1,
+        fetches: 1,
+        probes: 0,
+    };
+    assert_eq!(most, bound);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(super) enum Guest {
     Healthy,
     Unhealthy,
     HealthyButFailing,
+    /// Many calls, each of them good.
+    Busy,
 }
 
 pub(super) fn member(name: &str, version: u64) -> MemberRecord {
@@ -128,6 +130,17 @@ pub(super) struct World {
     pub(super) asked: usize,
     pub(super) mute: bool,
     pub(super) performed: usize,
+    /// What was done since the last start.
+    pub(super) work: Work,
+}
+
+/// Work of a start, in what takes time on a device: reading, hashing and linking a component; a durable write; a download; a probe.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Work {
+    pub(super) loads: usize,
+    pub(super) records: usize,
+    pub(super) fetches: usize,
+    pub(super) probes: usize,
 }
 
 impl World {
@@ -150,6 +163,7 @@ impl World {
             asked: 0,
             mute: false,
             performed: 0,
+            work: Work::default(),
         };
         world.push(effects);
         world
@@ -160,6 +174,7 @@ impl World {
         self.slots.clear();
         self.pending.clear();
         self.wake = None;
+        self.work = Work::default();
         let (machine, effects) = Machine::boot(self.journal.clone(), self.now);
         self.machine = machine;
         self.push(effects);
@@ -226,7 +241,23 @@ impl World {
         true
     }
 
+    /// One effect, or one tick that is due until then; else nothing happens until then.
+    pub(super) fn advance_to(&mut self, until: Mono) {
+        if !self.pending.is_empty() || self.wake.is_some_and(|at| at <= until) {
+            self.advance();
+        } else {
+            self.now = self.now.max(until);
+        }
+    }
+
     fn perform(&mut self, effect: Effect) {
+        match &effect {
+            Effect::Load { .. } => self.work.loads += 1,
+            Effect::Journal(_) => self.work.records += 1,
+            Effect::Fetch { .. } => self.work.fetches += 1,
+            Effect::Probe { .. } => self.work.probes += 1,
+            _ => {}
+        }
         let answer = match effect {
             Effect::Journal(record) => {
                 if let Some(code) = self.disk {
@@ -306,11 +337,12 @@ impl World {
         let linked = self.slots.get(&slot).expect("probes what is not linked").clone();
         let key = (linked.component.to_string(), linked.version);
         let guest = self.guests.get(&key).copied().unwrap_or(Guest::Healthy);
-        if guest == Guest::HealthyButFailing && linked.active {
+        if matches!(guest, Guest::HealthyButFailing | Guest::Busy) && linked.active {
+            let failing = guest == Guest::HealthyButFailing;
             let signals = Signals {
-                calls: 20,
-                failures: 10,
-                last: Some(Code::Trapped),
+                calls: if failing { 20 } else { 20_000 },
+                failures: if failing { 10 } else { 0 },
+                last: failing.then_some(Code::Trapped),
                 cpu: Bucket::default(),
             };
             self.input(Input::Signals { slot, signals });

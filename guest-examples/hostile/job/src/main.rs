@@ -104,6 +104,7 @@ fn main() -> ExitCode {
                 && refused(fs::create_dir("/state/folder"))
         }
         "escape" => escape(),
+        "open-what-is-no-file" => open_what_is_no_file(),
         "look-around" => look_around(),
         "fetch-many" => fetch_many(),
         "fetch" => return fetch(&variable("TARGET")),
@@ -247,6 +248,25 @@ fn escape() -> bool {
         && refused(fs::hard_link("/state/planted-relative", "/state/taken/"))
         && refused(fs::write("/state/../new", "x"));
     inside && closed && renames && own_links()
+}
+
+/// `/state/kept` may be read, and a new file made; of as many others as `TARGET` says, none opens in any way, and none is waited for.
+fn open_what_is_no_file() -> bool {
+    let names = fs::read_dir("/state").expect("a folder").map(|entry| entry.expect("an entry").path());
+    let planted: Vec<_> = names.filter(|path| !path.ends_with("kept")).collect();
+    let closed = planted.iter().all(|path| {
+        let mut writes = fs::OpenOptions::new();
+        let mut both = writes.clone();
+        refused(fs::read(path))
+            && refused(fs::write(path, "x"))
+            && refused(writes.append(true).open(path))
+            && refused(both.read(true).write(true).open(path))
+            && refused(fs::hard_link(path, "/state/taken"))
+    });
+    planted.len().to_string() == variable("TARGET")
+        && closed
+        && fs::read("/state/kept").is_ok_and(|kept| kept == b"kept")
+        && fs::write("/state/new", "x").is_ok()
 }
 
 /// A link the guest makes itself may be refused, or made; followed out of the volume it is never.

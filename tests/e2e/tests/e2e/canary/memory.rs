@@ -13,7 +13,8 @@ pub(crate) fn processes(supervisor: u32) -> Result<BTreeMap<String, u32>> {
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
         if status.lines().any(|line| line == format!("PPid:\t{supervisor}")) {
-            let line = std::fs::read_to_string(entry.path().join("cmdline"))?;
+            // It may end between the two looks at it.
+            let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
             let kind = line.split('\0').nth(1).unwrap_or_default().to_owned();
             found.insert(
                 kind,
