@@ -5,15 +5,16 @@
 //! loaded anew, under a direction that was decided on.
 
 use crate::AgentError;
+use crate::broker::Rules;
 use crate::disk::{Disk, RealDisk, replace};
 use crate::main_loop::Agent;
 use crate::seal::{Purpose, SealKey, TAG_LEN};
-use redan_agent_core::Input;
+use redan_agent_core::{Input, MemberRecord};
 use redan_policy::standing::{reports_counters, stale_after, stops_after};
 use redan_policy::{
     DeviceCeiling, EffectiveGrant, FleetPolicy, intersect, parse_ask, parse_device, parse_fleet,
 };
-use redan_protocol::ipc::{SlotId, ToExecutor};
+use redan_protocol::ipc::{SlotId, ToBroker, ToExecutor};
 use redan_protocol::{ByteCount, Digest, Seconds};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -64,6 +65,16 @@ impl Documents {
     /// Forgets a slot that is gone.
     pub(crate) fn forget(&mut self, slot: SlotId) {
         self.left.remove(&slot);
+    }
+
+    /// What a version has left of its grant. Without a policy that is known: what it was given.
+    pub(crate) fn left(&self, member: &MemberRecord, ceiling: &DeviceCeiling) -> EffectiveGrant {
+        let granted = member.grant();
+        let policy = self.policy.as_ref();
+        policy.map_or_else(
+            || granted.clone(),
+            |policy| left(granted, member.ask(), policy, ceiling),
+        )
     }
 
     /// The digest of what a slot has now, `granted` being what it was loaded with.
@@ -152,9 +163,6 @@ impl Agent {
 
     /// Tells executor and broker what a slot has left, if that changed.
     pub(crate) fn narrow(&mut self, slot: SlotId) {
-        let Some(policy) = &self.documents.policy else {
-            return;
-        };
         let view = self.machine.view();
         let Some(member) = view
             .slots
@@ -164,17 +172,17 @@ impl Agent {
         else {
             return;
         };
-        let granted = member.grant();
-        let left = left(granted, member.ask(), policy, &self.ceiling);
-        if *self.documents.left.get(&slot).unwrap_or(granted) == left {
+        let left = self.documents.left(member, &self.ceiling);
+        if *self.documents.left.get(&slot).unwrap_or(member.grant()) == left {
             return;
         }
         let component = member.component().clone();
         tracing::info!(%component, slot = slot.0, "policy changed what a running version has");
-        let rules = self.rules.add(&component, slot, left.net_http.clone());
-        self.around.broker.tell(rules);
-        let grant = left.canonical_json();
-        self.tell(&component, slot, ToExecutor::Narrow { slot, grant });
+        let (to_broker, to_executor) = orders(&mut self.rules, slot, &left);
+        for message in to_broker {
+            self.around.broker.tell(message);
+        }
+        self.tell(&component, slot, to_executor);
         self.documents.left.insert(slot, left);
     }
 
@@ -202,6 +210,14 @@ impl Agent {
             self.feed(Input::Suspended(stale));
         }
     }
+}
+
+/// What is said when a slot has no more than this left: to the broker process first, so that what the executor closes it cannot open
+/// again.
+fn orders(rules: &mut Rules, slot: SlotId, left: &EffectiveGrant) -> (Vec<ToBroker>, ToExecutor) {
+    let to_broker = rules.set(&left.component, slot, left);
+    let grant = left.canonical_json();
+    (to_broker, ToExecutor::Narrow { slot, grant })
 }
 
 /// What a version has left of its grant under the documents as they are now. If they refuse it altogether: nothing.
@@ -248,6 +264,45 @@ mod tests {
         let without_log = CEILING.replace("[log]\nbudget = \"64KiB/min\"\n", "");
         let left = now(FLEET, &without_log);
         assert_eq!((left.log, left.denied_optional), (None, vec!["log".to_owned()]));
+    }
+
+    #[test]
+    fn a_broker_that_is_taken_is_out_of_reach_for_the_executor_and_for_the_broker_process() {
+        const ALARM: &str = include_str!("../../policies/ask/alarm.toml");
+        const PLANTS: &str = include_str!("../../policies/fleet/messages.toml");
+        const PRESS: &str = include_str!("../../policies/device/messages.toml");
+        let ask = parse_ask("ask", ALARM).unwrap();
+        let ceiling = parse_device("device", PRESS).unwrap();
+        let granted = intersect(&ask, &parse_fleet("fleet", PLANTS).unwrap(), &ceiling).unwrap();
+        let (mut rules, slot) = (Rules::default(), SlotId(1));
+        rules.set(&granted.component, slot, &granted);
+        let elsewhere = PRESS.replace("127.0.0.1:1884", "127.0.0.1:1885");
+        for (fleet, ceiling, still) in [
+            // The handler's subscription was required: it keeps nothing.
+            (PLANTS.replace("\"plant/#\"", "\"office/#\""), PRESS, vec![]),
+            (
+                PLANTS.to_owned(),
+                elsewhere.as_str(),
+                vec![("127.0.0.1".to_owned(), 1883)],
+            ),
+        ] {
+            let fleet = parse_fleet("fleet", &fleet).unwrap();
+            let ceiling = parse_device("device", ceiling).unwrap();
+            let left = left(&granted, ALARM, &fleet, &ceiling);
+            let (to_broker, to_executor) = orders(&mut rules, slot, &left);
+            let wanted = ToBroker::Brokers {
+                component: granted.component.clone(),
+                brokers: still.clone(),
+            };
+            assert!(to_broker.contains(&wanted), "{to_broker:?}");
+            let ToExecutor::Narrow { slot: of, grant } = to_executor else {
+                panic!("{to_executor:?}");
+            };
+            let told = EffectiveGrant::from_canonical_json(&grant).unwrap();
+            let told = told.messages.brokers.iter();
+            let told: Vec<_> = told.map(|broker| (broker.host.clone(), broker.port)).collect();
+            assert_eq!((of, told), (slot, still));
+        }
     }
 
     #[test]
