@@ -1,6 +1,7 @@
 //! What the broker is told: whose executor asks, what each component may reach, and where nobody may go.
 
 use redan_channel::AsyncChannel;
+use redan_policy::EffectiveGrant;
 use redan_policy::grant::HttpRule;
 use redan_protocol::ipc::{SlotId, ToBroker};
 use redan_protocol::{ComponentName, PublisherName};
@@ -45,38 +46,35 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    pub(crate) fn add(&mut self, component: &ComponentName, slot: SlotId, rules: Vec<HttpRule>) -> ToBroker {
-        self.http
-            .entry(component.clone())
-            .or_default()
-            .insert(slot, rules);
-        self.message(component)
-    }
-
-    /// The brokers of messages a slot may reach; `None` when that changes nothing.
-    pub(crate) fn add_brokers(
+    /// A slot has what its grant gives now; what the broker is told of it, in this order.
+    pub(crate) fn set(
         &mut self,
         component: &ComponentName,
         slot: SlotId,
-        reached: Vec<(String, u16)>,
-    ) -> Option<ToBroker> {
-        if reached.is_empty() {
-            return None;
-        }
-        self.brokers
+        grant: &EffectiveGrant,
+    ) -> Vec<ToBroker> {
+        let brokers = grant.messages.brokers.iter();
+        let reached: Vec<_> = brokers.map(|broker| (broker.host.clone(), broker.port)).collect();
+        let slots = self.brokers.entry(component.clone()).or_default();
+        let before = if reached.is_empty() {
+            slots.remove(&slot)
+        } else {
+            slots.insert(slot, reached.clone())
+        };
+        let changed = before.unwrap_or_default() != reached;
+        self.http
             .entry(component.clone())
             .or_default()
-            .insert(slot, reached);
-        Some(self.brokers_message(component))
+            .insert(slot, grant.net_http.clone());
+        let brokers = changed.then(|| self.brokers_message(component));
+        brokers.into_iter().chain([self.message(component)]).collect()
     }
 
-    /// Forgets the brokers of a slot; `None` when it had none.
-    pub(crate) fn remove_brokers(&mut self, slot: SlotId) -> Option<ToBroker> {
-        let mut known = self.brokers.iter_mut();
-        let (component, slots) = known.find(|(_, slots)| slots.contains_key(&slot))?;
-        slots.remove(&slot);
-        let component = component.clone();
-        Some(self.brokers_message(&component))
+    /// Forgets a slot; nothing is said of one that was not known.
+    pub(crate) fn forget(&mut self, slot: SlotId) -> Vec<ToBroker> {
+        let of_brokers = take(&mut self.brokers, slot).map(|component| self.brokers_message(&component));
+        let of_http = take(&mut self.http, slot).map(|component| self.message(&component));
+        of_brokers.into_iter().chain(of_http).collect()
     }
 
     fn brokers_message(&self, component: &ComponentName) -> ToBroker {
@@ -88,19 +86,7 @@ impl Rules {
         }
     }
 
-    /// Forgets a slot; `None` when it was not known.
-    pub(crate) fn remove(&mut self, slot: SlotId) -> Option<ToBroker> {
-        let component = self
-            .http
-            .iter()
-            .find(|(_, slots)| slots.contains_key(&slot))?
-            .0
-            .clone();
-        self.http.get_mut(&component)?.remove(&slot);
-        Some(self.message(&component))
-    }
-
-    fn message(&mut self, component: &ComponentName) -> ToBroker {
+    fn message(&self, component: &ComponentName) -> ToBroker {
         let mut rules: Vec<&HttpRule> = Vec::new();
         for rule in self
             .http
@@ -122,5 +108,68 @@ impl Rules {
                 component: component.clone(),
             },
         }
+    }
+}
+
+/// Takes a slot out of what is known of all components; whose it was.
+fn take<T>(known: &mut BTreeMap<ComponentName, BTreeMap<SlotId, T>>, slot: SlotId) -> Option<ComponentName> {
+    let found = known.iter_mut().find(|(_, slots)| slots.contains_key(&slot));
+    let (component, slots) = found?;
+    slots.remove(&slot);
+    Some(component.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redan_policy::{intersect, parse_ask, parse_device, parse_fleet};
+
+    const ALARM: &str = include_str!("../../policies/ask/alarm.toml");
+    const FLEET: &str = include_str!("../../policies/fleet/messages.toml");
+    const CEILING: &str = include_str!("../../policies/device/messages.toml");
+
+    fn granted() -> EffectiveGrant {
+        let ask = parse_ask("ask", ALARM).unwrap();
+        let fleet = parse_fleet("fleet", FLEET).unwrap();
+        intersect(&ask, &fleet, &parse_device("device", CEILING).unwrap()).unwrap()
+    }
+
+    fn brokers(said: &[ToBroker]) -> Option<Vec<(String, u16)>> {
+        said.iter().find_map(|message| match message {
+            ToBroker::Brokers { brokers, .. } => Some(brokers.clone()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn brokers_of_a_component_are_those_its_slots_have_now() {
+        let (mut rules, grant) = (Rules::default(), granted());
+        let name = grant.component.clone();
+        let both = vec![("127.0.0.1".to_owned(), 1883), ("127.0.0.1".to_owned(), 1884)];
+        assert_eq!(brokers(&rules.set(&name, SlotId(1), &grant)), Some(both.clone()));
+        assert_eq!(
+            brokers(&rules.set(&name, SlotId(1), &grant)),
+            None,
+            "nothing changed, nothing is said"
+        );
+        let mut less = grant.clone();
+        less.messages.brokers.retain(|broker| broker.label == "alarm-bus");
+        let said = brokers(&rules.set(&name, SlotId(1), &less));
+        assert_eq!(said, Some(vec![("127.0.0.1".to_owned(), 1884)]));
+        let said = brokers(&rules.set(&name, SlotId(1), &grant.nothing()));
+        assert_eq!(
+            said,
+            Some(vec![]),
+            "said, for the broker process keeps what it heard"
+        );
+        // Another version of it keeps what it has.
+        rules.set(&name, SlotId(2), &grant);
+        assert_eq!(brokers(&rules.set(&name, SlotId(1), &less)), Some(both.clone()));
+        assert_eq!(
+            brokers(&rules.set(&name, SlotId(1), &grant.nothing())),
+            Some(both)
+        );
+        assert_eq!(brokers(&rules.forget(SlotId(2))), Some(vec![]));
+        assert_eq!(brokers(&rules.forget(SlotId(2))), None);
     }
 }

@@ -97,12 +97,11 @@ impl Agent {
             }
         };
         self.owners.insert(slot, publisher.clone());
-        let reached = brokers.iter().map(|broker| (broker.host.clone(), broker.port));
-        if let Some(message) = self.rules.add_brokers(&component, slot, reached.collect()) {
+        // What is left of its grant by now: the executor is told as soon as the version is loaded.
+        let left = self.documents.left(&member, &self.ceiling);
+        for message in self.rules.set(&component, slot, &left) {
             self.around.broker.tell(message);
         }
-        let rules = self.rules.add(&component, slot, member.grant().net_http.clone());
-        self.around.broker.tell(rules);
         let around = self.around.clone();
         let executor = self
             .executors

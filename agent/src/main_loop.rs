@@ -219,11 +219,8 @@ impl Agent {
 
     fn forget(&mut self, slot: SlotId) {
         self.owners.remove(&slot);
-        if let Some(message) = self.rules.remove_brokers(slot) {
-            self.around.broker.tell(message);
-        }
         self.documents.forget(slot);
-        if let Some(message) = self.rules.remove(slot) {
+        for message in self.rules.forget(slot) {
             self.around.broker.tell(message);
         }
     }

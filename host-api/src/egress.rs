@@ -12,7 +12,7 @@ pub use outside::{Outside, Secrets, public_tls, tls_of};
 
 use crate::body::{Bounded, Toll};
 use crate::limits::Verdict;
-use budget::{Place, Spent, Window};
+use budget::{Place, Spent};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::HeaderName;
@@ -25,7 +25,7 @@ use rustls::pki_types::ServerName;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use wasmtime_wasi_http::io::TokioIo;
 use wasmtime_wasi_http::{Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks};
@@ -185,7 +185,7 @@ impl Egress {
         };
         let Ruled { rule, spent, .. } = ruled;
         let place = Place::take(spent, rule.budget.concurrent);
-        let Some(place) = place.filter(|_| Window::take(&spent.requests, rule.budget.requests, 1)) else {
+        let Some(place) = place.filter(|_| spent.request(rule.budget.requests, Instant::now())) else {
             verdict.deny(Code::EgressBudget);
             return Err(Error::ConnectionLimitReached);
         };
@@ -287,7 +287,7 @@ impl Egress {
         }
         let mut toll: Toll = {
             let (spent, rate) = (Arc::clone(&ruled.spent), ruled.rule.budget.bytes_out);
-            Box::new(move |bytes| Window::take(&spent.bytes, rate, bytes))
+            Box::new(move |bytes| spent.bytes(rate, Instant::now(), bytes))
         };
         if !toll(header_bytes(&parts.headers)) {
             verdict.deny(Code::EgressBudget);

@@ -4,6 +4,7 @@
 //! a file bound what a flood can cost.
 
 use crate::Payload;
+use crate::tokens::Tokens;
 use redan_policy::grant::Log;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -11,7 +12,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Longest line kept, bytes of guest text; the rest of it is dropped and counted.
 pub const LINE_LEN_MAX: usize = 4096;
@@ -23,6 +24,7 @@ pub const FILE_LEN_MAX: u64 = 1024 * 1024;
 pub struct Sink {
     path: PathBuf,
     state: Mutex<State>,
+    spent: Tokens,
     dropped: AtomicU64,
 }
 
@@ -30,8 +32,6 @@ pub struct Sink {
 struct State {
     file: Option<File>,
     length: u64,
-    span: Instant,
-    spent: u64,
 }
 
 impl Sink {
@@ -46,9 +46,8 @@ impl Sink {
             state: Mutex::new(State {
                 file: Some(file),
                 length,
-                span: Instant::now(),
-                spent: 0,
             }),
+            spent: Tokens::default(),
             dropped: AtomicU64::new(0),
         })
     }
@@ -65,16 +64,10 @@ impl Sink {
         let Ok(mut state) = self.state.lock() else {
             return false;
         };
-        let span = Duration::from_millis(budget.budget.per.get());
-        if state.span.elapsed() >= span {
-            state.span = Instant::now();
-            state.spent = 0;
-        }
-        if state.spent.saturating_add(cost) > budget.budget.amount {
+        if !self.spent.take(budget.budget, Instant::now(), cost) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return false;
         }
-        state.spent = state.spent.saturating_add(cost);
         if state.length.saturating_add(cost) > FILE_LEN_MAX {
             state.file = self.rotate().ok();
             state.length = 0;

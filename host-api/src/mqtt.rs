@@ -10,6 +10,6 @@
 
 pub mod bus;
 pub mod codec;
-mod frames;
+pub mod frames;
 
 pub use bus::{Access, Bus, Receive, Settings};

@@ -54,6 +54,14 @@ impl Tokens {
         })
     }
 
+    /// What was taken for nothing.
+    pub(crate) fn give_back(&self, rate: Rate, now: Instant, amount: u64) {
+        let full = scaled(rate, rate.amount);
+        self.with(rate, now, |level| {
+            *level = level.saturating_add(scaled(rate, amount)).min(full);
+        });
+    }
+
     fn with<T>(&self, rate: Rate, now: Instant, change: impl FnOnce(&mut i128) -> T) -> T {
         let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full = scaled(rate, rate.amount);

@@ -3,7 +3,7 @@
 //! `swap`: one pointer changes, and calls of the version before end beside the new one's. `stop-start`: first nobody answers, then the
 //! calls of the version before end, and only then the new one answers: the two never run at the same time.
 
-use crate::executor::{Running, unknown};
+use crate::executor::{Running, State, unknown};
 use crate::job;
 use crate::version::Version;
 use redan_policy::grant::Strategy;
@@ -38,16 +38,21 @@ impl Running {
         if let Some(service) = state.services.get(&version.component) {
             service.pointer.swap(Some(Arc::clone(version)));
         }
-        let known = state.exchanges.contains_key(&version.component);
-        if known || !version.capabilities().grant().messages.is_empty() {
-            let exchange = state.exchanges.entry(version.component.clone()).or_default();
-            exchange.activate(version, &self.outside.dial);
-        }
+        self.correspond(&mut state, version);
         state.stop_timers(&version.component);
         let timers = job::start_timers(version);
         state
             .timers
             .insert(version.component.clone(), (version.slot, timers));
+    }
+
+    /// Sessions with brokers, subscriptions and couriers are those of what the version that answers is granted now.
+    pub(crate) fn correspond(&self, state: &mut State, version: &Arc<Version>) {
+        let known = state.exchanges.contains_key(&version.component);
+        if known || !version.capabilities().grant().messages.is_empty() {
+            let exchange = state.exchanges.entry(version.component.clone()).or_default();
+            exchange.activate(version, &self.outside.dial);
+        }
     }
 
     async fn stop_then_start(&self, version: &Arc<Version>, turn: u64) {

@@ -239,13 +239,19 @@ impl State {
 impl Running {
     /// An order that does not read takes everything: the agent meant to take something.
     fn narrow(&self, slot: SlotId, grant: &[u8]) {
-        let Some(version) = self.state().slots.get(&slot).cloned() else {
+        let mut state = self.state();
+        let Some(version) = state.slots.get(&slot).cloned() else {
             return;
         };
         let later = EffectiveGrant::from_canonical_json(grant).ok();
         let own = version.capabilities();
         let later = later.filter(|later| later.component == version.component);
         version.narrow(&later.unwrap_or_else(|| own.grant().nothing()));
+        // A session is open between calls too. Who answers for a component is who has its timers.
+        let answers = state.timers.get(&version.component);
+        if answers.is_some_and(|(of, _)| *of == slot) {
+            self.correspond(&mut state, &version);
+        }
     }
 
     pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {

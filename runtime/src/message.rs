@@ -14,7 +14,7 @@ use redan_host_api::mqtt::bus::{self, spread};
 use redan_host_api::mqtt::codec::Message;
 use redan_host_api::mqtt::{Access, Bus, Receive, Settings};
 use redan_policy::EffectiveGrant;
-use redan_policy::grant::Broker;
+use redan_policy::grant::{Broker, MqttTrigger};
 use redan_policy::topic;
 use redan_protocol::Code;
 use std::collections::{BTreeSet, HashMap};
@@ -46,7 +46,8 @@ impl Exchange {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Messages go to this version from now on. A session whose settings do not change goes on undisturbed.
+    /// Messages go to this version from now on, as far as it is granted them now. A session whose settings do not change goes on
+    /// undisturbed; one with a broker that is not granted is closed.
     pub(crate) fn activate(self: &Arc<Self>, version: &Arc<Version>, dial: &Arc<dyn Dial>) {
         self.pointer.swap(Some(Arc::clone(version)));
         let capabilities = version.capabilities();
@@ -61,9 +62,10 @@ impl Exchange {
             let old = before.remove(&broker.label);
             if let Some((old, bus)) = old.filter(|(old, _)| {
                 let same = settings.same(old);
-                settings.leave = old
-                    .subscribe
-                    .iter()
+                // What the one before had no time to leave is left now.
+                let before: BTreeSet<&String> = old.subscribe.iter().chain(&old.leave).collect();
+                let gone = before.into_iter();
+                settings.leave = gone
                     .filter(|filter| !settings.subscribe.contains(filter))
                     .cloned()
                     .collect();
@@ -128,7 +130,7 @@ fn settings(grant: &EffectiveGrant, broker: &Broker, access: &Access) -> Setting
     let triggers = grant.messages.trigger.iter();
     let subscribe: BTreeSet<&String> = triggers
         .filter(|trigger| trigger.broker == broker.label)
-        .flat_map(|trigger| trigger.subscribe.first().into_iter().flatten())
+        .flat_map(wanted)
         .collect();
     let most = |amount: u64| usize::try_from(amount).unwrap_or(usize::MAX);
     Settings {
@@ -141,6 +143,17 @@ fn settings(grant: &EffectiveGrant, broker: &Broker, access: &Access) -> Setting
         patience: bus::ANSWER_WITHIN,
         payload_max: most(grant.limits.body_request.get()),
     }
+}
+
+/// What a trigger subscribes to: the ask's filters, but for those of which no other document admits any topic.
+fn wanted(trigger: &MqttTrigger) -> impl Iterator<Item = &String> {
+    let (asked, others) = trigger.subscribe.split_first().unzip();
+    let others = others.unwrap_or_default();
+    let admitted = move |filter: &&String| {
+        let meets = |layer: &Vec<String>| layer.iter().any(|other| topic::overlap(filter, other));
+        others.iter().all(meets)
+    };
+    asked.into_iter().flatten().filter(admitted)
 }
 
 /// Takes the messages of one broker.
@@ -232,4 +245,30 @@ async fn handle(version: &Lease, message: &Message) -> Result<handler::Outcome, 
     let failure = outcome.as_ref().err().copied();
     version.record(failure, call.verdict.noted(), call.cpu.used_millis());
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_subscribed_to_of_which_another_document_admits_no_topic() {
+        let layer = |filters: &[&str]| -> Vec<String> { filters.iter().map(|f| (*f).to_owned()).collect() };
+        let mut trigger = MqttTrigger {
+            id: "readings".into(),
+            broker: "plant-bus".into(),
+            subscribe: vec![
+                layer(&["plant/+/temp", "office/#"]),
+                layer(&["plant/#", "office/#"]),
+            ],
+            handovers: 2,
+        };
+        assert_eq!(wanted(&trigger).collect::<Vec<_>>(), ["plant/+/temp", "office/#"]);
+        trigger.subscribe.push(layer(&["plant/7/#"]));
+        assert_eq!(wanted(&trigger).collect::<Vec<_>>(), ["plant/+/temp"]);
+        trigger.subscribe.push(layer(&[]));
+        assert_eq!(wanted(&trigger).count(), 0);
+        trigger.subscribe.clear();
+        assert_eq!(wanted(&trigger).count(), 0);
+    }
 }

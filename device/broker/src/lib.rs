@@ -393,6 +393,16 @@ mod tests {
             Err(Code::EgressAddressDenied),
             "the control server is out of reach whatever the owner wrote"
         );
+        // Taken away: the list is said anew, and is all there is.
+        book.learn(ToBroker::Brokers {
+            component: ComponentName::parse("acme/thermo").unwrap(),
+            brokers: vec![("broker.plant".into(), 1883)],
+        });
+        assert_eq!(
+            book.admit(&acme(), &to("127.0.0.1", 1883)),
+            Err(Code::EgressDenied)
+        );
+        assert!(book.admit(&acme(), &to("broker.plant", 1883)).is_ok());
     }
 
     #[test]

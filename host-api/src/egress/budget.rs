@@ -1,50 +1,29 @@
 //! What a rule's budget has given out. Counted for all versions of a workload that have the rule under one grant.
 
+use crate::tokens::Tokens;
 use redan_policy::grant::{MqttRule, Rate};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What was used of one rule.
 #[derive(Default)]
 pub(super) struct Spent {
     concurrent: AtomicU32,
-    pub(super) requests: Mutex<Window>,
-    pub(super) bytes: Mutex<Window>,
+    requests: Tokens,
+    bytes: Tokens,
 }
 
-/// What was used since the span began.
-pub(super) struct Window {
-    start: Instant,
-    used: u64,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            used: 0,
-        }
+impl Spent {
+    /// Takes one request, or one message, if the rate still has it.
+    pub(super) fn request(&self, rate: Option<Rate>, now: Instant) -> bool {
+        rate.is_none_or(|rate| self.requests.take(rate, now, 1))
     }
-}
 
-impl Window {
-    /// Takes an amount, if the rate still has it.
-    pub(super) fn take(window: &Mutex<Self>, rate: Option<Rate>, amount: u64) -> bool {
-        let Some(rate) = rate else {
-            return true;
-        };
-        let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
-        if window.start.elapsed() >= Duration::from_millis(rate.per.get()) {
-            *window = Self::default();
-        }
-        let used = window.used.saturating_add(amount);
-        if used > rate.amount {
-            return false;
-        }
-        window.used = used;
-        true
+    /// Takes bytes that go out, if the rate still has them.
+    pub(super) fn bytes(&self, rate: Option<Rate>, now: Instant, amount: u64) -> bool {
+        rate.is_none_or(|rate| self.bytes.take(rate, now, amount))
     }
 }
 
@@ -55,12 +34,24 @@ pub struct Publishing(Mutex<HashMap<String, Arc<Spent>>>);
 impl Publishing {
     /// Whether the budget of a rule admits a message of so many bytes now; then it is spent.
     pub fn admits(&self, rule: &MqttRule, bytes: u64) -> bool {
+        self.admits_at(rule, bytes, Instant::now())
+    }
+
+    fn admits_at(&self, rule: &MqttRule, bytes: u64, now: Instant) -> bool {
         let spent = {
             let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(rules.entry(rule.id.clone()).or_default())
         };
-        Window::take(&spent.requests, rule.budget.messages, 1)
-            && Window::take(&spent.bytes, rule.budget.bytes_out, bytes)
+        let budget = rule.budget;
+        if !spent.request(budget.messages, now) {
+            return false;
+        }
+        let admitted = spent.bytes(budget.bytes_out, now, bytes);
+        if let Some(rate) = budget.messages.filter(|_| !admitted) {
+            // It waits and is tried again: that must not use up the messages.
+            spent.requests.give_back(rate, now, 1);
+        }
+        admitted
     }
 }
 
@@ -79,5 +70,66 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.concurrent.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redan_policy::grant::PublishBudget;
+    use redan_protocol::Millis;
+    use std::time::Duration;
+
+    const TEN_A_MINUTE: Rate = Rate {
+        amount: 10,
+        per: Millis::seconds(60),
+    };
+
+    #[test]
+    fn the_border_of_a_span_lets_no_second_burst_through() {
+        let (spent, start) = (Spent::default(), Instant::now());
+        assert!(spent.request(Some(TEN_A_MINUTE), start));
+        assert!(spent.bytes(Some(TEN_A_MINUTE), start, 1));
+        // The whole budget at the end of the minute that began with the first use, and again at the beginning of the next.
+        let at_the_end = start + Duration::from_millis(59_999);
+        let behind = start + Duration::from_millis(60_001);
+        let through = |now| (0..10).filter(|_| spent.request(Some(TEN_A_MINUTE), now)).count();
+        assert_eq!((through(at_the_end), through(behind)), (10, 0));
+        assert!(spent.bytes(Some(TEN_A_MINUTE), at_the_end, 10));
+        assert!(!spent.bytes(Some(TEN_A_MINUTE), behind, 1));
+        // A tenth of the span later there is a tenth of it.
+        let later = at_the_end + Duration::from_secs(6);
+        assert_eq!(through(later), 1);
+        assert!(spent.bytes(Some(TEN_A_MINUTE), later, 1));
+        assert!(!spent.bytes(Some(TEN_A_MINUTE), later, 1));
+    }
+
+    #[test]
+    fn a_rule_without_a_rate_gives_without_end() {
+        let (spent, now) = (Spent::default(), Instant::now());
+        assert!(spent.request(None, now) && spent.bytes(None, now, u64::MAX));
+    }
+
+    #[test]
+    fn a_message_that_waits_for_bytes_uses_up_no_messages() {
+        let rule = MqttRule {
+            id: "alarms".into(),
+            broker: "plant-bus".into(),
+            publish: vec![],
+            budget: PublishBudget {
+                bytes_out: Some(TEN_A_MINUTE),
+                messages: Some(Rate {
+                    amount: 2,
+                    ..TEN_A_MINUTE
+                }),
+            },
+        };
+        let (given, start) = (Publishing::default(), Instant::now());
+        assert!(given.admits_at(&rule, 10, start));
+        assert!((0..5).all(|_| !given.admits_at(&rule, 10, start)));
+        let later = start + Duration::from_secs(60);
+        assert!(given.admits_at(&rule, 5, later));
+        assert!(given.admits_at(&rule, 5, later));
+        assert!(!given.admits_at(&rule, 0, later), "two messages a minute");
     }
 }

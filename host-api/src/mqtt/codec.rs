@@ -137,7 +137,7 @@ pub fn read(protocol: Protocol, header: Header, body: &[u8]) -> Result<Packet, I
                 return Err(Invalid);
             }
             let properties = if v5 {
-                rest.properties()?
+                rest.properties(OF_CONNACK)?
             } else {
                 Properties::default()
             };
@@ -153,14 +153,14 @@ pub fn read(protocol: Protocol, header: Header, body: &[u8]) -> Result<Packet, I
             let id = rest.id()?;
             let code = if v5 && !rest.0.is_empty() { rest.byte()? } else { 0 };
             if v5 && !rest.0.is_empty() {
-                rest.properties()?;
+                rest.properties(OF_ACK)?;
             }
             Packet::PubAck { id, code }
         }
         SUBACK | UNSUBACK => {
             let id = rest.id()?;
             if v5 {
-                rest.properties()?;
+                rest.properties(OF_ACK)?;
             }
             let codes = std::mem::take(&mut rest.0).to_vec();
             if kind == SUBACK {
@@ -192,12 +192,11 @@ fn publish(v5: bool, flags: u8, mut rest: Reader<'_>) -> Result<Packet, Invalid>
     let topic = rest.text()?;
     let id = if quality == 1 { Some(rest.id()?) } else { None };
     let properties = if v5 {
-        rest.properties()?
+        rest.properties(OF_PUBLISH)?
     } else {
         Properties::default()
     };
-    // We admit no aliases (§3.1.2.11.5), so a topic is always there.
-    if properties.alias || topic.is_empty() {
+    if topic.is_empty() {
         return Err(Invalid);
     }
     Ok(Packet::Publish(Message {
@@ -225,8 +224,18 @@ struct Properties {
     packet_max: Option<u32>,
     receive_max: Option<u16>,
     content_type: Option<String>,
-    alias: bool,
 }
+
+/// Properties of a welcome (§3.2.2.3).
+const OF_CONNACK: &[u8] = &[
+    0x11, 0x12, 0x13, 0x15, 0x16, 0x1a, 0x1c, 0x1f, 0x21, 0x22, 0x24, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2a,
+];
+/// Properties of a message (§3.3.2.3), but for a topic's alias: we admit none (§3.1.2.11.5), so a topic is always there.
+const OF_PUBLISH: &[u8] = &[0x01, 0x02, 0x03, 0x08, 0x09, 0x0b, 0x26];
+/// Properties of an acknowledgement (§3.4.2.2, §3.9.2.1, §3.11.2.1): a reason in words, and what users add.
+const OF_ACK: &[u8] = &[0x1f, 0x26];
+/// Properties that may be there more than once: what users add, and of a message the ids of its subscriptions.
+const MANY: [u8; 2] = [0x26, 0x0b];
 
 struct Reader<'a>(&'a [u8]);
 
@@ -278,37 +287,48 @@ impl<'a> Reader<'a> {
             let byte = self.byte()?;
             number |= usize::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
-                return Ok(number);
+                // The shortest spelling only (§1.5.5).
+                return if shift > 0 && byte == 0 {
+                    Err(Invalid)
+                } else {
+                    Ok(number)
+                };
             }
         }
         Err(Invalid)
     }
 
-    /// §2.2.2. What a client does not use is read over, by its type; what nobody defined is an error.
-    fn properties(&mut self) -> Result<Properties, Invalid> {
+    /// §2.2.2. What a client does not use is read over, by its type; what is not one `of` this packet's, or there twice, is an error.
+    fn properties(&mut self, of: &[u8]) -> Result<Properties, Invalid> {
         let length = self.number()?;
         let mut rest = Reader(self.take(length)?);
         let mut found = Properties::default();
+        let mut seen = Vec::new();
         while !rest.0.is_empty() {
-            match rest.number()? {
+            // All that are defined are below 0x80: one byte.
+            let property = rest.byte()?;
+            if !of.contains(&property) || seen.contains(&property) {
+                return Err(Invalid);
+            }
+            if !MANY.contains(&property) {
+                seen.push(property);
+            }
+            match property {
                 // Content type.
-                0x03 if found.content_type.is_none() => found.content_type = Some(rest.text()?),
+                0x03 => found.content_type = Some(rest.text()?),
                 // Receive maximum, maximum packet size: not zero.
-                0x21 if found.receive_max.is_none() => found.receive_max = Some(rest.id()?),
-                0x27 if found.packet_max.is_none() => {
+                0x21 => found.receive_max = Some(rest.id()?),
+                0x27 => {
                     found.packet_max = Some(
                         rest.long()
                             .and_then(|n| if n == 0 { Err(Invalid) } else { Ok(n) })?,
                     );
                 }
-                // Topic alias.
-                0x23 => {
-                    rest.short()?;
-                    found.alias = true;
-                }
-                // One byte: format, quality, retain, wildcards, subscription ids, shared ones.
+                // Yes or no (§3.2.2.3.4 and on, §3.3.2.3.2): format, quality, retain, wildcards, subscription ids, shared ones.
                 0x01 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => {
-                    rest.byte()?;
+                    if rest.byte()? > 1 {
+                        return Err(Invalid);
+                    }
                 }
                 // Two: keep alive, topic alias maximum.
                 0x13 | 0x22 => {
@@ -318,9 +338,11 @@ impl<'a> Reader<'a> {
                 0x02 | 0x11 => {
                     rest.long()?;
                 }
-                // A number: the subscription's id.
+                // A number: the subscription's id, not zero (§3.3.2.3.8).
                 0x0b => {
-                    rest.number()?;
+                    if rest.number()? == 0 {
+                        return Err(Invalid);
+                    }
                 }
                 // Text or bytes: response topic, correlation, client id, authentication, response, server, reason.
                 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => {

@@ -5,19 +5,21 @@ use bytes::{Buf as _, BytesMut};
 use redan_policy::grant::Protocol;
 
 /// Topic, number and properties of a message, beside its payload, bytes: as long as MQTT's longest text, and room.
-pub(super) const HEAD_MAX: usize = 68 * 1024;
+pub const HEAD_MAX: usize = 68 * 1024;
 
 /// What came.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum Frame {
+pub enum Frame {
+    /// A whole packet.
     Packet(Packet),
     /// A message over the limit; its number, if it wants to be acknowledged.
     TooLarge(Option<u16>),
 }
 
 /// Bytes that came and are not cut yet: at most one packet of the largest size, and one read.
-pub(super) struct Frames {
-    pub(super) bytes: BytesMut,
+pub struct Frames {
+    /// What came and is not cut yet.
+    pub bytes: BytesMut,
     protocol: Protocol,
     largest: usize,
     skip: usize,
@@ -25,7 +27,7 @@ pub(super) struct Frames {
 
 impl Frames {
     /// `largest`: payload of a message.
-    pub(super) fn new(protocol: Protocol, largest: usize) -> Self {
+    pub fn new(protocol: Protocol, largest: usize) -> Self {
         Self {
             bytes: BytesMut::new(),
             protocol,
@@ -35,7 +37,11 @@ impl Frames {
     }
 
     /// The next packet, if it is there whole.
-    pub(super) fn next(&mut self) -> Result<Option<Frame>, Invalid> {
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it has more when more has come: no iterator"
+    )]
+    pub fn next(&mut self) -> Result<Option<Frame>, Invalid> {
         let over = self.skip.min(self.bytes.len());
         self.bytes.advance(over);
         self.skip = self.skip.saturating_sub(over);

@@ -20,7 +20,7 @@ fn rate(amount: u64) -> Rate {
 }
 
 /// Hears `plant/…`, publishes `plant/…/alarm` through an outbox.
-fn handler() -> EffectiveGrant {
+pub(crate) fn handler() -> EffectiveGrant {
     let mut grant = grants::bare("acme/handler", World::Messages);
     grant.log = Some(Log {
         budget: rate(64 * 1024),

@@ -4,10 +4,14 @@ use crate::client::{Client, get};
 use crate::device::Device;
 use crate::egress::{brokered, ok};
 use crate::far_end::{Asked, FarEnd};
+use crate::messages::handler;
+use crate::plant::Plant;
 use crate::{grants, guests};
 use redan_policy::EffectiveGrant;
 use redan_protocol::ipc::{SlotId, ToExecutor};
 use redan_protocol::{Code, Millis};
+use redan_runtime::engine::Sizes;
+use std::sync::Arc;
 
 fn device() -> (Device, Asked) {
     let address = ok();
@@ -157,4 +161,73 @@ fn an_order_that_does_not_read_takes_everything() {
     let grant = b"{}".to_vec();
     device.say(&ToExecutor::Narrow { slot, grant }, &[]);
     assert_eq!(device.run(slot), Err(Code::JobFailed));
+}
+
+fn handling(grant: &EffectiveGrant) -> (Device, Plant, Asked, SlotId) {
+    let (mut plant, far_end) = Plant::start();
+    let asked = Arc::clone(&far_end.0.asked);
+    let mut device = Device::with(&Sizes::default(), far_end);
+    let slot = device.load(&guests::hostile_handler(), grant).unwrap();
+    device.activate(slot);
+    plant.welcome();
+    plant.settle("plant/7", b"hello");
+    (device, plant, asked, slot)
+}
+
+#[test]
+fn a_broker_of_messages_that_is_taken_away_has_no_session_any_more() {
+    let grant = handler();
+    let (mut device, mut plant, asked, slot) = handling(&grant);
+    narrow(&device, slot, &grant.nothing());
+    plant.ends();
+    assert_eq!(device.probe(slot), Ok(()), "the rest goes on");
+    // Given back, it is one more connection, and the first since.
+    narrow(&device, slot, &grant);
+    plant.welcome();
+    plant.settle("plant/7", b"again");
+    assert_eq!(asked.lock().unwrap().len(), 2);
+    assert_eq!(device.log("handler"), ["out plant/7 hello", "out plant/7 again"]);
+}
+
+#[test]
+fn a_broker_that_is_mapped_elsewhere_is_another_one() {
+    let grant = handler();
+    let (device, mut plant, _, slot) = handling(&grant);
+    let mut later = grant.clone();
+    later.messages.brokers[0].host = "10.0.0.5".into();
+    narrow(&device, slot, &later);
+    plant.ends();
+}
+
+#[test]
+fn a_subscription_that_is_taken_away_is_left() {
+    let mut grant = handler();
+    grant.messages.trigger[0].subscribe = vec![vec!["plant/#".into()]];
+    let mut second = grant.messages.trigger[0].clone();
+    second.id = "offices".into();
+    second.subscribe = vec![vec!["office/#".into()]];
+    grant.messages.trigger.push(second);
+    let (device, mut plant, _, slot) = handling(&grant);
+    let mut later = grant.clone();
+    later.messages.trigger.remove(1);
+    narrow(&device, slot, &later);
+    plant.ends();
+    assert_eq!(plant.welcome_one_that_leaves(), ["office/#", "plant/#"]);
+    plant.settle("plant/7", b"still heard");
+}
+
+#[test]
+fn what_is_narrowed_before_it_answers_begins_without_what_was_taken() {
+    let grant = handler();
+    let (mut plant, far_end) = Plant::start();
+    let asked = Arc::clone(&far_end.0.asked);
+    let mut device = Device::with(&Sizes::default(), far_end);
+    let slot = device.load(&guests::hostile_handler(), &grant).unwrap();
+    narrow(&device, slot, &grant.nothing());
+    device.activate(slot);
+    assert_eq!(device.probe(slot), Ok(()));
+    assert_eq!(asked.lock().unwrap().len(), 0);
+    narrow(&device, slot, &grant);
+    plant.welcome();
+    plant.settle("plant/7", b"hello");
 }

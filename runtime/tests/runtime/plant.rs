@@ -41,6 +41,38 @@ impl Plant {
         self.write(&[0x90, 3, subscribe[2], subscribe[3], 1]);
     }
 
+    /// The next connection of a client that leaves a subscription before it has the others; the filters of both.
+    pub(crate) fn welcome_one_that_leaves(&mut self) -> [String; 2] {
+        let (stream, _) = self.listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.stream = Some(stream);
+        assert_eq!(self.packet()[0], 0x10);
+        // The session goes on, and the broker still knows what was subscribed to.
+        self.write(&[0x20, 2, 1, 0]);
+        let leave = self.packet();
+        assert_eq!(leave[0], 0xa2);
+        self.write(&[0xb0, 2, leave[2], leave[3]]);
+        let subscribe = self.packet();
+        assert_eq!(subscribe[0], 0x82);
+        self.write(&[0x90, 3, subscribe[2], subscribe[3], 1]);
+        let filter = |packet: &[u8]| {
+            let length = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+            String::from_utf8(packet[6..6 + length].to_vec()).unwrap()
+        };
+        [filter(&leave), filter(&subscribe)]
+    }
+
+    /// Until the client's connection has ended.
+    pub(crate) fn ends(&mut self) {
+        let mut rest = Vec::new();
+        // Closed with something unread it is reset; either way nothing came.
+        let ended = self.stream().read_to_end(&mut rest);
+        assert!(
+            ended.is_ok() || ended.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+        );
+        assert_eq!(rest, b"");
+    }
+
     fn stream(&mut self) -> &mut TcpStream {
         self.stream.as_mut().unwrap()
     }

@@ -21,6 +21,7 @@ mod cache;
 mod carried;
 mod decision;
 mod identity;
+mod messages;
 pub mod mutate;
 mod policy;
 mod trust;
@@ -65,6 +66,7 @@ pub const TARGETS: &[Target] = &[
     wire::CHECK_IN,
     wire::IPC,
     wire::TOKEN,
+    messages::MQTT,
 ];
 
 /// The target of a name, for a driver outside.

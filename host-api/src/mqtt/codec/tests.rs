@@ -66,6 +66,12 @@ fn what_a_broker_says_is_read() {
             codes: vec![1]
         })
     );
+    // What users add may be there as often as they like; ids of subscriptions too.
+    let many = [
+        0x26, 0, 1, b'a', 0, 1, b'b', 0x26, 0, 0, 0, 0, 0x0b, 1, 0x0b, 0x81, 1,
+    ];
+    let packet = [&[0x30, 22, 0, 1, b'a', 17][..], &many, b"x"].concat();
+    assert!(matches!(v5(&packet), Ok(Packet::Publish(_))));
     assert_eq!(old(&[0xb0, 2, 0, 3]), Ok(Packet::UnsubAck { id: 3 }));
     assert_eq!(v5(&[0xd0, 0]), Ok(Packet::PingResp));
     assert_eq!(v5(&[0xe0, 1, 0x8e]), Ok(Packet::Disconnect));
@@ -95,6 +101,18 @@ fn what_no_broker_may_say_is_refused() {
         (Protocol::V5, &[0x30, 5, 0, 1, b'a', 9, 1]),    // properties beyond the end
         (Protocol::V5, &[0x30, 5, 0, 1, b'a', 1, 0x7e]), // a property nobody defined
         (Protocol::V5, &[0x30, 11, 0, 1, b'a', 7, 3, 0, 0, 3, 0, 1, b'x']), // the same twice
+        (Protocol::V5, &[0x30, 8, 0, 1, b'a', 4, 1, 0, 1, 0]), // and one that is not used
+        (Protocol::V5, &[0x30, 6, 0, 1, b'a', 2, 1, 2]), // a format that does not exist
+        (Protocol::V5, &[0x30, 6, 0, 1, b'a', 2, 0x0b, 0]), // a subscription of no number
+        (Protocol::V5, &[0x30, 7, 0, 1, b'a', 3, 0x0b, 0x81, 0]), // a number in a longer spelling
+        (Protocol::V5, &[0x30, 5, 0, 1, b'a', 0x80, 0]), // and a length
+        (Protocol::V5, &[0x30, 9, 0, 1, b'a', 5, 0x11, 0, 0, 0, 1]), // what belongs to a welcome
+        (Protocol::V5, &[0x20, 6, 0, 0, 3, 0x21, 0, 0]), // no message at once
+        (Protocol::V5, &[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, 0]), // no packet of any size
+        (Protocol::V5, &[0x20, 9, 0, 0, 6, 0x21, 0, 1, 0x21, 0, 1]),
+        (Protocol::V5, &[0x20, 6, 0, 0, 3, 0x23, 0, 1]), // an alias in a welcome
+        (Protocol::V5, &[0x20, 5, 0, 0, 2, 0x24, 2]),    // quality 2 at most
+        (Protocol::V5, &[0x40, 7, 0, 9, 0, 3, 0x21, 0, 1]), // what belongs elsewhere
     ] {
         assert_eq!(whole(protocol, bytes), Err(Invalid), "{bytes:02x?}");
     }

@@ -404,6 +404,65 @@ fn no_message_is_lost_while_a_new_version_takes_over() -> Result<()> {
     plant.stop()
 }
 
+/// How many connections of loopback lead to this port.
+fn connections(port: u16) -> Result<usize> {
+    let table = std::fs::read_to_string("/proc/net/tcp")?;
+    let to = format!(":{port:04X}");
+    let mut columns = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // Far end, then state: 1 is an open one.
+    Ok(columns
+        .by_ref()
+        .filter(|row| matches!(row.get(2..4), Some([far, "01"]) if far.ends_with(&to)))
+        .count())
+}
+
+#[test]
+fn what_policy_takes_has_no_session_with_a_broker_any_more() -> Result<()> {
+    if !is_there()? {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let mut plant = Plant::found(folder.path())?;
+    let client = "press-1-acme-alarm";
+    plant.measure("91 of 1")?;
+    plant.listener.hears("91 of 1")?;
+    let (readings, alarms) = (plant.readings.address.port(), plant.alarms.address.port());
+    // Beside the device's, the listener's.
+    ensure!((connections(readings)?, connections(alarms)?) == (1, 2));
+    let before = plant.readings.said(&["New client connected", client])?;
+    let repository = &plant.stage.programs.repository;
+    let policy = std::fs::read_to_string(repository.join("policies/fleet/messages.toml"))?;
+    let publish = |plant: &Plant, serial: u32, subscribe: &str| -> Result<()> {
+        let text = policy
+            .replace("serial = 1", &format!("serial = {serial}"))
+            .replace("subscribe = [\"plant/#\"]", subscribe);
+        let path = folder.path().join("policy.toml");
+        std::fs::write(&path, text)?;
+        plant.stage.publish_policy(&path).map(drop)
+    };
+    publish(&plant, 2, "subscribe = [\"office/#\"]")?;
+    await_that("both sessions to be closed", SOON, || {
+        let open = (connections(readings)?, connections(alarms)?);
+        Ok(if open == (0, 1) {
+            Ok(())
+        } else {
+            Err(format!("{open:?}"))
+        })
+    })?;
+    // Nobody comes back to a broker that has just started.
+    plant.readings.stop()?;
+    plant.readings.start()?;
+    plant.measure("92 of 2")?;
+    publish(&plant, 3, "subscribe = [\"plant/#\"]")?;
+    plant.measure("93 of 3")?;
+    plant.listener.hears("93 of 3")?;
+    let after = plant.readings.said(&["New client connected", client])?;
+    ensure!(after == before + 1, "connected {before} times, then {after}");
+    plant.stop()
+}
+
 #[test]
 fn nothing_of_a_message_reaches_the_platform_or_a_log() -> Result<()> {
     if !is_there()? {
