@@ -62,6 +62,8 @@ pub enum Action {
     TokenRevoked,
     /// The server's online keys were replaced, on its own host.
     OnlineKeysReplaced,
+    /// Certificates were asked for faster than they are signed.
+    IssuingPaced,
 }
 
 /// One entry.

@@ -387,6 +387,8 @@ codes! {
     QuotaReached = 219, "quota-reached", "remove what is no longer needed, or raise the fleet's quota in control.toml";
     /// The control server's certificate is on its issuer's revocation list.
     ServerRevoked = 220, "server-revoked", "give the server a certificate that is not revoked; whoever presents this one may have stolen its key";
+    /// More certificates were asked for than the server signs in a minute.
+    IssuingPaced = 225, "issuing-paced", "wait: a device asks again by itself; if it lasts, see which token or device asks for so many (`redan audit list`), or raise enrolments_per_minute_max or renewals_per_minute_max in control.toml";
     /// Our own fault.
     Internal = 255, "internal", "report it with the server's log";
 }

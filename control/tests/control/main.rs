@@ -23,6 +23,7 @@ mod est;
 mod expiry;
 mod insider;
 mod isolation;
+mod issuing;
 mod limits;
 mod lineage;
 mod operators;
