@@ -21,7 +21,7 @@ use redan_identity::{Anchors, IssuerKind};
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::join::TokenId;
 use redan_protocol::report::Report;
-use redan_protocol::wire::Nonce;
+use redan_protocol::wire::{AUDIT_PAGE_MAX, Nonce};
 use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, OperatorName, SetId, UnixSeconds};
 use redan_publish::DirectorFiles;
 use serde::{Deserialize, Serialize};
@@ -401,7 +401,12 @@ impl Fleet {
 
     /// The audit log.
     pub async fn audit(&self, from: u64) -> Result<Vec<AuditEntry>, StoreError> {
-        self.store.audit(from).await
+        self.store.audit(from, u64::MAX).await
+    }
+
+    /// A page of it.
+    pub(crate) async fn audit_page(&self, from: u64) -> Result<Vec<AuditEntry>, StoreError> {
+        self.store.audit(from, AUDIT_PAGE_MAX).await
     }
 }
 

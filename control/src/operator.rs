@@ -479,6 +479,11 @@ impl Operator<'_> {
     pub async fn audit(&self) -> Result<Vec<AuditEntry>, Refused> {
         Ok(self.fleet.audit(0).await?)
     }
+
+    /// A page of it, from an entry on.
+    pub async fn audit_from(&self, entry: u64) -> Result<Vec<AuditEntry>, Refused> {
+        Ok(self.fleet.audit_page(entry).await?)
+    }
 }
 
 fn no_device(id: &DeviceId) -> Refused {

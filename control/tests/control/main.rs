@@ -42,3 +42,4 @@ mod smuggling;
 mod start;
 mod tls;
 mod tokens;
+mod witness;
