@@ -371,6 +371,9 @@ mod tests {
         fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
             self.one(RealDisk.write(path, bytes))
         }
+        fn overwrite(&self, path: &Path, bytes: &[u8], room: ByteCount) -> io::Result<()> {
+            self.one(RealDisk.overwrite(path, bytes, room))
+        }
         fn sync(&self, path: &Path) -> io::Result<()> {
             self.one(RealDisk.sync(path))
         }

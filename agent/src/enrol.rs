@@ -1,6 +1,7 @@
 //! Becoming a device: a key of its own, a voucher carried by hand, a certificate from the fleet (20-identity).
 
 use crate::AgentError;
+use crate::again::{until_served, wait_named};
 use crate::authorities::Believed;
 use crate::clock::wall;
 use crate::disk::RealDisk;
@@ -9,6 +10,7 @@ use crate::link::Link;
 use crate::lock::StateLock;
 use crate::next;
 use crate::pair::{Found, Pair};
+
 use crate::patience;
 use crate::store::{Identity, Store, parse_voucher};
 use bytes::Bytes;
@@ -58,7 +60,7 @@ pub fn enrol(state: &Path, voucher: &Path, server: Option<&str>) -> Result<Spiff
             enrol_host(&voucher.fleet),
             tls::enrolment_client(anchors, key, UnixSeconds::default())?,
         );
-        let chain = ask(&link, est::csr(key)?)?;
+        let chain = ask(&link, &est::csr(key)?)?;
         Ok(est::decode_certs_only(&chain)?)
     })
 }
@@ -194,8 +196,10 @@ fn record(store: &Store, identity: &Identity) -> Result<(), AgentError> {
         .map_err(|source| AgentError::file("write", &folder, source))
 }
 
-fn ask(link: &Link, csr: String) -> Result<String, AgentError> {
-    reactor()?.block_on(request(link, EST_ENROLL, csr))
+fn ask(link: &Link, csr: &str) -> Result<String, AgentError> {
+    reactor()?.block_on(until_served(async || {
+        request(link, EST_ENROLL, csr.to_owned()).await
+    }))
 }
 
 pub(crate) fn reactor() -> Result<tokio::runtime::Runtime, AgentError> {
@@ -234,6 +238,7 @@ pub(crate) fn answered(response: &Response) -> Result<String, AgentError> {
     String::from_utf8(response.body.to_vec()).map_err(|_| AgentError::Answer {
         status: response.status,
         code: Code::Unreachable,
+        wait: None,
     })
 }
 
@@ -243,5 +248,6 @@ pub(crate) fn refused(response: &Response) -> AgentError {
     AgentError::Answer {
         status: response.status,
         code: code.unwrap_or(Code::Unreachable),
+        wait: wait_named(response),
     }
 }

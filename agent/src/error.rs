@@ -79,6 +79,8 @@ pub enum AgentError {
         status: u16,
         /// The code in its answer, if it gave one.
         code: Code,
+        /// When it would answer better, if it said so.
+        wait: Option<std::time::Duration>,
     },
     /// The state folder has no identity yet.
     #[error("the device in {} is not enrolled", state.display())]

@@ -1,6 +1,7 @@
 //! Becoming a device by join token: nobody admits its key by hand; it proves to know the token's secret, which it never sends.
 
 use crate::AgentError;
+use crate::again::until_served;
 use crate::clock::wall;
 use crate::disk::RealDisk;
 use crate::enrol::{adopt, answered, check_root, found_record, reactor};
@@ -75,7 +76,10 @@ pub fn join(
         enrol_host(&voucher.fleet),
         tls::enrolment_client(&anchor, &key, UnixSeconds::default())?,
     );
-    let chain = reactor()?.block_on(ask(&link, &token, &voucher.device, est::csr(&key)?))?;
+    let csr = est::csr(&key)?;
+    let chain = reactor()?.block_on(until_served(async || {
+        ask(&link, &token, &voucher.device, &csr).await
+    }))?;
     let text = serde_json::to_string(&voucher).map_err(|_| AgentError::Token("it does not write back"))?;
     let chain = est::decode_certs_only(&chain)?;
     adopt(&store, (voucher, &text), anchor.into(), key, chain).map_err(of_token)
@@ -100,7 +104,7 @@ fn of_token(error: AgentError) -> AgentError {
 }
 
 /// The proof is made on the connection it is sent over, and is worth nothing on another.
-async fn ask(link: &Link, token: &JoinToken, device: &DeviceId, csr: String) -> Result<String, AgentError> {
+async fn ask(link: &Link, token: &JoinToken, device: &DeviceId, csr: &str) -> Result<String, AgentError> {
     let unreachable = |code| AgentError::Server {
         server: link.server(),
         code,
@@ -110,7 +114,7 @@ async fn ask(link: &Link, token: &JoinToken, device: &DeviceId, csr: String) -> 
         fleet: &token.fleet,
         token: &token.token,
         device,
-        csr: &csr,
+        csr,
     };
     let claim = Claim {
         token: token.token.clone(),
@@ -123,7 +127,7 @@ async fn ask(link: &Link, token: &JoinToken, device: &DeviceId, csr: String) -> 
         ("content-transfer-encoding", "base64"),
         ("authorization", claim.as_str()),
     ];
-    let body = Bytes::from(csr.clone());
+    let body = Bytes::from(csr.to_owned());
     let limit = crate::enrol::ANSWER_LEN_MAX;
     let response = patience::request(&mut connection, "POST", EST_ENROLL, &headers, body, limit)
         .await

@@ -17,6 +17,7 @@
 
 mod access;
 mod admin;
+mod again;
 mod apply;
 mod authorities;
 mod broker;

@@ -6,6 +6,7 @@
 //! known.
 
 use crate::AgentError;
+use crate::again::{wait, wait_named_by};
 use crate::authorities::{Believed, Listed};
 use crate::clock::Proven;
 use crate::disk::RealDisk;
@@ -25,10 +26,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// First wait after a failed renewal; doubles. Short, for a device that has expired can do nothing else.
-const RETRY_MIN: Duration = Duration::from_secs(2);
-/// Longest such wait, and the shortest time between two renewals that succeed: at half of its life a certificate has days left.
-const RETRY_MAX: Duration = Duration::from_hours(1);
+/// The shortest time between two renewals that succeed: at half of its life a certificate has days left.
+const RENEWED_FOR: Duration = Duration::from_hours(1);
 /// Largest answer to the first request of a new key, bytes: the fleet's root.
 const ANSWER_LEN_MAX: ByteCount = ByteCount::kib(64);
 
@@ -104,14 +103,15 @@ impl Renewal {
 
     fn succeeded(&mut self, identity: Identity, now: Instant) {
         *self = Self::new(identity, false);
-        self.next = now.checked_add(RETRY_MAX).unwrap_or(now);
+        self.next = now.checked_add(RENEWED_FOR).unwrap_or(now);
     }
 
-    fn failed(&mut self, code: Code, now: Instant, random: u8) {
+    /// `named`: how long the server asks for.
+    fn failed(&mut self, (code, named): (Code, Option<Duration>), now: Instant, random: u8) {
         self.running = false;
         self.pending = true;
         self.failed = Some(code);
-        let wait = wait(self.failures, random);
+        let wait = wait(self.failures, named, random);
         self.failures = self.failures.saturating_add(1);
         self.next = now.checked_add(wait).unwrap_or(now);
     }
@@ -133,13 +133,6 @@ fn due((from, to): (UnixSeconds, UnixSeconds), spread: u16) -> UnixSeconds {
 fn spread(leaf: Digest) -> u16 {
     let [high, low, ..] = leaf.as_bytes();
     u16::from_be_bytes([*high, *low])
-}
-
-/// How long to wait after so many failures: three quarters to the whole of twice the wait before.
-fn wait(failures: u32, random: u8) -> Duration {
-    let whole = RETRY_MIN.saturating_mul(1 << failures.min(16)).min(RETRY_MAX);
-    let part = whole.checked_div(1024).unwrap_or_default();
-    whole.saturating_sub(part.saturating_mul(u32::from(random)))
 }
 
 impl Agent {
@@ -225,7 +218,8 @@ impl Agent {
                     "the certificate was not renewed: {error}; what runs goes on, and it is tried again"
                 );
                 let [byte] = random::<1>().unwrap_or_default();
-                self.renewal.failed(code, Instant::now(), byte);
+                self.renewal
+                    .failed((code, wait_named_by(&error)), Instant::now(), byte);
             }
         }
     }

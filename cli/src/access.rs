@@ -1,12 +1,14 @@
 //! Reaching the control server as an operator.
 
 use crate::error::CliError;
+use crate::witness::{self, Witness};
 use bytes::Bytes;
 use clap::Args;
 use redan_identity::client::Connection;
 use redan_identity::profile;
 use redan_identity::{Anchors, FleetAnchor, pem};
-use redan_protocol::wire::control_host;
+use redan_protocol::audit::{AuditEntry, AuditFault, Head, Walk};
+use redan_protocol::wire::{AUDIT_PAGE_MAX, control_host};
 use redan_protocol::{ByteCount, Digest, FleetId, UnixSeconds};
 use redan_trust::lookup::LookupStep;
 use redan_trust::metadata::{TargetEntry, file_name};
@@ -18,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 
+/// Most pages of an audit log: a hundred thousand devices fill them in years, and who makes up entries without end gives up first.
+const PAGES_MAX: u32 = 16_384;
 /// Longest answer.
 const ANSWER_MAX: ByteCount = ByteCount::mib(64);
 
@@ -33,6 +37,9 @@ pub struct Access {
     /// Where the control server listens, host:port.
     #[arg(long, global = true, env = "REDAN_SERVER")]
     pub server: Option<String>,
+    /// Where this machine keeps what it saw of each fleet's audit log; else redan/ in XDG_STATE_HOME, or in ~/.local/state.
+    #[arg(long, global = true, env = "REDAN_STATE")]
+    pub state_dir: Option<PathBuf>,
 }
 
 /// A connection to the fleet's server.
@@ -43,6 +50,9 @@ pub struct Server {
     pub fleet: FleetId,
     address: String,
     root: Vec<u8>,
+    witness: Witness,
+    /// Whom the audit log names for what is asked here.
+    own: String,
 }
 
 /// The time by this machine's clock.
@@ -89,17 +99,34 @@ impl Access {
         }
     }
 
-    /// Connects.
+    /// Connects, and holds the server's audit log to what this machine has seen of it: nothing is asked of one that has another.
     pub async fn connect(&self) -> Result<Server, CliError> {
+        let mut server = self.connect_with(Witness::open).await?;
+        server.watch().await?;
+        Ok(server)
+    }
+
+    /// Connects whatever the audit log is, for whoever looks into that.
+    pub async fn connect_unseen(&self) -> Result<Server, CliError> {
+        self.connect_with(|folder, fleet, root| Ok(Witness::fresh(folder, fleet, root)))
+            .await
+    }
+
+    async fn connect_with(
+        &self,
+        witness: impl FnOnce(&Path, &FleetId, &[u8]) -> Result<Witness, CliError>,
+    ) -> Result<Server, CliError> {
         let folder = self.fleet_dir.as_ref().ok_or_else(|| missing("--fleet-dir"))?;
         let operator = self.operator.as_ref().ok_or_else(|| missing("--operator"))?;
         let address = self.server.clone().ok_or_else(|| missing("--server"))?;
         let anchors = self.anchors()?;
         let fleet = anchors.fleet().clone();
         let (key, chain) = pem::read_held(&redan_identity::Zeroizing::new(read_text(operator)?))?;
-        hold_own(&anchors, &chain, operator, now())?;
+        let own = hold_own(&anchors, &chain, operator, now())?;
         let config = redan_identity::tls::device_client(&anchors, chain, key.as_ref(), now())?;
         let root = read_text(&folder.join("release/1.root.json"))?.into_bytes();
+        let state = self.state_dir.clone().map_or_else(witness::folder, Ok)?;
+        let witness = witness(&state, &fleet, &root)?;
         let stream = TcpStream::connect(&address)
             .await
             .map_err(|error| CliError::Unreachable {
@@ -118,26 +145,95 @@ impl Access {
             fleet,
             address,
             root,
+            witness,
+            own,
         })
     }
 }
 
-/// Holds one's own certificate against the profile before anybody else does: the server would only say "no".
+/// Holds one's own certificate against the profile before anybody else does: the server would only say "no". Gives whose it is.
 fn hold_own(
     anchors: &Anchors,
     chain: &[CertificateDer<'_>],
     file: &Path,
     now: UnixSeconds,
-) -> Result<(), CliError> {
+) -> Result<String, CliError> {
     let known = anchors.check(chain, profile::Purpose::Client, now);
-    known.map(drop).map_err(|source| CliError::Operator {
-        file: file.display().to_string(),
-        source,
-    })
+    known
+        .map(|known| known.id().to_string())
+        .map_err(|source| CliError::Operator {
+            file: file.display().to_string(),
+            source,
+        })
 }
 
 impl Server {
     async fn send(&mut self, method: &str, path: &str, body: Bytes) -> Result<(u16, Bytes), CliError> {
+        let answer = self.exchange(method, path, body).await?;
+        if answer.0 == 200 && method != "GET" {
+            self.hear().await?;
+        }
+        Ok(answer)
+    }
+
+    /// Looks at the audit log before anything is asked.
+    async fn watch(&mut self) -> Result<(), CliError> {
+        let at = now();
+        let (walk, whole) = self.witness.walk(at);
+        let (head, _) = self.walked(walk).await?;
+        match head {
+            Some(head) => self.witness.keep(head, whole.then_some(at)),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks for what was just done. A line that fails now is no reason to call it undone: the next command looks again.
+    async fn hear(&mut self) -> Result<(), CliError> {
+        let seen = self.witness.head();
+        let walk = seen.map_or(Walk::whole(None), Walk::from);
+        let (head, own) = match self.walked(walk).await {
+            Err(error @ CliError::Audit(_)) => return Err(error),
+            Err(_) => return Ok(()),
+            Ok(walked) => walked,
+        };
+        let told = own.is_some_and(|own| seen.is_none_or(|seen| own > seen.index));
+        if let Some(head) = head {
+            self.witness.keep(head, None)?;
+        }
+        if told {
+            Ok(())
+        } else {
+            Err(AuditFault::Untold.into())
+        }
+    }
+
+    /// Walks the log to its end, without keeping anything: its head, and the newest entry that names who asks here.
+    pub(crate) async fn walked(&mut self, mut walk: Walk) -> Result<(Option<Head>, Option<u64>), CliError> {
+        let mut own = None;
+        for _ in 0..PAGES_MAX {
+            let path = format!("/v1/audit/{}", walk.next());
+            let (status, body) = self.exchange("GET", &path, Bytes::new()).await?;
+            if status != 200 {
+                return Err(problem(&body));
+            }
+            let page: Vec<AuditEntry> =
+                serde_json::from_slice(&body).map_err(|_| CliError::Answer("a page of the audit log"))?;
+            walk.take(&page)?;
+            let named = page.iter().rev().find(|entry| entry.actor == self.own);
+            own = named.map(|entry| entry.index).or(own);
+            if u64::try_from(page.len()).unwrap_or(u64::MAX) < AUDIT_PAGE_MAX {
+                return Ok((walk.end()?, own));
+            }
+        }
+        Err(CliError::Answer("an audit log that ends"))
+    }
+
+    /// What this machine keeps of the log.
+    pub(crate) fn witness(&mut self) -> &mut Witness {
+        &mut self.witness
+    }
+
+    async fn exchange(&mut self, method: &str, path: &str, body: Bytes) -> Result<(u16, Bytes), CliError> {
         let kind = [("content-type", "application/json")];
         let answer = self
             .connection

@@ -124,9 +124,15 @@ pub enum CliError {
         /// Published.
         there: ReleaseCounter,
     },
-    /// The audit log was tampered with.
-    #[error("the audit log does not verify: {0}")]
+    /// The server's audit log is not what it should be.
+    #[error("the server's audit log does not hold: {0}")]
     Audit(#[from] redan_protocol::audit::AuditFault),
+    /// What was kept of an audit log.
+    #[error("{path} does not read as the head of an audit log that was kept there")]
+    Head {
+        /// The file.
+        path: String,
+    },
     /// Policy refuses.
     #[error("the policy denies the component; see above")]
     Denied(Code),
@@ -158,7 +164,8 @@ impl CliError {
             Self::Confirm => Code::NotAuthorised.name(),
             Self::Counter { .. } => Code::CounterNotGrowing.name(),
             Self::Crl(fault) => fault.code().name(),
-            Self::Audit(_) => "audit-tampered",
+            Self::Audit(fault) => fault.code().name(),
+            Self::Head { .. } => Code::HeadUnreadable.name(),
             Self::Denied(code) => code.name(),
         }
     }
@@ -198,7 +205,8 @@ impl CliError {
             Self::Crl(_) => {
                 "find out who made such a list, and make the next one from the one that is published; nothing was published"
             }
-            Self::Audit(_) => "keep a copy of the log and investigate the server",
+            Self::Audit(fault) => fault.code().remedy(),
+            Self::Head { .. } => Code::HeadUnreadable.remedy(),
             Self::Denied(code) => code.remedy(),
         }
     }

@@ -5,7 +5,7 @@
 //! Whom it believes: the fleet's public folder it was given, and whom its roots lead to. Not the server.
 //!
 //! Invariants: a component is held against its ask before anything is signed; what is signed anew was verified first; the audit
-//! chain is checked here.
+//! chain is checked here, and held to the newest head this machine has seen.
 //!
 //! Absent on purpose: a way around the signatures; control crates.
 //!
@@ -22,3 +22,4 @@ pub mod publish;
 pub mod release;
 pub mod show;
 pub mod sign;
+pub mod witness;

@@ -399,8 +399,14 @@ enum OperatorTask {
 
 #[derive(Subcommand)]
 enum AuditTask {
-    /// The whole log.
+    /// The whole log, as the server has it: not held to what this machine has seen.
     List,
+    /// Take the log as it is now for the one to hold the server to, once you know why it is another than before.
+    Accept {
+        /// Hash of its newest entry, as `redan audit list` shows it.
+        #[arg(long, value_parser = digest)]
+        head: Digest,
+    },
     /// Check the chain here, without believing the server.
     Verify {
         /// A head noted before: it must still be in the log.
@@ -561,7 +567,8 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
         Task::Token(task) => tokens(task, access).await,
         Task::Operator(task) => operators(task, access).await,
         Task::Crl(task) => crl(task, access).await,
-        Task::Audit(AuditTask::List) => operate::get(access, "/v1/audit").await,
+        Task::Audit(AuditTask::List) => operate::list_audit(access).await,
+        Task::Audit(AuditTask::Accept { head }) => operate::accept_audit(access, head).await,
         Task::Audit(AuditTask::Verify { head }) => operate::verify_audit(access, head.as_deref()).await,
         Task::Status => operate::get(access, "/v1/fleet").await,
         Task::Metrics => Ok(Value::String(access.connect().await?.text("/metrics").await?)),

@@ -1,9 +1,9 @@
 //! Operating a fleet: devices, rollouts, audit.
 
-use crate::access::{Access, read_text};
+use crate::access::{Access, now, read_text};
 use crate::error::CliError;
 use redan_identity::key::write_private;
-use redan_protocol::audit::{AuditEntry, verify_chain};
+use redan_protocol::audit::{AuditEntry, Walk, verify_chain};
 use redan_protocol::wire::AdmissionRequest;
 use redan_protocol::{DeviceId, Digest, Permille, Seconds, SetId};
 use serde_json::{Value, json};
@@ -131,4 +131,25 @@ pub async fn verify_audit(access: &Access, head: Option<&str>) -> Result<Value, 
         return Err(redan_protocol::audit::AuditFault::Order { at }.into());
     }
     Ok(json!({"entries": entries.len(), "head": newest}))
+}
+
+/// Takes the server's log as it is now for the one to hold it to, whatever was kept before; that stays beside it. `head`: the log's
+/// newest hash, as whoever looked into it read it with other eyes than this command's.
+pub async fn accept_audit(access: &Access, head: Digest) -> Result<Value, CliError> {
+    let mut server = access.connect_unseen().await?;
+    let (newest, _) = server.walked(Walk::whole(None)).await?;
+    let Some(newest) = newest.filter(|newest| newest.hash == head) else {
+        return Err(CliError::Usage {
+            what: "the hash given is not that of the log's newest entry".to_owned(),
+            remedy: "read it with `redan audit list`, which shows the log as the server has it",
+        });
+    };
+    let before = server.witness().replace(newest, now())?;
+    let before = before.map(|path| path.display().to_string());
+    Ok(json!({"head": newest, "kept_before": before}))
+}
+
+/// The log as the server has it, held to nothing.
+pub async fn list_audit(access: &Access) -> Result<Value, CliError> {
+    access.connect_unseen().await?.call("GET", "/v1/audit", "").await
 }

@@ -1,11 +1,13 @@
 //! `control.toml`. An unknown key is an error: a mistyped limit must not silently be no limit.
 
 use crate::error::ServerError;
+use redan_control_core::PerMinute;
 use redan_identity::tls::KeyExchange;
 use redan_protocol::{ByteCount, FleetId, Seconds};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 /// How the server is set up.
@@ -72,6 +74,12 @@ pub struct FleetSettings {
     pub artifacts_bytes_max: ByteCount,
     /// Most connections at once, of all of the server's. Tripped by `a_fleets_connections_are_its_own`.
     pub connections_max: usize,
+    /// Most certificates signed in a minute for devices that enrol; one token or voucher has half. Tripped by
+    /// `a_flood_from_one_token_stops_no_other_enrolment_and_no_renewal`.
+    pub enrolments_per_minute_max: PerMinute,
+    /// Most certificates signed in a minute for devices that renew: a share of their own, which no enrolment takes from. Tripped by
+    /// `renewals_have_a_limit_that_enrolments_do_not_feel`.
+    pub renewals_per_minute_max: PerMinute,
 }
 
 impl Default for FleetSettings {
@@ -82,9 +90,16 @@ impl Default for FleetSettings {
             devices_max: 100_000,
             artifacts_bytes_max: ByteCount::new(64 << 30),
             connections_max: connections(),
+            enrolments_per_minute_max: PerMinute::new(ENROLMENTS),
+            renewals_per_minute_max: PerMinute::new(RENEWALS),
         }
     }
 }
+
+/// A hall of a thousand devices with one token is in within three minutes; a signature with its transaction takes milliseconds.
+const ENROLMENTS: NonZeroU32 = NonZeroU32::new(600).unwrap();
+/// A fleet of a hundred thousand needs five a minute, and has replaced a tainted authority's certificates within an hour and a half.
+const RENEWALS: NonZeroU32 = NonZeroU32::new(1_200).unwrap();
 
 fn interval() -> Seconds {
     Seconds::new(60)

@@ -4,12 +4,13 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use redan_identity::IdentityError;
 use redan_protocol::wire::Problem;
-use redan_protocol::{Code, Digest};
+use redan_protocol::{Code, Digest, Seconds};
 use redan_publish::PublishError;
 use std::path::Path;
 
-/// How long whoever was told to come again should wait, seconds: longer than a lock is held, shorter than devices' back-off.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("10");
+/// How long whoever was told to come again should wait, when nothing says better: longer than a lock is held, shorter than devices'
+/// back-off.
+const RETRY_AFTER: Seconds = Seconds::new(10);
 
 /// Why a request is refused. The code says which rule; the detail is for operators only.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -18,19 +19,32 @@ pub struct Refused {
     pub code: Code,
     /// More, for operators.
     pub detail: Option<String>,
+    /// When to come again, if that is known.
+    pub wait: Option<Seconds>,
 }
 
 impl Refused {
     /// A refusal that says no more than its code.
     pub fn plain(code: Code) -> Self {
-        Self { code, detail: None }
+        let (detail, wait) = (None, None);
+        Self { code, detail, wait }
+    }
+
+    /// A refusal for now: it would be another answer after this time.
+    pub fn later(code: Code, wait: Seconds) -> Self {
+        let wait = Some(wait);
+        Self {
+            wait,
+            ..Self::plain(code)
+        }
     }
 
     /// A refusal that explains itself to an operator.
     pub fn because(code: Code, detail: impl Into<String>) -> Self {
+        let detail = Some(detail.into());
         Self {
-            code,
-            detail: Some(detail.into()),
+            detail,
+            ..Self::plain(code)
         }
     }
 
@@ -41,7 +55,7 @@ impl Refused {
             Code::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Code::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::RangeInvalid => StatusCode::RANGE_NOT_SATISFIABLE,
-            Code::Overloaded | Code::StoreFailed => StatusCode::SERVICE_UNAVAILABLE,
+            Code::Overloaded | Code::IssuingPaced | Code::StoreFailed => StatusCode::SERVICE_UNAVAILABLE,
             Code::Conflict | Code::WrongState => StatusCode::CONFLICT,
             Code::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
             Code::NotAuthorised
@@ -81,7 +95,10 @@ impl IntoResponse for Refused {
         let kind = HeaderValue::from_static("application/problem+json");
         let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            let wait = self.wait.unwrap_or(RETRY_AFTER).get();
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(wait));
         }
         response
     }

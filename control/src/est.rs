@@ -1,7 +1,8 @@
 //! Enrolment over EST (RFC 7030 §4.1, §4.2): a key that an operator admitted gets a leaf with the voucher's name.
 
 use crate::error::Refused;
-use crate::fleet::{DeviceRow, Fleet, Issued};
+use crate::fleet::{DeviceRow, Fleet, Issued, State};
+use crate::issuing::{Kind, Source};
 use crate::store::Put;
 use redan_identity::est::{decode_csr, encode_certs_only};
 use redan_protocol::audit::Action;
@@ -41,22 +42,35 @@ pub async fn enroll(
     if Digest::of(&request) != spki {
         return Err(Refused::plain(Code::CsrInvalid));
     }
-    // Asked before the lock is taken; that the policy does not read matters to who needs the grace alone.
-    let grace = fleet.grace(shorter).await;
+    // Without the lock: the grace is in a document of the store. Only who comes late needs it, and that it does not read is their
+    // affair alone.
+    let late = admitted(&*fleet.state.lock().await, spki).is_some_and(|(_, row)| now > row.voucher_expires);
+    let grace = if late {
+        Some(fleet.grace(shorter).await?)
+    } else {
+        None
+    };
     let mut state = fleet.state.lock().await;
-    let admitted = state
-        .devices
-        .iter()
-        .find(|(_, row)| row.keys.contains(&spki) && !row.revoked);
-    let Some((device, row)) = admitted.map(|(device, row)| (device.clone(), row.clone())) else {
+    let Some((device, row)) = admitted(&state, spki) else {
         return Err(Refused::plain(Code::NotAdmitted));
     };
     // Also for a device that has enrolled: past its voucher it renews, and this is no way around the end of that grace.
     // The one it cannot renew by is that of a revoked authority.
-    if now > row.voucher_expires && !row.orphaned(&fleet.held().anchors, grace?, now) {
+    let anchors = &fleet.held().anchors;
+    let late = now > row.voucher_expires;
+    if late && !grace.is_some_and(|grace| row.orphaned(anchors, grace, now)) {
         return Err(Refused::plain(Code::VoucherInvalid));
     }
     let id = SpiffeId::Device(fleet.id.clone(), device.clone());
+    // Who lost an authority and no more has a device's share: all of a fleet may come at once.
+    let (kind, source) = if late {
+        (Kind::Renewal, Source::Device(device.clone()))
+    } else {
+        (Kind::Enrolment, Source::Key(spki))
+    };
+    fleet
+        .paced(&mut state, (kind, source), &id.to_string(), now)
+        .await?;
     let chain = fleet.held().issuer.issue(&id, &request, now)?;
     let mut row = row;
     row.enrolled.get_or_insert(now);
@@ -73,6 +87,13 @@ pub async fn enroll(
         .await?;
     state.devices.insert(device, row);
     Ok(encode_certs_only(&chain)?)
+}
+
+/// The device that a key was admitted for.
+fn admitted(state: &State, spki: Digest) -> Option<(DeviceId, DeviceRow)> {
+    let mut devices = state.devices.iter();
+    let found = devices.find(|(_, row)| row.keys.contains(&spki) && !row.revoked);
+    found.map(|(device, row)| (device.clone(), row.clone()))
 }
 
 /// `simplereenroll`: a device gets a certificate for a new key. Both keys count until the new one is used. Asking again for the same
@@ -111,6 +132,8 @@ pub async fn reenroll(
     if row.renewed.len() >= RENEWALS_MAX {
         return Err(Refused::plain(Code::Overloaded));
     }
+    let own = (Kind::Renewal, Source::Device(device.clone()));
+    fleet.paced(&mut state, own, &who, now).await?;
     row.renewed.push(now);
     let id = SpiffeId::Device(fleet.id.clone(), device.clone());
     let chain = fleet.held().issuer.issue(&id, &request, now)?;

@@ -6,6 +6,7 @@ use crate::config::FleetSettings;
 use crate::crl::Leaf;
 use crate::error::{ServerError, StoreError};
 use crate::held::{Folder, Held, OnlineKeys};
+use crate::issuing::Issuing;
 use crate::lineage::CloneAlarm;
 use crate::live::Live;
 use crate::operators::OperatorRow;
@@ -20,7 +21,7 @@ use redan_identity::{Anchors, IssuerKind};
 use redan_protocol::audit::{Action, AuditEntry};
 use redan_protocol::join::TokenId;
 use redan_protocol::report::Report;
-use redan_protocol::wire::Nonce;
+use redan_protocol::wire::{AUDIT_PAGE_MAX, Nonce};
 use redan_protocol::{DeviceId, Digest, DirectionSequence, FleetId, OperatorName, SetId, UnixSeconds};
 use redan_publish::DirectorFiles;
 use serde::{Deserialize, Serialize};
@@ -206,6 +207,8 @@ pub struct Fleet {
     pub(crate) places: Arc<Semaphore>,
     /// Open connections of its devices and operators.
     pub(crate) live: Live,
+    /// How fast certificates are signed.
+    pub(crate) issuing: Issuing,
     /// What changes; one writer at a time.
     pub state: Mutex<State>,
 }
@@ -258,6 +261,7 @@ impl Fleet {
         let held = Arc::new(held);
         state.operator_lists = kept_lists(&store, &held.anchors).await?;
         let places = Arc::new(Semaphore::new(settings.connections_max));
+        let issuing = Issuing::new(&settings);
         let fleet = Self {
             id,
             settings,
@@ -271,6 +275,7 @@ impl Fleet {
             gone: AtomicBool::new(false),
             places,
             live: Live::default(),
+            issuing,
             state: Mutex::new(state),
         };
         let mut state = fleet.state.lock().await;
@@ -396,7 +401,12 @@ impl Fleet {
 
     /// The audit log.
     pub async fn audit(&self, from: u64) -> Result<Vec<AuditEntry>, StoreError> {
-        self.store.audit(from).await
+        self.store.audit(from, u64::MAX).await
+    }
+
+    /// A page of it.
+    pub(crate) async fn audit_page(&self, from: u64) -> Result<Vec<AuditEntry>, StoreError> {
+        self.store.audit(from, AUDIT_PAGE_MAX).await
     }
 }
 

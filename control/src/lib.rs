@@ -26,6 +26,7 @@ pub mod expiry;
 pub mod fleet;
 mod gate;
 pub mod held;
+mod issuing;
 mod keys;
 pub mod lineage;
 mod live;

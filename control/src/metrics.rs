@@ -53,6 +53,11 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
         state.keys_twice,
     );
     gauge(
+        "redan_issuing_paced",
+        "How often a certificate was asked for faster than they are signed, in this run of the server",
+        fleet.issuing.refused(),
+    );
+    gauge(
         "redan_device_connections",
         "Open connections of devices",
         u64::try_from(fleet.live.devices()).unwrap_or(u64::MAX),

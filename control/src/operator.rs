@@ -3,6 +3,7 @@
 use crate::director::set_document;
 use crate::error::Refused;
 use crate::fleet::{DeviceRow, Fleet, State};
+use crate::issuing::{Kind, Source};
 use crate::release::{FILES_MAX, Files, accept, current_role};
 use crate::store::Put;
 use crate::view::{device_view, rollout_view};
@@ -178,6 +179,8 @@ impl Operator<'_> {
                 return Err(Refused::plain(Code::CsrInvalid));
             }
             let id = SpiffeId::Device(self.fleet.id.clone(), request.device.clone());
+            let own = (Kind::Enrolment, Source::Operator(self.name.clone()));
+            fleet.paced(&mut state, own, &who, self.now).await?;
             let issued = self.fleet.held().issuer.issue(&id, &key, self.now)?;
             row.enrolled.get_or_insert(self.now);
             row.remember(&issued, self.now)?;
@@ -475,6 +478,11 @@ impl Operator<'_> {
     /// The audit log.
     pub async fn audit(&self) -> Result<Vec<AuditEntry>, Refused> {
         Ok(self.fleet.audit(0).await?)
+    }
+
+    /// A page of it, from an entry on.
+    pub async fn audit_from(&self, entry: u64) -> Result<Vec<AuditEntry>, Refused> {
+        Ok(self.fleet.audit_page(entry).await?)
     }
 }
 

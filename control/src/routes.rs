@@ -327,6 +327,7 @@ async fn operator_request(
         Op::Approve => json(&operator.approve(number()?).await?),
         Op::Crl => json(&operator.crl().await?),
         Op::Audit => json(&operator.audit().await?),
+        Op::AuditFrom => json(&operator.audit_from(number()?).await?),
         Op::Metrics => crate::metrics::render(operator.fleet, operator.now).await,
         Op::Operators => json(&operator.operators().await),
         Op::AddOperator => json(&operator.add_operator(document(request).await?).await?),

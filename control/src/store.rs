@@ -142,10 +142,11 @@ impl Store {
         .transpose()
     }
 
-    /// The audit log, from an index on.
-    pub async fn audit(&self, from: u64) -> Result<Vec<AuditEntry>, StoreError> {
-        let rows = sqlx::query("SELECT body FROM audit WHERE entry >= ? ORDER BY entry")
+    /// The audit log, from an index on, at most so many entries.
+    pub async fn audit(&self, from: u64, most: u64) -> Result<Vec<AuditEntry>, StoreError> {
+        let rows = sqlx::query("SELECT body FROM audit WHERE entry >= ? ORDER BY entry LIMIT ?")
             .bind(i64::try_from(from).unwrap_or(i64::MAX))
+            .bind(i64::try_from(most).unwrap_or(i64::MAX))
             .fetch_all(&self.pool)
             .await?;
         let read = |body: Vec<u8>| {

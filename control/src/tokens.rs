@@ -2,6 +2,7 @@
 
 use crate::error::Refused;
 use crate::fleet::{DeviceRow, Fleet, State};
+use crate::issuing::{Kind, Source};
 use crate::operator::Operator;
 use crate::store::Put;
 use redan_identity::est::{decode_csr, encode_certs_only};
@@ -205,6 +206,9 @@ pub async fn join(
         fresh(claim.token.clone(), spki, token.expires, now)
     };
     let id = SpiffeId::Device(fleet.id.clone(), claim.device.clone());
+    // Before its use counts: who has to wait has lost none.
+    let own = (Kind::Enrolment, Source::Token(claim.token.clone()));
+    fleet.paced(&mut state, own, &id.to_string(), now).await?;
     let chain = fleet.held().issuer.issue(&id, &request, now)?;
     let answer = encode_certs_only(&chain)?;
     device.remember(&chain, now)?;

@@ -387,6 +387,16 @@ codes! {
     QuotaReached = 219, "quota-reached", "remove what is no longer needed, or raise the fleet's quota in control.toml";
     /// The control server's certificate is on its issuer's revocation list.
     ServerRevoked = 220, "server-revoked", "give the server a certificate that is not revoked; whoever presents this one may have stolen its key";
+    /// More certificates were asked for than the server signs in a minute.
+    IssuingPaced = 225, "issuing-paced", "wait: a device asks again by itself; if it lasts, see which token or device asks for so many (`redan audit list`), or raise enrolments_per_minute_max or renewals_per_minute_max in control.toml";
+    /// The audit log is not the one that was seen before, or its chain is broken.
+    AuditRewritten = 226, "audit-rewritten", "keep a copy of the log and of the kept head, and investigate the server; compare heads with other operators (`redan audit verify`); once you know why, `redan audit accept`";
+    /// The audit log ends before an entry that was seen.
+    AuditShortened = 227, "audit-shortened", "find out who cut the log or put an old copy of the server's database in its place; once you know why, `redan audit accept`";
+    /// The server did something and its audit log does not say so.
+    AuditUntold = 228, "audit-untold", "it is done; keep a copy of the log and investigate the server: it hides what is done";
+    /// What an operator's machine keeps of a fleet's audit log does not read.
+    HeadUnreadable = 229, "head-unreadable", "check that machine's disk; with nothing kept a rewritten log does not show: compare heads with another operator's, then `redan audit accept`";
     /// Our own fault.
     Internal = 255, "internal", "report it with the server's log";
 }

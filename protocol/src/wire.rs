@@ -23,6 +23,8 @@ pub const CHECKIN_REPLY_LEN: ByteCount = ByteCount::kib(2);
 pub const CSR_LEN_MAX: ByteCount = ByteCount::kib(8);
 /// Largest voucher file, bytes: two roots of some signers and a CA certificate.
 pub const VOUCHER_LEN_MAX: ByteCount = ByteCount::kib(128);
+/// Most entries of the audit log in one answer. Tripped by `a_log_of_more_than_one_page_is_followed_and_an_old_edit_shows_a_day_later`.
+pub const AUDIT_PAGE_MAX: u64 = 1_024;
 /// Largest component, bytes.
 pub const COMPONENT_LEN_MAX: ByteCount = ByteCount::mib(64);
 /// Largest plan or policy document, bytes.

@@ -180,14 +180,14 @@ async fn failures_wait_longer_and_longer_and_a_success_ends_it() {
     let then = Instant::now();
     for failures in 1..40 {
         renewal.running = true;
-        renewal.failed(Code::Unreachable, then, 0);
+        renewal.failed((Code::Unreachable, None), then, 0);
         assert_eq!(
             (renewal.failures, renewal.failed),
             (failures, Some(Code::Unreachable))
         );
         assert!(renewal.pending);
     }
-    assert_eq!(renewal.next(), then.checked_add(RETRY_MAX));
+    assert_eq!(renewal.next(), then.checked_add(RENEWED_FOR));
     renewal.succeeded(stage.own(), then);
     assert_eq!(
         (renewal.next(), renewal.failures, renewal.failed),
@@ -195,8 +195,8 @@ async fn failures_wait_longer_and_longer_and_a_success_ends_it() {
     );
     // A server that says it is due again at once is not followed at once.
     renewal.expired();
-    assert_eq!(renewal.next(), then.checked_add(RETRY_MAX));
-    assert_eq!(wait(0, 0), RETRY_MIN);
-    assert_eq!(wait(3, 0), RETRY_MIN * 8);
-    assert!(wait(3, u8::MAX) > RETRY_MIN * 6 && wait(3, u8::MAX) < wait(3, 0));
+    assert_eq!(renewal.next(), then.checked_add(RENEWED_FOR));
+    // One that says how long it needs is not asked before.
+    renewal.failed((Code::IssuingPaced, Some(Duration::from_mins(2))), then, u8::MAX);
+    assert!(renewal.next() > then.checked_add(Duration::from_mins(2)));
 }

@@ -1,6 +1,7 @@
 //! Rollouts and the director's choice, without I/O.
 //!
-//! What it is: when a wave is offered, when a rollout halts, and which signed set a device is directed to.
+//! What it is: when a wave is offered, when a rollout halts, which signed set a device is directed to, and how fast certificates are
+//! signed.
 //!
 //! Whom it believes: reports of authenticated devices, to the extent that a lying device can only speak about itself.
 //!
@@ -13,7 +14,9 @@
 #![forbid(unsafe_code)]
 
 pub mod direct;
+pub mod pace;
 pub mod rollout;
 
 pub use direct::desired;
+pub use pace::{Pace, PerMinute};
 pub use rollout::{Approval, Event, Input, NoApproval, Outcome, Rollout, Rules, State, Wave, WrongState};

@@ -129,6 +129,7 @@ async fn worst(
         | Op::Rollouts
         | Op::Rollout
         | Op::Audit
+        | Op::AuditFrom
         | Op::Metrics
         | Op::Operators
         | Op::Tokens => (ZEROS.into(), Vec::new(), (0, None), None),

@@ -14,6 +14,8 @@ use redan_protocol::report::Report;
 use redan_protocol::wire::{CheckIn, Nonce};
 use redan_protocol::{Code, Seconds};
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
 use std::path::{Path, PathBuf};
 
 const POLICY: &str = "policy/fleet.toml";
@@ -358,4 +360,54 @@ async fn a_report_that_was_overtaken_on_its_way_is_no_alarm() {
     assert_eq!(seen(&site).await["clone_alarm"], Value::Null);
     site.connect(&bundle).await.unwrap().check_in(numbered(4)).await;
     assert_eq!(suspected(&site).await.0, json!(1), "positive control");
+}
+
+/// A device as the database has it now.
+async fn kept(site: &Site) -> Value {
+    let options = SqliteConnectOptions::new().filename(site.kept().join("fleet.sqlite"));
+    let mut database = options.connect().await.unwrap();
+    let body: Vec<u8> = sqlx::query_scalar("SELECT body FROM documents WHERE kind = 'device' AND id = 'press-1'")
+        .fetch_one(&mut database)
+        .await
+        .unwrap();
+    database.close().await.unwrap();
+    serde_json::from_slice(&body).unwrap()
+}
+
+/// Holds: a copy of the device's disk, and luck: the server was killed before it wrote down which numbers it had heard last.
+#[tokio::test]
+async fn a_kill_takes_when_a_device_was_seen_and_nothing_else_and_its_copy_is_noticed_a_report_later() {
+    let site = Site::open().await;
+    let bundle = site.enrolled("press-1").await;
+    site.connect(&bundle).await.unwrap().check_in(numbered(1)).await;
+    // On the disk before the answer was: a kill from here on leaves this, whatever else is said that is not new.
+    let before = kept(&site).await;
+    assert_eq!(before["report"]["sequence"], 1);
+    site.statement("CREATE TABLE killed AS SELECT * FROM documents WHERE kind = 'device'")
+        .await;
+    for number in [2, 3, 4] {
+        site.connect(&bundle).await.unwrap().check_in(numbered(number)).await;
+    }
+    let audit = site.operator().await.get("/v1/audit").await.json();
+    let site = site.restart().await;
+    let mut after = kept(&site).await;
+    assert_eq!(after["report"]["sequence"], 4, "stopped in order");
+    assert!(after["last_seen"].as_u64() >= before["last_seen"].as_u64());
+    after["last_seen"] = before["last_seen"].clone();
+    after["report"]["sequence"] = before["report"]["sequence"].clone();
+    assert_eq!(after, before, "all that a group holds");
+    // Killed instead of stopped.
+    let site = site
+        .restart_after("INSERT OR REPLACE INTO documents SELECT * FROM killed")
+        .await;
+    assert_eq!(site.operator().await.get("/v1/audit").await.json(), audit, "nothing else is lost");
+    assert_eq!(suspected(&site).await.0, Value::Null);
+    // The copy says a number that the device has said: nobody knows any more, and it is answered.
+    site.connect(&bundle).await.unwrap().check_in(numbered(2)).await;
+    assert_eq!(suspected(&site).await.0, Value::Null);
+    site.connect(&bundle).await.unwrap().check_in(numbered(5)).await;
+    assert_eq!(suspected(&site).await.0, Value::Null);
+    // A report later it is noticed.
+    site.connect(&bundle).await.unwrap().check_in(numbered(3)).await;
+    assert_eq!(suspected(&site).await, (json!(1), json!("report-number")));
 }

@@ -52,6 +52,7 @@ pub(crate) fn probe(route: &Route) -> Probe {
         Op::Artifact => (ZEROS, "", (404, Some(Code::ArtifactMissing))),
         Op::PutArtifact => (ZEROS, "{}", (400, Some(Code::DigestMismatch))),
         Op::Device => ("press-1", "", FOUND),
+        Op::AuditFrom => ("0", "", FOUND),
         Op::CheckIn | Op::Admit | Op::Publish | Op::Start | Op::AddOperator | Op::MakeToken => {
             ("", "{}", (400, Some(Code::BadRequest)))
         }

@@ -70,7 +70,7 @@ async fn a_device_that_renews_in_a_loop_is_told_to_wait() {
     assert_eq!(caller.get(STAMP).await.status, 200, "it is refused nothing else");
 }
 
-async fn reenroll(caller: &mut Caller) -> Answer {
+pub(crate) async fn reenroll(caller: &mut Caller) -> Answer {
     let headers = [("content-type", est::PKCS10)];
     let request = est::csr(&KeyFile::generate().unwrap()).unwrap();
     let answer = caller.ask_with("POST", "/.well-known/est/simplereenroll", &headers, request);

@@ -8,7 +8,7 @@ use redan_protocol::wire::EST_ENROLL;
 use redan_protocol::{Code, DeviceId};
 use serde_json::{Value, json};
 
-async fn made(door: &Door, more: Value) -> JoinToken {
+pub(crate) async fn made(door: &Door, more: Value) -> JoinToken {
     let mut request = json!({"uses": 3, "expires_in_seconds": 3600, "prefix": "press-"});
     request
         .as_object_mut()
@@ -41,7 +41,7 @@ async fn send(caller: &mut Caller, claim: &str, csr: &str) -> Answer {
 }
 
 /// A device enrols as it should.
-async fn join(door: &Door, token: &JoinToken, device: &str, key: &KeyFile) -> Answer {
+pub(crate) async fn join(door: &Door, token: &JoinToken, device: &str, key: &KeyFile) -> Answer {
     let mut caller = door.enrolling(key).await;
     let csr = est::csr(key).unwrap();
     let claim = claim(&caller, token, device, &csr);
@@ -49,7 +49,7 @@ async fn join(door: &Door, token: &JoinToken, device: &str, key: &KeyFile) -> An
 }
 
 #[track_caller]
-fn enrolled(door: &Door, answer: &Answer, device: &str, key: &KeyFile) {
+pub(crate) fn enrolled(door: &Door, answer: &Answer, device: &str, key: &KeyFile) {
     let text = String::from_utf8(answer.body.to_vec()).unwrap();
     assert_eq!(answer.status, 200, "{text}");
     let chain = est::decode_certs_only(&text).unwrap();
@@ -60,11 +60,11 @@ fn enrolled(door: &Door, answer: &Answer, device: &str, key: &KeyFile) {
     );
 }
 
-fn key() -> KeyFile {
+pub(crate) fn key() -> KeyFile {
     KeyFile::generate().unwrap()
 }
 
-async fn used(door: &Door) -> Value {
+pub(crate) async fn used(door: &Door) -> Value {
     door.operator().await.get("/v1/tokens").await.json()[0]["used"].clone()
 }
 

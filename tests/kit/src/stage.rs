@@ -413,6 +413,8 @@ impl Stage {
     /// The same without judging how it ended.
     pub fn redan_raw(&self, arguments: &[&str]) -> Result<Ran> {
         let mut command = self.platform(&self.programs.redan);
+        // What it keeps of the fleet is the stage's, as everything else.
+        command.env("REDAN_STATE", self.folder.join("operator"));
         command.args(self.access()?).arg("--json").args(arguments);
         run(&mut command)
     }

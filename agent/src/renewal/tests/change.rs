@@ -60,7 +60,7 @@ async fn a_certificate_is_replaced_at_once_when_its_authority_is_tainted_or_gone
     ] {
         let mut renewal = Renewal::new(stage.own(), false);
         // Though it has just failed, and would wait.
-        renewal.failed(Code::Unreachable, Instant::now(), 0);
+        renewal.failed((Code::Unreachable, None), Instant::now(), 0);
         (renewal.pending, renewal.failed) = (false, None);
         renewal.believe(believed(list));
         let due = renewal.next().is_some_and(|next| next <= Instant::now());
