@@ -99,6 +99,8 @@ pub(crate) struct Agent {
     /// The policy signers ended this device.
     pub(crate) ended: Option<Decommissioned>,
     pub(crate) beat: Instant,
+    /// Whether this process' memory stays out of swap.
+    pub(crate) memory_locked: bool,
 }
 
 impl Agent {

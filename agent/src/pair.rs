@@ -261,7 +261,10 @@ mod tests {
         pair.store(&RealDisk, &record(1, &"long".repeat(5000))).unwrap();
         pair.store(&RealDisk, &record(2, &"long".repeat(20000))).unwrap();
         let before = [at("a"), at("b")];
-        assert_eq!(before.each_ref().map(|of| of.len()), [64 << 10, 128 << 10]);
+        assert_eq!(
+            before.each_ref().map(std::fs::Metadata::len),
+            [64 << 10, 128 << 10]
+        );
         // Blocks, not holes.
         assert!(
             before.iter().all(|of| of.blocks() * 512 >= of.len()),

@@ -40,11 +40,12 @@ const REPORTS_RESERVED: u64 = 1024;
 
 /// Runs the agent until SIGTERM, SIGINT, or the supervisor is gone. Builds its own async runtime: call it from plain `main`.
 ///
-/// `ready` is called once, when what was committed is starting and the admin socket listens.
+/// `memory_locked`: whether its memory stays out of swap, to be shown. `ready` is called once, when what was committed is starting and the
+/// admin socket listens.
 pub fn run(
     config: &Config,
-    supervisor: OwnedFd,
-    broker: OwnedFd,
+    (supervisor, broker): (OwnedFd, OwnedFd),
+    memory_locked: bool,
     ready: impl FnOnce(&SpiffeId),
 ) -> Result<(), AgentError> {
     let system = |what| move |source| AgentError::System { what, source };
@@ -62,10 +63,10 @@ pub fn run(
             .map_err(AgentError::Ceiling)?;
         let store = Store::create(&config.state)?;
         let _lock = StateLock::take(&config.state)?;
-        // Before the identity is read: a power cut may have left half of the new one in its place.
         if let Err(error) = burial::make_room(&RealDisk, &store.at("")) {
             tracing::warn!("no room is kept for a tombstone: {error}");
         }
+        // Before the identity is read: a power cut may have left half of the new one in its place.
         let next = next::settle(&RealDisk, &Tokens, &store.at("identity"))?;
         let identity = store.identity()?.ok_or_else(|| AgentError::NotEnrolled {
             state: config.state.clone(),
@@ -99,7 +100,8 @@ pub fn run(
         };
         let id = identity.id.clone();
         let renewal = Renewal::new(identity, !matches!(next, Next::Nothing));
-        let agent = assemble(config, &store, (renewal, next), around, key, ceiling, listeners)?;
+        let mut agent = assemble(config, &store, (renewal, next), around, key, ceiling, listeners)?;
+        agent.memory_locked = memory_locked;
         tokio::task::spawn_local(admin::serve(socket, events.clone()));
         tokio::task::spawn_local(admin::take_bundles(bundles, events));
         ready(&id);
@@ -215,6 +217,7 @@ fn assemble(
         wake: None,
         beat: Instant::now(),
         ended: None,
+        memory_locked: false,
     };
     agent.suspend_if_stale();
     let mut inputs = VecDeque::new();

@@ -33,6 +33,9 @@ pub struct Status {
     pub director: Version64,
     /// Isolation in force.
     pub isolation: Isolation,
+    /// Whether the memory of the process that holds the keys stays out of swap.
+    #[serde(default)]
+    pub memory_locked: bool,
     /// Why the control server was not reached at the last check-in; `None`: it was.
     #[serde(with = "by_name")]
     pub offline: Option<Code>,

@@ -112,6 +112,7 @@ impl Agent {
             release: self.versions.0,
             director: self.versions.1,
             isolation: self.isolation(),
+            memory_locked: self.memory_locked,
             offline: self.offline,
             contact_seconds: self
                 .contact

@@ -27,6 +27,9 @@ pub(crate) fn device_view(
                 "grant": slot.grant,
                 "health": slot.health,
                 "code": slot.code.map(Code::name),
+                // Significant bits of a count, which is all that was ever told (`[report]` of the policy); 0: none, or not told.
+                "calls": slot.calls,
+                "failures": slot.failures,
             })
         })
         .collect();

@@ -1,7 +1,7 @@
 //! Becoming one kind of process: take the inherited channels, confine, serve.
 
 use crate::fault::Fault;
-use redan_jail::{Kind, confine, inherited};
+use redan_jail::{Kind, confine, inherited, keep_out_of_swap};
 use redan_protocol::PublisherName;
 use redan_runtime::engine::Sizes;
 use redan_runtime::executor::Executor;
@@ -12,10 +12,15 @@ use std::path::{Path, PathBuf};
 
 /// The agent: keys, network to the control server, trust store.
 pub(crate) fn agent(config: &Path) -> Result<(), Fault> {
+    // Before it reads a key.
+    let locked = keep_out_of_swap();
+    if !locked {
+        tracing::info!("the agent's memory may be swapped: nobody lets it lock all of it (RLIMIT_MEMLOCK)");
+    }
     let (supervisor, broker) = (inherited(3)?, inherited(4)?);
     let config = redan_agent::Config::load(config)?;
     confine(Kind::Agent, None, None)?;
-    redan_agent::run(&config, supervisor, broker, |id| {
+    redan_agent::run(&config, (supervisor, broker), locked, |id| {
         crate::say(&format!("redan-device: running as {id}"));
     })?;
     Ok(())

@@ -79,6 +79,23 @@ pub fn confine(kind: Kind, data: Option<BorrowedFd<'_>>, user: Option<u32>) -> R
     Ok(isolation)
 }
 
+/// Keeps this process' memory out of swap from here on, each page from when it is first touched (mlockall(2), `MCL_ONFAULT`): the device's
+/// keys are somewhere in it. Whether that was possible. Only without any limit: under one, memory would run out in the middle of work.
+/// Call before [`confine()`]; for a process that starts no other.
+pub fn keep_out_of_swap() -> bool {
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: setrlimit reads the struct it is given.
+    let raised = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) } == 0;
+    if !raised && !privileges::may_lock() {
+        return false;
+    }
+    // SAFETY: constant flags; it changes where pages may be, not what is in them.
+    unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) == 0 }
+}
+
 /// Denies this process sockets for good: the ceremony tool's first act.
 pub fn deny_sockets() -> Result<bool, JailError> {
     // Without it, a filter needs privileges this tool may lack.
@@ -91,6 +108,9 @@ pub fn deny_sockets() -> Result<bool, JailError> {
 
 fn limits(kind: Kind) -> Result<(), JailError> {
     limit(libc::RLIMIT_CORE, 0)?;
+    if kind != Kind::Agent {
+        limit(libc::RLIMIT_MEMLOCK, 0)?;
+    }
     if kind == Kind::Executor {
         // Clients and guests' files: the 1024 that most systems begin with are few for both.
         raise_files()?;

@@ -11,7 +11,7 @@
 //! Absent on purpose: policy, paths of its own choosing, a way to undo.
 //!
 //! Start reading at [`confine()`].
-// The one crate beside `runtime/sealed` that may: `pre_exec`, `from_raw_fd`, `prctl` and `setresuid` have no safe form.
+// The one crate beside `runtime/sealed` that may: `pre_exec`, `from_raw_fd`, `prctl`, `mlockall` and `setresuid` have no safe form.
 #![allow(unsafe_code, reason = "argued at each block")]
 
 pub mod confine;
@@ -19,7 +19,7 @@ mod filter;
 mod privileges;
 pub mod spawn;
 
-pub use confine::{Kind, confine, deny_sockets};
+pub use confine::{Kind, confine, deny_sockets, keep_out_of_swap};
 pub use privileges::may_give_users;
 pub use redan_protocol::report::Isolation;
 pub use spawn::{Child, Spec, inherited, reserve, spawn};

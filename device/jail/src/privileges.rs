@@ -10,6 +10,7 @@ const KILL: u32 = 5;
 const SETGID: u32 = 6;
 const SETUID: u32 = 7;
 const NET_BIND_SERVICE: u32 = 10;
+const IPC_LOCK: u32 = 14;
 
 /// `_LINUX_CAPABILITY_VERSION_3`
 const VERSION: u32 = 0x2008_0522;
@@ -35,11 +36,16 @@ pub fn may_give_users() -> bool {
     held().is_ok_and(|[low, _]| low.effective & needed == needed)
 }
 
-/// Gives up what this kind of process never needs. The agent keeps, if it has them, ports below 1024 and, as root, the files of
-/// whoever set the device up; everybody else keeps nothing.
+/// Whether this process may lock as much memory as it likes, now and once it is confined as the agent is.
+pub(crate) fn may_lock() -> bool {
+    held().is_ok_and(|[low, _]| low.effective & of(&[IPC_LOCK]) != 0)
+}
+
+/// Gives up what this kind of process never needs. The agent keeps, if it has them, ports below 1024, memory out of swap and, as root, the
+/// files of whoever set the device up; everybody else keeps nothing.
 pub(crate) fn give_up(kind: Kind) -> Result<(), JailError> {
     let keep = if kind == Kind::Agent {
-        of(&[DAC_OVERRIDE, NET_BIND_SERVICE])
+        of(&[DAC_OVERRIDE, NET_BIND_SERVICE, IPC_LOCK])
     } else {
         0
     };

@@ -26,7 +26,7 @@ enum Load {
     Update,
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): a generator small enough to be read here.
+/// `SplitMix64` (Steele, Lea, Flood 2014): a generator small enough to be read here.
 struct Random(u64);
 
 impl Random {
@@ -93,12 +93,16 @@ fn gaps(load: Load, seed: u64) -> Vec<u64> {
     begun.windows(2).map(gap).collect()
 }
 
+fn number(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap())
+}
+
 /// Largest distance between two empirical distributions (Kolmogorov and Smirnov).
 fn distance(a: &[u64], b: &[u64]) -> f64 {
     let (mut a, mut b) = (a.to_vec(), b.to_vec());
     a.sort_unstable();
     b.sort_unstable();
-    let below = |sorted: &[u64], x: u64| sorted.partition_point(|y| *y <= x) as f64 / sorted.len() as f64;
+    let below = |sorted: &[u64], x: u64| number(sorted.partition_point(|y| *y <= x)) / number(sorted.len());
     let both = a.iter().chain(&b);
     both.map(|x| (below(&a, *x) - below(&b, *x)).abs())
         .fold(0.0, f64::max)
@@ -108,7 +112,7 @@ fn distance(a: &[u64], b: &[u64]) -> f64 {
 /// are fixed, so that the test says the same every time: twelve comparisons would have been off by chance with 0.12 %.
 fn alike_within(n: usize, m: usize) -> f64 {
     let alpha = 1e-4_f64;
-    let (n, m) = (n as f64, m as f64);
+    let (n, m) = (number(n), number(m));
     (-(alpha / 2.0).ln() / 2.0).sqrt() * ((n + m) / (n * m)).sqrt()
 }
 

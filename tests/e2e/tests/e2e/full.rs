@@ -103,12 +103,13 @@ fn inside(stage: &mut Stage) -> Result<Command> {
 }
 
 fn status(stage: &mut Stage) -> Result<Value> {
-    let (program, state) = (stage.programs.device.clone(), stage.device(DEVICE)?.state.clone());
+    let program = stage.programs.device.clone();
+    let home = stage.device(DEVICE)?.state.clone();
     let mut status = inside(stage)?;
     status
         .arg(program)
         .args(["status", "--json", "--state"])
-        .arg(state);
+        .arg(home);
     Ok(serde_json::from_str(&run(&mut status)?.stdout).unwrap_or_default())
 }
 
@@ -172,7 +173,7 @@ fn a_device_goes_back_remembers_it_and_ends_on_a_disk_without_a_byte_left() -> R
     answers(&stage, &[200, 500])?;
 
     // Its end, which it finds in metadata that it has no room for.
-    let state = stage.device(DEVICE)?.state.clone();
+    let home = stage.device(DEVICE)?.state.clone();
     let mut looks = inside(&mut stage)?
         .args([
             "sh",
@@ -180,7 +181,7 @@ fn a_device_goes_back_remembers_it_and_ends_on_a_disk_without_a_byte_left() -> R
             "read end; ls \"$1\"; cat \"$1/decommissioned.json\"",
             "sh",
         ])
-        .arg(&state)
+        .arg(&home)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;

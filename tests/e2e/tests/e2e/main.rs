@@ -19,6 +19,7 @@ mod messages;
 mod narrowed;
 mod neighbours;
 mod offline;
+mod outside;
 mod path;
 mod poisoned;
 mod recovery;

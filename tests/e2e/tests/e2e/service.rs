@@ -184,3 +184,55 @@ fn under_its_units_privileges_each_kind_of_process_has_a_user_of_its_own_and_no_
     }
     stage.stop()
 }
+
+/// Whoever reads a machine's swap reads what was in its memory.
+#[test]
+fn an_agents_memory_stays_out_of_swap_where_it_may_be_locked_and_is_said_not_to_elsewhere() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        println!("left out: only root may lock all memory without a limit being raised for it");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let mut stage = Stage::new(Programs::find()?, folder.path())?;
+    stage.play_first_release(&["press-1"])?;
+    let service = stage.device("press-1")?.service;
+    let home = stage.device("press-1")?.state.clone();
+    // The same device again, without the privilege, and with the limit that most systems begin with.
+    for locked in [true, false] {
+        if !locked {
+            stage.device_mut("press-1")?.stop()?;
+            let mut less = Command::new("prlimit");
+            less.args(["--memlock=8388608:8388608", "setpriv"])
+                .args(["--bounding-set", "-ipc_lock,-sys_resource"])
+                .arg("--inh-caps=-all")
+                .arg(&stage.programs.device);
+            stage.start_device_by("press-1", less)?;
+        }
+        await_that("the workload to answer", SOON, || {
+            Ok(match get(service, "/thermo/") {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                other => Err(format!("{other:?}")),
+            })
+        })?;
+        let children = crate::canary::memory::processes(stage.device_mut("press-1")?.process()?.id())?;
+        let line = |kind: &str, field: &str| status(&children[kind].to_string(), field);
+        println!(
+            "locked: {locked}, agent: {}, {}",
+            line("agent", "VmLck:")?,
+            line("agent", "VmRSS:")?
+        );
+        ensure!(
+            (line("agent", "VmLck:")? != "0 kB") == locked,
+            "{}",
+            line("agent", "VmLck:")?
+        );
+        for kind in ["supervisor", "executor", "broker"] {
+            assert_eq!(line(kind, "VmLck:")?, "0 kB", "{kind}");
+        }
+        let mut told = Command::new(&stage.programs.device);
+        told.args(["status", "--json", "--state"]).arg(&home);
+        let told: serde_json::Value = serde_json::from_slice(&told.output()?.stdout)?;
+        assert_eq!(told["memory_locked"], locked);
+    }
+    stage.stop()
+}
