@@ -8,7 +8,7 @@ use redan::operate::{self, Rules, WaveArgument};
 use redan::sign::{Keys, Signing};
 use redan::{bundle, dev, draft, publish, release, show};
 use redan_identity::IssuerKind;
-use redan_identity::crl::{OPERATOR_LISTS, SERVER_LISTS};
+use redan_identity::crl::{DEVICE_LISTS, OPERATOR_LISTS, SERVER_LISTS};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
 use redan_protocol::join::{DevicePrefix, TokenId};
 use redan_protocol::{
@@ -337,6 +337,9 @@ enum CrlTask {
         /// Of operators, as `redan-ceremony crl --of operators` wrote it.
         #[arg(long)]
         operators: Option<PathBuf>,
+        /// Of devices under an authority that is not active, as `redan-ceremony crl --of devices` wrote it.
+        #[arg(long, conflicts_with_all = ["servers", "operators"])]
+        devices: Option<PathBuf>,
         #[command(flatten)]
         keys: Keys,
     },
@@ -579,16 +582,18 @@ async fn crl(task: CrlTask, access: &Access) -> Result<Value, CliError> {
     let CrlTask::Publish {
         servers,
         operators,
+        devices,
         keys,
     } = task;
-    match (servers, operators) {
-        (Some(file), _) => {
-            publish::offline_crl(access, (IssuerKind::Server, SERVER_LISTS), &file, &keys).await
-        }
-        (None, Some(file)) => {
-            publish::offline_crl(access, (IssuerKind::Operator, OPERATOR_LISTS), &file, &keys).await
-        }
-        (None, None) => publish::crl(access, &keys).await,
+    let made = [
+        (servers, (IssuerKind::Server, SERVER_LISTS)),
+        (operators, (IssuerKind::Operator, OPERATOR_LISTS)),
+        (devices, (IssuerKind::Device, DEVICE_LISTS)),
+    ];
+    let made = made.into_iter().find_map(|(file, of)| Some((file?, of)));
+    match made {
+        Some((file, of)) => publish::offline_crl(access, of, &file, &keys).await,
+        None => publish::crl(access, &keys).await,
     }
 }
 
