@@ -570,11 +570,17 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
         Task::Token(task) => tokens(task, access).await,
         Task::Operator(task) => operators(task, access).await,
         Task::Crl(task) => crl(task, access).await,
-        Task::Audit(AuditTask::List) => operate::list_audit(access).await,
-        Task::Audit(AuditTask::Accept { head }) => operate::accept_audit(access, head).await,
-        Task::Audit(AuditTask::Verify { head }) => operate::verify_audit(access, head.as_deref()).await,
+        Task::Audit(task) => audit(task, access).await,
         Task::Status => operate::get(access, "/v1/fleet").await,
         Task::Metrics => Ok(Value::String(access.connect().await?.text("/metrics").await?)),
+    }
+}
+
+async fn audit(task: AuditTask, access: &Access) -> Result<Value, CliError> {
+    match task {
+        AuditTask::List => operate::list_audit(access).await,
+        AuditTask::Accept { head } => operate::accept_audit(access, head).await,
+        AuditTask::Verify { head } => operate::verify_audit(access, head.as_deref()).await,
     }
 }
 

@@ -463,7 +463,7 @@ async fn custodians_list_certificates_of_authorities_that_are_prepared_or_tainte
     let mut known = Revocations::default();
     let read = |file: &Path| std::fs::read(file).unwrap();
     known
-        .adopt(&listed_now(), IssuerKind::Server, &read(&first), now())
+        .adopt(listed_now(), IssuerKind::Server, &read(&first), now())
         .unwrap();
     let judged = |known: &Revocations, bundle: &Path| {
         let chain = chain_of(bundle);
@@ -475,7 +475,7 @@ async fn custodians_list_certificates_of_authorities_that_are_prepared_or_tainte
     let taken = (present.as_path(), Some(first.as_path()));
     let second = listed(&changing, IssuerKind::Server, issuer, taken, "servers-2.crl").unwrap();
     known
-        .adopt(&listed_now(), IssuerKind::Server, &read(&second), now())
+        .adopt(listed_now(), IssuerKind::Server, &read(&second), now())
         .unwrap();
     assert!(judged(&known, &next) && judged(&known, &present));
     // The server goes by a list of operators under the prepared one, from their first request on.
@@ -518,7 +518,7 @@ async fn custodians_list_certificates_of_authorities_that_are_prepared_or_tainte
     .unwrap();
     let mut known = Revocations::default();
     known
-        .adopt(&listed_now(), IssuerKind::Device, &read(&file), now())
+        .adopt(listed_now(), IssuerKind::Device, &read(&file), now())
         .unwrap();
     let fault = |bundle: &Path| {
         known
