@@ -13,7 +13,7 @@ use crate::AgentError;
 use crate::disk::{Disk, replace};
 use crate::pair::{Found, Pair};
 use crate::trust::own_record;
-use redan_identity::{Anchors, FleetAnchor};
+use redan_identity::Anchors;
 use redan_protocol::wire::Voucher;
 use redan_protocol::{Authorities, ByteCount, FleetId, SpiffeId};
 use redan_trust::Claimed;
@@ -50,12 +50,13 @@ pub(crate) struct Believed {
     pub(crate) listed: bool,
 }
 
-impl From<FleetAnchor> for Believed {
-    fn from(of_voucher: FleetAnchor) -> Self {
-        Self {
-            anchors: of_voucher.into(),
+impl Believed {
+    /// What a voucher or a join token carries.
+    pub(crate) fn of_voucher(fleet: &FleetId, ca: &str) -> Result<Self, AgentError> {
+        Ok(Self {
+            anchors: Anchors::carried(fleet, ca)?,
             listed: false,
-        }
+        })
     }
 }
 
@@ -102,7 +103,7 @@ pub(crate) fn believed(disk: &impl Disk, state: &Path, voucher: &Voucher) -> Res
         (Ok(Some(kept)), None) => kept,
         // Never was there a list: a file that is there and does not read is another matter.
         (Ok(None), None) => {
-            return Ok(FleetAnchor::from_pem(voucher.fleet.clone(), &voucher.ca)?.into());
+            return Believed::of_voucher(&voucher.fleet, &voucher.ca);
         }
         (Err(error), None) => return Err(error),
     };

@@ -15,11 +15,9 @@ use crate::patience;
 use crate::store::{Identity, Store, parse_voucher};
 use bytes::Bytes;
 use redan_identity::client::Response;
-use redan_identity::{
-    Anchors, CertificateDer, FleetAnchor, IdentityError, KeyProvider, TokenUri, est, pem, tls,
-};
+use redan_identity::{Anchors, CertificateDer, IdentityError, KeyProvider, TokenUri, est, pem, tls};
 use redan_protocol::wire::{AdmissionRequest, EST_ENROLL, Problem, VOUCHER_LEN_MAX, Voucher, enrol_host};
-use redan_protocol::{ByteCount, Code, DeviceId, SpiffeId, UnixSeconds};
+use redan_protocol::{ByteCount, Code, DeviceId, Digest, FleetId, SpiffeId, UnixSeconds};
 use redan_trust::{Refresh, TrustRecord, Trusted};
 use std::path::Path;
 
@@ -106,9 +104,8 @@ fn with_chain(
     }
     check_root(&voucher, &voucher.release_root)?;
     check_root(&voucher, &voucher.director_root)?;
-    let anchor = FleetAnchor::from_pem(voucher.fleet.clone(), &voucher.ca)?;
-    let authority = anchor.sha256();
-    let mut believed = Believed::from(anchor);
+    let mut believed = Believed::of_voucher(&voucher.fleet, &voucher.ca)?;
+    let authority = believed.anchors.active().sha256();
     if let Some(own) = store.identity()? {
         if own.voucher.fleet != voucher.fleet || own.voucher.device != voucher.device {
             return Err(AgentError::Voucher("this device is enrolled under another name"));
@@ -117,7 +114,7 @@ fn with_chain(
         if !found_record(&store)? {
             return Err(AgentError::Lost);
         }
-        if own.voucher.ca == voucher.ca && own.authority.is_some() {
+        if active(&own.voucher.fleet, &own.voucher.ca)? == authority && own.authority.is_some() {
             return Ok(own.id);
         }
         if own.believed.listed {
@@ -133,6 +130,11 @@ fn with_chain(
     }
     let chain = get(&voucher, &believed.anchors, &key)?;
     adopt(&store, (voucher, &text), believed, key, chain)
+}
+
+/// The authority that issued when a voucher or a join token was made; whichever others it carries are no other fleet.
+pub(crate) fn active(fleet: &FleetId, ca: &str) -> Result<Digest, AgentError> {
+    Ok(Anchors::carried(fleet, ca)?.active().sha256())
 }
 
 /// Keeps what the server answered, if it is what the voucher pins. The voucher comes last: with it the device is enrolled.

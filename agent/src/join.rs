@@ -2,9 +2,10 @@
 
 use crate::AgentError;
 use crate::again::until_served;
+use crate::authorities::Believed;
 use crate::clock::wall;
 use crate::disk::RealDisk;
-use crate::enrol::{adopt, answered, check_root, found_record, reactor};
+use crate::enrol::{active, adopt, answered, check_root, found_record, reactor};
 use crate::held::Tokens;
 use crate::link::Link;
 use crate::lock::StateLock;
@@ -13,7 +14,7 @@ use crate::patience;
 use crate::store::Store;
 use bytes::Bytes;
 use redan_identity::join::Asked;
-use redan_identity::{FleetAnchor, KeyProvider as _, est, tls};
+use redan_identity::{KeyProvider as _, est, tls};
 use redan_protocol::join::{Claim, JoinToken};
 use redan_protocol::wire::{EST_ENROLL, VOUCHER_LEN_MAX, Voucher, VoucherSchema, enrol_host};
 use redan_protocol::{DeviceId, SpiffeId, UnixSeconds};
@@ -35,7 +36,8 @@ pub fn join(
     let _lock = StateLock::take(state)?;
     next::settle(&RealDisk, &Tokens, &store.at("identity"))?;
     if let Some(own) = store.identity()? {
-        let same = own.voucher.fleet == token.fleet && own.voucher.ca == token.ca;
+        let fleet = &own.voucher.fleet;
+        let same = *fleet == token.fleet && active(fleet, &own.voucher.ca)? == active(fleet, &token.ca)?;
         if !same || id.is_some_and(|id| *id != own.voucher.device) {
             return Err(AgentError::Token("this device is enrolled under another name"));
         }
@@ -69,12 +71,12 @@ pub fn join(
     };
     check_root(&voucher, &voucher.release_root).map_err(of_token)?;
     check_root(&voucher, &voucher.director_root).map_err(of_token)?;
-    let anchor = FleetAnchor::from_pem(voucher.fleet.clone(), &voucher.ca)?;
+    let believed = Believed::of_voucher(&voucher.fleet, &voucher.ca)?;
     let link = Link::new(
         server.unwrap_or(&voucher.server).to_owned(),
         &[],
         enrol_host(&voucher.fleet),
-        tls::enrolment_client(&anchor, &key, UnixSeconds::default())?,
+        tls::enrolment_client(&believed.anchors, &key, UnixSeconds::default())?,
     );
     let csr = est::csr(&key)?;
     let chain = reactor()?.block_on(until_served(async || {
@@ -82,7 +84,7 @@ pub fn join(
     }))?;
     let text = serde_json::to_string(&voucher).map_err(|_| AgentError::Token("it does not write back"))?;
     let chain = est::decode_certs_only(&chain)?;
-    adopt(&store, (voucher, &text), anchor.into(), key, chain).map_err(of_token)
+    adopt(&store, (voucher, &text), believed, key, chain).map_err(of_token)
 }
 
 fn read(path: &Path) -> Result<JoinToken, AgentError> {

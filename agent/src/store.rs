@@ -314,7 +314,12 @@ mod tests {
         };
         let prove = |chain| {
             let key = KeyFile::from_pem(&own.to_pem()).unwrap();
-            let proven = Identity::prove(voucher.clone(), anchor.clone().into(), key.into(), chain);
+            let proven = Identity::prove(
+                voucher.clone(),
+                Believed::of_voucher(&voucher.fleet, &voucher.ca).unwrap(),
+                key.into(),
+                chain,
+            );
             proven.map(drop).map_err(|error| error.to_string())
         };
         let said = |what| Err(AgentError::Voucher(what).to_string());

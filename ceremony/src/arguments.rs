@@ -377,7 +377,7 @@ pub(crate) struct ListArguments {
     /// The fleet's public/ folder.
     #[arg(long)]
     pub(crate) fleet_dir: PathBuf,
-    /// server-issuer.pem or operator-issuer.pem of offline/; or with .sealed.
+    /// server-issuer.pem or operator-issuer.pem of offline/, or the device-issuer.pem of another authority; or with .sealed.
     #[arg(long)]
     pub(crate) issuer: PathBuf,
     /// File with the issuer's passphrase; without it, it is asked for.
@@ -402,6 +402,8 @@ pub(crate) struct ListArguments {
 pub(crate) enum ListedArgument {
     Servers,
     Operators,
+    /// Of an authority that is not active; `redan crl publish` makes the active one's list.
+    Devices,
 }
 
 impl ListArguments {
@@ -425,6 +427,7 @@ impl From<ListedArgument> for IssuerKind {
         match of {
             ListedArgument::Servers => Self::Server,
             ListedArgument::Operators => Self::Operator,
+            ListedArgument::Devices => Self::Device,
         }
     }
 }

@@ -1,11 +1,12 @@
-//! The revocation list of the servers' or the operators' issuer, whose key is offline (RFC 5280 §5): file in, file out. Policy signers
+//! The revocation list of the servers' or the operators' issuer, whose key is offline, or of a device issuer under an authority that is not
+//! active, whose key the server has not (RFC 5280 §5): file in, file out. Policy signers
 //! publish it with `redan crl publish`; devices and the control server go by it from then on.
 
 use crate::custody::Opening;
 use crate::error::CeremonyError;
 use crate::present::put_new;
 use crate::verify::anchors;
-use redan_identity::crl::{CRL_LIFE_OFFLINE_MAX, LISTS_LEN_MAX, Revocations, RevokedSerial, serial_of};
+use redan_identity::crl::{LISTS_LEN_MAX, Revocations, RevokedSerial, life_max, serial_of};
 use redan_identity::profile::{check, latest_not_before};
 use redan_identity::{CertificateDer, FleetAnchor, IdentityError, Issuer, IssuerKind, pem};
 use redan_protocol::UnixSeconds;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// What to list, and with what.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    /// Whose certificates: servers' or operators'.
+    /// Whose certificates.
     pub of: IssuerKind,
     /// The fleet's public/ folder.
     pub public: PathBuf,
@@ -49,6 +50,11 @@ pub fn list(listing: &Listing, opening: &Opening, out: &Path) -> Result<Listed, 
         fleet: anchors.fleet().clone(),
     };
     let anchor = anchors.signer_of(&certificate).ok_or_else(foreign)?;
+    // The server makes the list of its own issuer, with its own numbers: two makers would undo each other's.
+    if listing.of == IssuerKind::Device && anchor.sha256() == anchors.active().sha256() {
+        return Err(CeremonyError::ServersList);
+    }
+    let life = life_max(listing.of);
     let issuer = Issuer::load(listing.of, anchor.clone(), key, certificate).proven(listing.now)?;
     let mut known = Revocations::default();
     if let Some(previous) = &listing.previous {
@@ -64,7 +70,7 @@ pub fn list(listing: &Listing, opening: &Opening, out: &Path) -> Result<Listed, 
         }
     }
     let number = number.saturating_add(1);
-    let made = issuer.crl(number, &revoked, listing.now, CRL_LIFE_OFFLINE_MAX)?;
+    let made = issuer.crl(number, &revoked, listing.now, life)?;
     // Held against what its readers hold it against, together with the lists of other issuers that stay.
     known.offer(anchor, listing.of, issuer.certificate(), &made, listing.now)?;
     // An issuer that is gone makes no list any more; whoever knew its last one goes by it.
@@ -75,7 +81,7 @@ pub fn list(listing: &Listing, opening: &Opening, out: &Path) -> Result<Listed, 
     Ok(Listed {
         number,
         revoked: revoked.len(),
-        until: listing.now.after(CRL_LIFE_OFFLINE_MAX),
+        until: listing.now.after(life),
     })
 }
 

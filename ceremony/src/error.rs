@@ -234,6 +234,9 @@ pub enum CeremonyError {
     /// A folder that is no fleet's.
     #[error("fleet.json does not describe a fleet")]
     Fleet,
+    /// A list of the device issuer that the server has.
+    #[error("the control server makes the list of the active authority's device issuer")]
+    ServersList,
     /// A bundle without a certificate.
     #[error("the issuer's file holds no certificate")]
     Issuer,
@@ -295,6 +298,9 @@ impl CeremonyError {
     pub const fn remedy(&self) -> &'static str {
         match self {
             Self::Exists { .. } => "name another with --out; nothing is ever written over",
+            Self::ServersList => {
+                "make it there: redan crl publish; here are those of authorities that are prepared, old or tainted"
+            }
             Self::Fleet => "name the public/ folder that redan-ceremony init wrote",
             Self::Issuer => {
                 "name operator-issuer.pem or server-issuer.pem of the fleet's offline/ folder, or for a device issuer fleet-ca.key.pem"

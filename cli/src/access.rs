@@ -37,7 +37,7 @@ pub struct Access {
     /// Where the control server listens, host:port.
     #[arg(long, global = true, env = "REDAN_SERVER")]
     pub server: Option<String>,
-    /// Where this machine keeps what it saw of each fleet's audit log; else redan/ in XDG_STATE_HOME, or in ~/.local/state.
+    /// Where this machine keeps what it saw of each fleet's audit log; else a folder redan/ where this user's programs keep their state.
     #[arg(long, global = true, env = "REDAN_STATE")]
     pub state_dir: Option<PathBuf>,
 }

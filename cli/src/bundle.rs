@@ -3,6 +3,7 @@
 use crate::access::{Access, Server, now};
 use crate::error::CliError;
 use crate::sign::{Signing, publish_target, upload};
+use redan_identity::crl::SERVER_LISTS;
 use redan_protocol::wire::{BundleNote, BundleSchema};
 use redan_protocol::{DeviceId, Digest, DirectionSequence, Seconds, SetId, SpiffeId, UnixSeconds};
 use redan_publish::metadata::target;
@@ -100,6 +101,11 @@ async fn write(
         .map(|(_, bytes)| bytes.as_slice())
         .unwrap_or_default();
     let plan: ReleaseSet = serde_json::from_slice(plan).map_err(|_| CliError::Answer("a release set"))?;
+    // A device that no server reaches refuses a server on it at the latest when it is carried somewhere where one does.
+    if let Some(lists) = server.target(&mut release, SERVER_LISTS).await? {
+        let bytes = artifact(&mut server, &lists).await?;
+        blobs.push((lists, bytes));
+    }
     for path in plan.members.iter().map(Member::target_path) {
         let target = found(&mut server, &mut release, &path).await?;
         let bytes = artifact(&mut server, &target).await?;

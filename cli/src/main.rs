@@ -8,7 +8,7 @@ use redan::operate::{self, Rules, WaveArgument};
 use redan::sign::{Keys, Signing};
 use redan::{bundle, dev, draft, publish, release, show};
 use redan_identity::IssuerKind;
-use redan_identity::crl::{OPERATOR_LISTS, SERVER_LISTS};
+use redan_identity::crl::{DEVICE_LISTS, OPERATOR_LISTS, SERVER_LISTS};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
 use redan_protocol::join::{DevicePrefix, TokenId};
 use redan_protocol::{
@@ -337,6 +337,9 @@ enum CrlTask {
         /// Of operators, as `redan-ceremony crl --of operators` wrote it.
         #[arg(long)]
         operators: Option<PathBuf>,
+        /// Of devices under an authority that is not active, as `redan-ceremony crl --of devices` wrote it.
+        #[arg(long, conflicts_with_all = ["servers", "operators"])]
+        devices: Option<PathBuf>,
         #[command(flatten)]
         keys: Keys,
     },
@@ -567,11 +570,17 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
         Task::Token(task) => tokens(task, access).await,
         Task::Operator(task) => operators(task, access).await,
         Task::Crl(task) => crl(task, access).await,
-        Task::Audit(AuditTask::List) => operate::list_audit(access).await,
-        Task::Audit(AuditTask::Accept { head }) => operate::accept_audit(access, head).await,
-        Task::Audit(AuditTask::Verify { head }) => operate::verify_audit(access, head.as_deref()).await,
+        Task::Audit(task) => audit(task, access).await,
         Task::Status => operate::get(access, "/v1/fleet").await,
         Task::Metrics => Ok(Value::String(access.connect().await?.text("/metrics").await?)),
+    }
+}
+
+async fn audit(task: AuditTask, access: &Access) -> Result<Value, CliError> {
+    match task {
+        AuditTask::List => operate::list_audit(access).await,
+        AuditTask::Accept { head } => operate::accept_audit(access, head).await,
+        AuditTask::Verify { head } => operate::verify_audit(access, head.as_deref()).await,
     }
 }
 
@@ -579,16 +588,18 @@ async fn crl(task: CrlTask, access: &Access) -> Result<Value, CliError> {
     let CrlTask::Publish {
         servers,
         operators,
+        devices,
         keys,
     } = task;
-    match (servers, operators) {
-        (Some(file), _) => {
-            publish::offline_crl(access, (IssuerKind::Server, SERVER_LISTS), &file, &keys).await
-        }
-        (None, Some(file)) => {
-            publish::offline_crl(access, (IssuerKind::Operator, OPERATOR_LISTS), &file, &keys).await
-        }
-        (None, None) => publish::crl(access, &keys).await,
+    let made = [
+        (servers, (IssuerKind::Server, SERVER_LISTS)),
+        (operators, (IssuerKind::Operator, OPERATOR_LISTS)),
+        (devices, (IssuerKind::Device, DEVICE_LISTS)),
+    ];
+    let made = made.into_iter().find_map(|(file, of)| Some((file?, of)));
+    match made {
+        Some((file, of)) => publish::offline_crl(access, of, &file, &keys).await,
+        None => publish::crl(access, &keys).await,
     }
 }
 

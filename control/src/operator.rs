@@ -195,7 +195,7 @@ impl Operator<'_> {
             fleet: self.fleet.id.clone(),
             device: request.device,
             spki: request.spki,
-            ca: redan_identity::pem::write_chain(&[self.fleet.held().anchors.active().root().clone()]),
+            ca: self.fleet.held().anchors.carry(),
             release_root: self.fleet.release_root.clone(),
             director_root: self.fleet.director_root.clone(),
             server: request.server.unwrap_or_else(|| server.to_owned()),

@@ -116,7 +116,7 @@ impl Operator<'_> {
             token: token.clone(),
             secret: self.fleet.join_key.secret(&self.fleet.id, &token),
             prefix: row.prefix.clone(),
-            ca: redan_identity::pem::write_chain(&[self.fleet.held().anchors.active().root().clone()]),
+            ca: self.fleet.held().anchors.carry(),
             release_root: self.fleet.release_root.clone(),
             director_root: self.fleet.director_root.clone(),
             server: make.server.unwrap_or_else(|| server.to_owned()),

@@ -2,8 +2,10 @@
 
 use crate::anchor::FleetAnchor;
 use crate::error::IdentityError;
+use crate::pem;
 use crate::profile::rules::{parse, signed_by_root};
 use crate::profile::{self, Presented, Purpose, VerifiedIdentity};
+use redan_protocol::authority::AUTHORITIES_MAX;
 use redan_protocol::{Authorities, AuthorityState, DeviceId, Digest, FleetId, UnixSeconds};
 use rustls::DistinguishedName;
 use rustls::pki_types::CertificateDer;
@@ -66,6 +68,48 @@ impl Anchors {
         let active = active.ok_or(IdentityError::Malformed {
             what: "the fleet's list of authorities",
         })?;
+        let former = Vec::new();
+        Ok(Self {
+            active,
+            others,
+            former,
+        })
+    }
+
+    /// What a voucher or a join token carries, PEM: the active authority first, then those that may become active. Whoever believes an
+    /// old one as well gains nothing, for the server is served by the active one; and a tainted one must not be learned anew.
+    pub fn carry(&self) -> String {
+        let next = self
+            .iter()
+            .filter(|(state, _)| *state == AuthorityState::Prepared);
+        let carried = std::iter::once(&self.active).chain(next.map(|(_, anchor)| anchor));
+        let roots: Vec<_> = carried.map(|anchor| anchor.root().clone()).collect();
+        pem::write_chain(&roots)
+    }
+
+    /// Reads what [`Self::carry`] wrote. It is believed as what carries it is; a list that root custodians signed takes its place.
+    pub fn carried(fleet: &FleetId, text: &str) -> Result<Self, IdentityError> {
+        let mut roots = pem::read_chain(text)?.into_iter();
+        if roots.len() > AUTHORITIES_MAX {
+            return Err(IdentityError::Malformed {
+                what: "the authorities of a voucher",
+            });
+        }
+        let first = roots.next().ok_or(IdentityError::Malformed {
+            what: "the authorities of a voucher",
+        })?;
+        let active = FleetAnchor::new(fleet.clone(), first)?;
+        let mut keys = vec![active.spki_sha256()?];
+        let mut others = Vec::new();
+        for root in roots {
+            let anchor = FleetAnchor::new(fleet.clone(), root)?;
+            let key = anchor.spki_sha256()?;
+            if keys.contains(&key) {
+                return Err(IdentityError::SameKey);
+            }
+            keys.push(key);
+            others.push((AuthorityState::Prepared, anchor));
+        }
         let former = Vec::new();
         Ok(Self {
             active,

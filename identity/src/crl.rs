@@ -6,7 +6,7 @@
 
 mod lists;
 
-pub use lists::{ISSUERS_MAX, LISTS_LEN_MAX, Lists, OPERATOR_LISTS, SERVER_LISTS, write_lists};
+pub use lists::{DEVICE_LISTS, ISSUERS_MAX, LISTS_LEN_MAX, Lists, OPERATOR_LISTS, SERVER_LISTS, write_lists};
 
 use crate::anchor::FleetAnchor;
 use crate::ca::Issuer;
@@ -257,7 +257,7 @@ impl Revocations {
 }
 
 /// How long a list of this kind of issuer may live.
-const fn life_max(kind: IssuerKind) -> Seconds {
+pub const fn life_max(kind: IssuerKind) -> Seconds {
     match kind {
         IssuerKind::Device => CRL_LIFE_MAX,
         IssuerKind::Server | IssuerKind::Operator => CRL_LIFE_OFFLINE_MAX,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::disk::faulty::{Cut, FaultyDisk};
-use redan_identity::{FleetCa, pem};
+use redan_identity::{FleetAnchor, FleetCa, pem};
 use redan_protocol::wire::VoucherSchema;
 use redan_protocol::{Authority, AuthorityState, DeviceId, Digest, UnixSeconds};
 use redan_trust::TrustRecord;
@@ -198,5 +198,25 @@ fn a_power_cut_at_any_call_of_a_change_leaves_the_list_before_or_the_one_after()
                 assert_eq!(kept, Some(listed(6, &after)), "{place}");
             }
         }
+    }
+}
+
+#[test]
+fn what_a_voucher_carries_beside_the_active_authority_is_believed_until_a_root_lists_some() {
+    let (old, new) = (authority(), authority());
+    let both = pem::write_chain(&[old.root().clone(), new.root().clone()]);
+    let voucher = Voucher {
+        ca: both,
+        ..voucher(&old)
+    };
+    let disk = FaultyDisk::default();
+    let carried = states(&[(&old, Active), (&new, Prepared)]);
+    assert_eq!(start(&disk, &voucher), carried);
+    record(&disk, root(1, None));
+    assert_eq!(start(&disk, &voucher), carried);
+    // One that was prepared and is wanted no more goes with the first list, and does not come back with the voucher.
+    for listed in [Some(list(&[(&old, Active)])), None] {
+        record(&disk, root(2, listed.as_ref()));
+        assert_eq!(start(&disk, &voucher), states(&[(&old, Active)]));
     }
 }

@@ -32,7 +32,7 @@ impl PerMinute {
 }
 
 /// What a rate is counted by, and the depth of a bucket.
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// When a bucket is full again, on whatever clock the caller has.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

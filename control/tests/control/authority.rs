@@ -1,22 +1,29 @@
 //! The fleet's authority changes while its server runs: who is served, by what, and who is cut (decision 0014).
 
 use crate::ceremony::decide;
-use crate::release::upload;
-use crate::site::{Answer, Caller, Door, Site, config, now};
+use crate::release::{publish_policy, upload};
+use crate::site::{Answer, Caller, Door, LIMIT, Site, config, now};
+use bytes::Bytes;
 use redan_ceremony::authority::{Changed, make, read};
 use redan_ceremony::change::Change;
-use redan_ceremony::custody::Custody;
+use redan_ceremony::crl::{Listing, list};
+use redan_ceremony::custody::{Custody, Opening};
+use redan_ceremony::error::CeremonyError;
 use redan_ceremony::present::RepositoryName;
 use redan_control::error::ServerError;
 use redan_control::replacement::replace;
 use redan_control::server::Reloaded;
-use redan_identity::client::ClientError;
-use redan_identity::{FleetAnchor, Issuer, IssuerKind, KeyFile, est, pem};
+use redan_identity::client::{ClientError, Connection};
+use redan_identity::crl::{CrlFault, OPERATOR_LISTS, Revocations};
+use redan_identity::profile::Purpose;
+use redan_identity::{Anchors, CertificateDer, FleetAnchor, Issuer, IssuerKind, KeyFile, est, pem, tls};
 use redan_protocol::authority::Step;
 use redan_protocol::report::Report;
+use redan_protocol::wire::{EST_CACERTS, EST_ENROLL, control_host, enrol_host};
 use redan_protocol::{Code, DeviceId, OperatorName, SpiffeId};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use tokio::net::TcpStream;
 
 /// A server whose fleet has another authority made, which nobody believes yet.
 struct Changing {
@@ -79,16 +86,20 @@ impl Changing {
         door
     }
 
-    /// An administrator with a certificate of the new authority.
-    async fn admin(&self) -> Caller {
+    /// An administrator's certificate of the new authority.
+    fn admin_bundle(&self) -> PathBuf {
         let text = std::fs::read_to_string(self.made.join("offline/operator-issuer.pem")).unwrap();
         let (by, chain) = pem::read_bundle(&text).unwrap();
         let issuer = Issuer::load(IssuerKind::Operator, self.new.clone(), by, chain[0].clone());
         let id = SpiffeId::Operator(self.site.fleet.clone(), OperatorName::parse("admin").unwrap());
         let key = KeyFile::generate().unwrap();
         let chain = issuer.issue_for(&id, &key, now()).unwrap();
-        let bundle = self.site.keep("admin", &key, &chain);
-        self.door().connect(&bundle).await.unwrap()
+        self.site.keep("admin", &key, &chain)
+    }
+
+    /// An administrator with one.
+    async fn admin(&self) -> Caller {
+        self.door().connect(&self.admin_bundle()).await.unwrap()
     }
 
     fn kept(&self, name: &str) -> PathBuf {
@@ -328,4 +339,192 @@ async fn a_change_outlives_restarts_at_every_step() {
     assert!(!changing.under_old().exists());
     let refused = refused(&changing.door(), &bundle).await;
     assert_eq!(refused, ClientError::Rejected(Code::AuthorityRevoked));
+}
+
+/// What whoever has this voucher believes.
+fn carried(site: &Site, ca: &str) -> Anchors {
+    Anchors::carried(&site.fleet, ca).unwrap()
+}
+
+/// Enrols by what a voucher or token carries, over a connection that believes that alone.
+async fn enrols_under(site: &Site, anchors: &Anchors, key: &KeyFile) -> Vec<CertificateDer<'static>> {
+    let config = tls::enrolment_client(anchors, key, now()).unwrap();
+    let stream = TcpStream::connect(site.address).await.unwrap();
+    let mut connection = Connection::open(stream, config, &enrol_host(&site.fleet))
+        .await
+        .unwrap();
+    let headers = [("content-type", est::PKCS10)];
+    let request = est::csr(key).unwrap();
+    let answer = connection
+        .request("POST", EST_ENROLL, &headers, request.into(), LIMIT)
+        .await
+        .unwrap();
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    assert_eq!(answer.status, 200, "{text}");
+    est::decode_certs_only(&text).unwrap()
+}
+
+/// How a device is answered that believes these.
+async fn asks(site: &Site, anchors: &Anchors, key: &KeyFile, chain: &[CertificateDer<'static>]) -> u16 {
+    let config = tls::device_client(anchors, chain.to_vec(), key, now()).unwrap();
+    let stream = TcpStream::connect(site.address).await.unwrap();
+    let mut connection = Connection::open(stream, config, &control_host(&site.fleet))
+        .await
+        .unwrap();
+    let asked = connection
+        .request("GET", EST_CACERTS, &[], Bytes::new(), LIMIT)
+        .await;
+    asked.unwrap().status
+}
+
+#[tokio::test]
+async fn a_device_that_enrols_while_the_authority_changes_is_at_home_after_the_change() {
+    let changing = Changing::open().await;
+    let (site, new) = (&changing.site, &changing.new);
+    changing.prepare().await;
+    let (early, late) = (KeyFile::generate().unwrap(), KeyFile::generate().unwrap());
+    let vouchers = [
+        site.admit("press-1", &early).await,
+        site.admit("press-2", &late).await,
+    ];
+    let request = serde_json::json!({"uses": 1, "expires_in_seconds": 3600});
+    let token = site.operator().await.post("/v1/tokens", &request).await.json();
+    let both = pem::write_chain(&[site.anchor.root().clone(), new.root().clone()]);
+    for ca in [&vouchers[0].ca, &vouchers[1].ca, token["ca"].as_str().unwrap()] {
+        assert_eq!(*ca, both, "the active one first");
+    }
+    let anchors = carried(site, &both);
+    let chain = enrols_under(site, &anchors, &early).await;
+    assert_eq!(asks(site, &anchors, &early, &chain).await, 200);
+    changing.activate().await;
+    // What it was given then is enough, without a check-in in between; and so is a voucher of then.
+    assert_eq!(asks(site, &anchors, &early, &chain).await, 200);
+    for step in [Step::Taint, Step::Revoke] {
+        changing.sign(changing.later(step));
+        changing.bring(None).await.unwrap();
+    }
+    let chain = enrols_under(site, &anchors, &late).await;
+    assert_eq!(anchors.above(&chain).unwrap().sha256(), new.sha256());
+    assert_eq!(asks(site, &anchors, &late, &chain).await, 200);
+    // One from before the preparation has no server to believe any more.
+    let alone = Anchors::from(&site.anchor);
+    let config = tls::enrolment_client(&alone, &late, now()).unwrap();
+    let stream = TcpStream::connect(site.address).await.unwrap();
+    let refused = Connection::open(stream, config, &enrol_host(&site.fleet)).await;
+    assert_eq!(refused.map(drop).unwrap_err().code(), Code::ForeignServer);
+}
+
+/// Custodians make the next list of an issuer, in which this certificate is taken back.
+fn listed(
+    changing: &Changing,
+    of: IssuerKind,
+    issuer: PathBuf,
+    (revoked, previous): (&Path, Option<&Path>),
+    out: &str,
+) -> Result<PathBuf, CeremonyError> {
+    let listing = Listing {
+        of,
+        public: changing.site.founded().join("public"),
+        issuer,
+        previous: previous.map(Path::to_owned),
+        revoked: vec![revoked.to_owned()],
+        now: now(),
+    };
+    let out = changing.site.folder.path().join(out);
+    list(&listing, &Opening::new(&[])?, &out)?;
+    Ok(out)
+}
+
+#[tokio::test]
+async fn custodians_list_certificates_of_authorities_that_are_prepared_or_tainted() {
+    let changing = Changing::open().await;
+    let (site, founded) = (&changing.site, changing.site.founded());
+    let (one, other) = (site.enrolled("press-1").await, site.enrolled("press-2").await);
+    changing.prepare().await;
+    let listed_now = || {
+        let roots = [site.anchor.root().clone(), changing.new.root().clone()];
+        carried(site, &pem::write_chain(&roots))
+    };
+    let chain_of = |bundle: &Path| pem::read_chain(&std::fs::read_to_string(bundle).unwrap()).unwrap();
+    // A server's certificate under the prepared one, and one under the active one: one file, each by its issuer.
+    let (next, present) = (
+        changing.made.join("online/server.pem"),
+        founded.join("online/server.pem"),
+    );
+    let issuer = changing.made.join("offline/server-issuer.pem");
+    let first = listed(
+        &changing,
+        IssuerKind::Server,
+        issuer,
+        (&next, None),
+        "servers-1.crl",
+    )
+    .unwrap();
+    let mut known = Revocations::default();
+    let read = |file: &Path| std::fs::read(file).unwrap();
+    known
+        .adopt(listed_now(), IssuerKind::Server, &read(&first), now())
+        .unwrap();
+    let judged = |known: &Revocations, bundle: &Path| {
+        let chain = chain_of(bundle);
+        let identity = listed_now().check(&chain, Purpose::Server, now()).unwrap();
+        known.name(&identity)
+    };
+    assert!(judged(&known, &next) && !judged(&known, &present));
+    let issuer = founded.join("offline/server-issuer.pem");
+    let taken = (present.as_path(), Some(first.as_path()));
+    let second = listed(&changing, IssuerKind::Server, issuer, taken, "servers-2.crl").unwrap();
+    known
+        .adopt(listed_now(), IssuerKind::Server, &read(&second), now())
+        .unwrap();
+    assert!(judged(&known, &next) && judged(&known, &present));
+    // The server goes by a list of operators under the prepared one, from their first request on.
+    let admin = changing.admin_bundle();
+    let issuer = changing.made.join("offline/operator-issuer.pem");
+    let operators = listed(
+        &changing,
+        IssuerKind::Operator,
+        issuer,
+        (&admin, None),
+        "operators.crl",
+    )
+    .unwrap();
+    publish_policy(site, 2, &[(OPERATOR_LISTS, &read(&operators))]).await;
+    // While it is active, the server makes the list of a device issuer, and nobody else.
+    let device_issuer = || founded.join("online/device-issuer.pem");
+    let early = listed(
+        &changing,
+        IssuerKind::Device,
+        device_issuer(),
+        (&one, None),
+        "devices.crl",
+    );
+    assert!(matches!(early, Err(CeremonyError::ServersList)));
+    changing.activate().await;
+    let mut caller = changing.door().connect(&admin).await.unwrap();
+    assert_eq!(
+        caller.get("/v1/fleet").await.refusal(),
+        (403, Code::CertificateRevoked)
+    );
+    changing.sign(changing.later(Step::Taint));
+    changing.bring(None).await.unwrap();
+    let file = listed(
+        &changing,
+        IssuerKind::Device,
+        device_issuer(),
+        (&one, None),
+        "devices.crl",
+    )
+    .unwrap();
+    let mut known = Revocations::default();
+    known
+        .adopt(listed_now(), IssuerKind::Device, &read(&file), now())
+        .unwrap();
+    let fault = |bundle: &Path| {
+        known
+            .check(&site.anchor, &chain_of(bundle), Purpose::Client, now())
+            .map(drop)
+    };
+    assert_eq!(fault(&one), Err(CrlFault::Revoked));
+    assert_eq!(fault(&other), Ok(()));
 }

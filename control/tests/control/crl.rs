@@ -2,15 +2,23 @@
 
 use crate::release::{offline, publish_policy, store, upload};
 use crate::renewal::{STAMP, renew};
+use crate::rollouts::published;
 use crate::site::{Site, now};
+use crate::witness::machine;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use redan_identity::crl::{CrlFault, OPERATOR_LISTS, Revocations, RevokedSerial, serial_of, write_lists};
+use clap::Parser as _;
+use redan::bundle;
+use redan::sign::Signing;
+use redan_identity::crl::{
+    CrlFault, OPERATOR_LISTS, Revocations, RevokedSerial, SERVER_LISTS, serial_of, write_lists,
+};
 use redan_identity::profile::Purpose;
 use redan_identity::{Issuer, IssuerKind, KeyFile, est, pem};
-use redan_protocol::{Code, Role, Seconds, UnixSeconds};
-use serde_json::json;
-use std::collections::BTreeSet;
+use redan_protocol::{Code, DeviceId, Digest, DirectionSequence, Role, Seconds, SetId, UnixSeconds};
+use redan_publish::metadata::target;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Has the server make its next list, and reads it as a verifier does that knows the ones before; gives its number.
@@ -169,4 +177,58 @@ async fn an_operators_certificate_on_the_custodians_list_opens_nothing_from_then
     let next = operators_list(&site, 2, &[], now());
     publish_policy(&site, 3, &[(OPERATOR_LISTS, &next)]).await;
     assert_eq!(again.get("/v1/devices").await.status, 200);
+}
+
+/// Keys on a command line.
+#[derive(clap::Parser)]
+struct Holders {
+    #[command(flatten)]
+    signing: Signing,
+}
+
+#[tokio::test]
+async fn a_bundle_brings_the_servers_revocation_list_once_there_is_one() {
+    let site = Site::open().await;
+    let text = std::fs::read_to_string(site.founded().join("offline/server-issuer.pem")).unwrap();
+    let (key, chain) = pem::read_bundle(&text).unwrap();
+    let issuer = Issuer::load(IssuerKind::Server, site.anchor.clone(), key, chain[0].clone());
+    let life = Seconds::new(86_400);
+    let list = issuer.crl(1, &BTreeSet::new(), now(), life).unwrap();
+    let list = write_lists(issuer.certificate(), &list).into_bytes();
+    let own = machine(&site, "ada");
+    let place = |purpose: &str| site.founded().join(format!("offline/{purpose}.key.json"));
+    let keys = ["release.direction-1", "release.snapshot-1"].map(place);
+    let keys = keys.iter().flat_map(|key| ["--key".as_ref(), key.as_os_str()]);
+    let holders = Holders::parse_from(std::iter::once("redan".as_ref()).chain(keys));
+    let policy: (&str, &[u8]) = ("policy/fleet.toml", b"nobody reads it here");
+    publish_policy(&site, 2, &[policy]).await;
+    published(&site, &["plant-1"]).await;
+    let device = DeviceId::parse("press-1").unwrap();
+    let sequence = DirectionSequence::new(7);
+    let set = SetId::parse("plant-1").unwrap();
+    let span = (life, Vec::new());
+    bundle::publish(&own, device.clone(), sequence, set, span, &holders.signing)
+        .await
+        .unwrap();
+    let carried = async |name: &str| {
+        let out = site.folder.path().join(name);
+        bundle::make(&own, Some((device.clone(), sequence)), &out)
+            .await
+            .unwrap();
+        out.join("blobs").join(Digest::of(&list).to_string())
+    };
+    assert!(!carried("before").await.exists());
+    crate::release::publish(
+        &site,
+        "policy",
+        &BTreeMap::from([
+            (policy.0.to_owned(), target(policy.1, None::<&Value>).unwrap()),
+            (SERVER_LISTS.to_owned(), {
+                store(&site, &list).await;
+                target(&list, None::<&Value>).unwrap()
+            }),
+        ]),
+    )
+    .await;
+    assert_eq!(std::fs::read(carried("after").await).unwrap(), list);
 }

@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use std::path::PathBuf;
 
 /// An operator's machine.
-fn machine(site: &Site, name: &str) -> Access {
+pub(crate) fn machine(site: &Site, name: &str) -> Access {
     Access {
         fleet_dir: Some(site.founded().join("public")),
         operator: Some(site.founded().join("operators/admin.pem")),

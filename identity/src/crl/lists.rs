@@ -15,6 +15,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub const SERVER_LISTS: &str = "policy/servers.crl";
 /// Where those of operators' are.
 pub const OPERATOR_LISTS: &str = "policy/operators.crl";
+/// Where custodians' lists of device issuers under authorities that are not active are; that of the active one's is the server's.
+pub const DEVICE_LISTS: &str = "policy/other-devices.crl";
 /// Largest file of lists read, bytes: as any signed document, some 1,000 certificates. Tripped by
 /// `a_file_of_lists_over_its_limits_is_not_read`.
 pub const LISTS_LEN_MAX: ByteCount = DOCUMENT_LEN_MAX;

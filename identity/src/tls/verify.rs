@@ -161,7 +161,8 @@ pub(super) struct Members {
     found: Mutex<BTreeMap<Digest, Presented>>,
 }
 
-/// Most such chains; with more, they are verified once more. Those of handshakes that broke off stay until then.
+/// Most such chains; with more, they are verified once more. Those of handshakes that broke off stay until then. Tripped by
+/// `handshakes_that_break_off_leave_no_more_behind_than_the_limit_and_who_is_forgotten_is_verified_again`.
 const FOUND_MAX: usize = 256;
 
 impl Members {
@@ -281,4 +282,50 @@ impl ServerCertVerifier for OurServer {
     }
 
     handshake_signatures!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::FleetCa;
+    use crate::key::KeyFile;
+    use crate::profile::IssuerKind;
+    use redan_protocol::{DeviceId, FleetId};
+    use std::time::Duration;
+
+    /// Holds: devices' certificates, and hangs up in the middle of each handshake.
+    #[test]
+    fn handshakes_that_break_off_leave_no_more_behind_than_the_limit_and_who_is_forgotten_is_verified_again()
+    {
+        let fleet = FleetId::parse("plant.example").unwrap();
+        let now = UnixSeconds::new(1_800_000_000);
+        let ca = FleetCa::found(fleet.clone(), now).unwrap();
+        let issuer = ca.issuer(IssuerKind::Device, now).unwrap();
+        let key = KeyFile::generate().unwrap();
+        let members = Members::new(ca.anchor().unwrap().into());
+        let device = |n: usize| {
+            let name = DeviceId::parse(&format!("press-{n}")).unwrap();
+            let id = SpiffeId::Device(fleet.clone(), name);
+            issuer.issue_for(&id, &key, now).unwrap()
+        };
+        let verify = |chain: &[CertificateDer<'static>]| {
+            let at = UnixTime::since_unix_epoch(Duration::from_secs(now.get()));
+            members.verify_client_cert(&chain[0], &chain[1..], at)
+        };
+        let held = || members.found.lock().unwrap().len();
+        let first = device(0);
+        verify(&first).unwrap();
+        for n in 1..FOUND_MAX {
+            verify(&device(n)).unwrap();
+        }
+        assert_eq!(held(), FOUND_MAX);
+        let last = device(FOUND_MAX);
+        verify(&last).unwrap();
+        assert_eq!(held(), 1);
+        // Once, and only who was verified since; `accept` verifies the other by itself.
+        assert!(members.found(&last).is_some());
+        assert!(members.found(&last).is_none() && members.found(&first).is_none());
+        verify(&first).unwrap();
+        assert!(members.found(&first).is_some());
+    }
 }

@@ -8,7 +8,7 @@ use redan_identity::profile::Purpose;
 use redan_identity::tls::{
     Fleets, Floor, KeyExchange, Peer, ServerChain, device_client, enrolment_client, fleet_server_of,
 };
-use redan_identity::{Anchors, FleetAnchor, IdentityError, IssuerKind, KeyProvider as _};
+use redan_identity::{Anchors, FleetAnchor, IdentityError, IssuerKind, KeyProvider as _, pem};
 use redan_protocol::{Authorities, Authority, AuthorityState, Code, Digest, UnixSeconds};
 use rustls::ClientConfig;
 use std::collections::BTreeMap;
@@ -223,4 +223,44 @@ fn two_authorities_of_one_key_or_of_another_fleet_are_no_list() {
         Err(IdentityError::Root(_))
     ));
     assert_eq!(list(&root(&Forge::new(IssuerKind::Server))), Ok(()));
+}
+
+#[test]
+fn a_voucher_carries_who_may_issue_from_now_on_and_neither_who_did_nor_who_is_tainted() {
+    let [active, next, old, tainted, fifth] = [(); 5].map(|()| fleet(NAME));
+    let anchors = listed(&[
+        (&active, Active),
+        (&next, Prepared),
+        (&old, Old),
+        (&tainted, Tainted),
+    ]);
+    let pem_of = |fleets: &[&Fleet]| {
+        let roots: Vec<_> = fleets.iter().map(|fleet| fleet.anchor.root().clone()).collect();
+        pem::write_chain(&roots)
+    };
+    assert_eq!(anchors.carry(), pem_of(&[&active, &next]));
+    let read = Anchors::carried(active.anchor.fleet(), &anchors.carry()).unwrap();
+    assert!(read.same_as(&listed(&[(&active, Active), (&next, Prepared)])));
+    let refused = |text: &str| {
+        Anchors::carried(active.anchor.fleet(), text)
+            .map(drop)
+            .unwrap_err()
+    };
+    let malformed = |what| IdentityError::Malformed { what };
+    let many = pem_of(&[&active, &next, &old, &tainted, &fifth]);
+    assert_eq!(
+        refused(&many),
+        malformed("the authorities of a voucher"),
+        "one more than a fleet has"
+    );
+    assert!(Anchors::carried(active.anchor.fleet(), &pem_of(&[&active, &next, &old, &tainted])).is_ok());
+    assert_eq!(refused(&pem_of(&[&active, &active])), IdentityError::SameKey);
+    assert_eq!(refused(""), malformed("a certificate in PEM"));
+    let other = fleet("other.example");
+    for foreign in [pem_of(&[&other]), pem_of(&[&active, &other])] {
+        assert!(
+            matches!(refused(&foreign), IdentityError::Root(_)),
+            "of another fleet"
+        );
+    }
 }
