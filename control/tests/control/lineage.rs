@@ -366,10 +366,11 @@ async fn a_report_that_was_overtaken_on_its_way_is_no_alarm() {
 async fn kept(site: &Site) -> Value {
     let options = SqliteConnectOptions::new().filename(site.kept().join("fleet.sqlite"));
     let mut database = options.connect().await.unwrap();
-    let body: Vec<u8> = sqlx::query_scalar("SELECT body FROM documents WHERE kind = 'device' AND id = 'press-1'")
-        .fetch_one(&mut database)
-        .await
-        .unwrap();
+    let body: Vec<u8> =
+        sqlx::query_scalar("SELECT body FROM documents WHERE kind = 'device' AND id = 'press-1'")
+            .fetch_one(&mut database)
+            .await
+            .unwrap();
     database.close().await.unwrap();
     serde_json::from_slice(&body).unwrap()
 }
@@ -386,7 +387,11 @@ async fn a_kill_takes_when_a_device_was_seen_and_nothing_else_and_its_copy_is_no
     site.statement("CREATE TABLE killed AS SELECT * FROM documents WHERE kind = 'device'")
         .await;
     for number in [2, 3, 4] {
-        site.connect(&bundle).await.unwrap().check_in(numbered(number)).await;
+        site.connect(&bundle)
+            .await
+            .unwrap()
+            .check_in(numbered(number))
+            .await;
     }
     let audit = site.operator().await.get("/v1/audit").await.json();
     let site = site.restart().await;
@@ -400,7 +405,11 @@ async fn a_kill_takes_when_a_device_was_seen_and_nothing_else_and_its_copy_is_no
     let site = site
         .restart_after("INSERT OR REPLACE INTO documents SELECT * FROM killed")
         .await;
-    assert_eq!(site.operator().await.get("/v1/audit").await.json(), audit, "nothing else is lost");
+    assert_eq!(
+        site.operator().await.get("/v1/audit").await.json(),
+        audit,
+        "nothing else is lost"
+    );
     assert_eq!(suspected(&site).await.0, Value::Null);
     // The copy says a number that the device has said: nobody knows any more, and it is answered.
     site.connect(&bundle).await.unwrap().check_in(numbered(2)).await;

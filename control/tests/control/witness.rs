@@ -290,7 +290,10 @@ async fn two_operators_who_are_shown_two_logs_find_out_when_they_compare_heads()
     put(&mut database, &other).await;
     let late = machine(&site, "carol");
     assert_eq!(look(&late).await, Ok(()), "who has seen nothing");
-    assert_eq!(fault(operate::verify_audit(&late, Some(&of_ada)).await), Err(AuditFault::Order { at: 4 }));
+    assert_eq!(
+        fault(operate::verify_audit(&late, Some(&of_ada)).await),
+        Err(AuditFault::Order { at: 4 })
+    );
     // And each alone who has.
     assert_eq!(look(&bob).await, Err(AuditFault::Rewritten { at: 3 }));
 }
