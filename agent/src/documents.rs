@@ -184,6 +184,10 @@ impl Agent {
         for message in to_broker {
             self.around.broker.tell(message);
         }
+        if self.links.knows(slot) {
+            let changes = self.links.put(slot, &left);
+            self.relink(changes);
+        }
         self.tell(&component, slot, to_executor);
         self.documents.left.insert(slot, left);
     }

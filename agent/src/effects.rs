@@ -102,6 +102,7 @@ impl Agent {
         for message in self.rules.set(&component, slot, &left) {
             self.around.broker.tell(message);
         }
+        let changes = self.links.put(slot, &left);
         let around = self.around.clone();
         let executor = self
             .executors
@@ -116,6 +117,7 @@ impl Agent {
                 secrets,
             },
         });
+        self.relink(changes);
     }
 
     pub(crate) fn tell(&mut self, component: &ComponentName, slot: SlotId, message: ToExecutor) {

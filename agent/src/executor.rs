@@ -13,7 +13,7 @@ use redan_protocol::ipc::{FromExecutor, SecretValue, SlotId, ToExecutor, ToSuper
 use redan_protocol::report::Isolation;
 use redan_protocol::{ByteCount, Code, Digest, PublisherName};
 use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -29,6 +29,8 @@ pub(crate) enum Command {
         beside: Beside,
     },
     Tell(Option<SlotId>, ToExecutor),
+    /// An order and the end of a link beside it.
+    Link(Box<ToExecutor>, OwnedFd),
 }
 
 /// What a version is handed beside its code and grant.
@@ -44,6 +46,7 @@ impl Command {
         match self {
             Self::Load { slot, .. } => Some(*slot),
             Self::Tell(slot, _) => *slot,
+            Self::Link(..) => None,
         }
     }
 }
@@ -139,6 +142,11 @@ async fn serve(publisher: PublisherName, around: Around, mut commands: mpsc::Unb
                             drop(events.send(Event::Claim(publisher, Input::Failed(slot, code))));
                         }
                     });
+                }
+                Some(Command::Link(order, end)) => {
+                    if let Err(error) = running.channel.send(&*order, &[end.as_fd()]).await {
+                        tracing::error!(%publisher, "an end of a link was not handed over: {error}");
+                    }
                 }
                 Some(Command::Tell(slot, message)) => {
                     if running.channel.send(&message, &[]).await.is_err()

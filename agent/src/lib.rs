@@ -42,6 +42,7 @@ mod held;
 mod join;
 mod journal;
 mod link;
+mod local_bus;
 mod lock;
 mod main_loop;
 #[cfg(test)]

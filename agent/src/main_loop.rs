@@ -8,6 +8,7 @@ use crate::documents::Documents;
 use crate::executor::{Around, Executor};
 use crate::journal::Journal;
 use crate::link::Link;
+use crate::local_bus::Links;
 use crate::refresh::{Files, Which};
 use crate::renewal::{Outcome, Renewal};
 use crate::revocation::Revoked;
@@ -82,6 +83,8 @@ pub(crate) struct Agent {
     pub(crate) owners: BTreeMap<SlotId, PublisherName>,
     pub(crate) around: Around,
     pub(crate) rules: Rules,
+    /// Which workloads speak with each other.
+    pub(crate) links: Links,
     pub(crate) isolation: BTreeMap<PublisherName, Isolation>,
     pub(crate) release: Files,
     pub(crate) director: Files,
@@ -222,6 +225,8 @@ impl Agent {
     fn forget(&mut self, slot: SlotId) {
         self.owners.remove(&slot);
         self.documents.forget(slot);
+        let changes = self.links.forget(slot);
+        self.relink(changes);
         for message in self.rules.forget(slot) {
             self.around.broker.tell(message);
         }

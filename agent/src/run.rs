@@ -199,6 +199,7 @@ fn assemble(
         owners: BTreeMap::new(),
         around,
         rules: Rules::default(),
+        links: crate::local_bus::Links::default(),
         isolation: BTreeMap::new(),
         versions: (
             Version64::new(release.timestamp_version()),

@@ -24,6 +24,7 @@ pub mod keyvalue;
 pub mod kv;
 pub mod limits;
 pub mod link;
+pub mod local_bus;
 pub mod log;
 pub mod mqtt;
 pub mod outbox;

@@ -10,9 +10,10 @@ use crate::egress::Destination as Url;
 use crate::state::GuestState;
 use queue::Queue;
 use redan_policy::EffectiveGrant;
-use redan_policy::grant::{Destination, HttpRule, MqttRule, Outbox};
+use redan_policy::grant::{BusRule, Destination, HttpRule, MqttRule, Outbox};
 use redan_policy::topic;
 use redan_protocol::Code;
+use redan_protocol::ipc::BUS_PAYLOAD_MAX;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use wasmtime::Result;
@@ -23,6 +24,8 @@ pub enum Way<'g> {
     Http(&'g HttpRule),
     /// A message to the broker of this rule.
     Mqtt(&'g MqttRule),
+    /// A message to another workload of this device.
+    Bus(&'g BusRule),
 }
 
 /// Holds a target against the rule an outbox sends to: what `enqueue` asks, and every sending once more.
@@ -48,6 +51,14 @@ pub fn way<'g>(
             let rule = grant.messages.net.iter().find(|rule| rule.id == *id);
             let admitted = rule.filter(|rule| topic::granted(&rule.publish, target));
             admitted.map(Way::Mqtt).ok_or(Code::TopicDenied)
+        }
+        Destination::Bus(id) => {
+            if !topic::is_name(target) {
+                return Err(Code::TopicInvalid);
+            }
+            let rule = grant.messages.bus.iter().find(|rule| rule.id == *id);
+            let admitted = rule.filter(|rule| topic::granted(&rule.publish, target));
+            admitted.map(Way::Bus).ok_or(Code::BusRefused)
         }
     }
 }
@@ -87,8 +98,12 @@ impl Host for GuestState {
         if item.target.len() > TARGET_LEN_MAX || !line(&content_type) || !line(&dedup) {
             return Ok(Err(self.not_kept(Code::MessageLimit, Error::TooLarge)));
         }
-        if let Err(code) = way(grant, &outbox, &item.target) {
-            return Ok(Err(self.not_kept(code, Error::TargetDenied)));
+        match way(grant, &outbox, &item.target) {
+            Err(code) => return Ok(Err(self.not_kept(code, Error::TargetDenied))),
+            Ok(Way::Bus(_)) if length > BUS_PAYLOAD_MAX.get() => {
+                return Ok(Err(self.not_kept(Code::BusMessageLimit, Error::TooLarge)));
+            }
+            Ok(_) => {}
         }
         let kept = queue::Item {
             at: now(),

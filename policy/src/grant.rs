@@ -1,7 +1,9 @@
 //! What a workload gets: the intersection of ask, fleet policy and device ceiling, resolved once.
 
+mod bus;
 mod messages;
 
+pub use bus::{BusBudget, BusRule, BusTrigger};
 pub use messages::{Broker, Destination, Messages, MqttRule, MqttTrigger, Outbox, Protocol, PublishBudget};
 
 use redan_protocol::report::Isolation;

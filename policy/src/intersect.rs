@@ -5,6 +5,7 @@
 //! narrow, because there is always a default.
 
 pub(crate) mod amounts;
+mod bus;
 mod messages;
 pub(crate) mod network;
 mod outside;
@@ -220,10 +221,7 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
         upgrade: amounts::upgrade(layers),
         denied_optional: Vec::new(),
     };
-    let rules = |ids: Vec<&String>| ids.into_iter().cloned().collect::<Vec<_>>();
-    let http = rules(grant.net_http.iter().map(|rule| &rule.id).collect());
-    let mqtt = rules(grant.messages.net.iter().map(|rule| &rule.id).collect());
-    grant.messages.outbox = work.outbox(&http, &mqtt);
+    grant.messages.outbox = work.outbox(&messages::destinations(&grant));
     let Work { dropped, missing, .. } = work;
     if let Some(Dropped {
         section,

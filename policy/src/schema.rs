@@ -2,11 +2,13 @@
 //!
 //! Strict on purpose: an unknown key is an error, because a mistyped limit must not silently be no limit.
 
+mod bus;
 mod messages;
 mod outside;
 mod sections;
 mod standing;
 
+pub use bus::*;
 pub use messages::*;
 pub use outside::*;
 pub use sections::*;

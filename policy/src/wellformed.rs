@@ -2,6 +2,7 @@
 //!
 //! A key in a kind that would ignore it is an error like an unknown key: who writes it believes that it does something.
 
+mod bus;
 mod messages;
 mod outside;
 
@@ -108,12 +109,14 @@ fn kinds(d: &Document) -> Result<(), Flaw> {
     if ask {
         return Ok(());
     }
-    let required: [(&'static str, Vec<bool>); 13] = [
+    let required: [(&'static str, Vec<bool>); 15] = [
         (
             "trigger.mqtt",
             d.trigger.mqtt.iter().map(|s| s.required).collect(),
         ),
         ("net.mqtt", d.net.mqtt.iter().map(|s| s.required).collect()),
+        ("trigger.bus", d.trigger.bus.iter().map(|s| s.required).collect()),
+        ("net.bus", d.net.bus.iter().map(|s| s.required).collect()),
         ("outbox", d.outbox.iter().map(|s| s.required).collect()),
         (
             "trigger.http",

@@ -143,6 +143,10 @@ codes! {
     /// The metadata could not be refreshed for longer than policy lets workloads run on.
     Stale = 66, "stale", "let the device reach its control server, or carry a bundle to it: redan-device apply";
 
+    // 67, and 89–92 below: the local bus
+    /// The receiver of a message of the local bus said `retry`, or failed; it is handed over again.
+    BusUnsettled = 67, "bus-unsettled", "see the log of the receiving workload's owner on the device; drop messages that cannot be handled";
+
     // 80–99: fetch, store, disk
     /// The bytes do not have the signed digest.
     DigestMismatch = 80, "digest-mismatch", "restore the artifact in the store; the device takes nothing else";
@@ -162,6 +166,16 @@ codes! {
     Unreachable = 87, "unreachable", "check the network, the server and both clocks";
     /// The folder is no bundle, or files that its own metadata names are not in it.
     BundleInvalid = 88, "bundle-invalid", "write the bundle again with `redan bundle`, and check that the whole folder was copied";
+
+    // 89–92: the local bus
+    /// Nobody takes a message of the local bus now: its receiver does not run here, or does not hear this sender.
+    BusAbsent = 89, "bus-absent", "install the receiver, and let its ask, the fleet policy and the device ceiling name this sender; the item waits meanwhile";
+    /// A message came over the local bus that the sender's or the receiver's grant does not admit.
+    BusRefused = 90, "bus-refused", "have both ends' asks name the topic and each other, and fleet policy and device ceiling allow it";
+    /// The budget of one end of the local bus is used up; what waits is sent later.
+    BusBudget = 91, "bus-budget", "wait for the budget to refill, or ask for more; look whether two workloads answer each other without end";
+    /// An item for the local bus is larger than one message of it, or than what its receiver takes.
+    BusMessageLimit = 92, "bus-message-limit", "send at most 64 KiB, and no more than the receiver's `limits.body.request`";
 
     // 94–99: what a runtime of this version does not offer
     /// An import of `wasi:sockets`, and no `[net.sockets]` in the ask.

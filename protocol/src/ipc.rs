@@ -4,6 +4,10 @@
 //! fixed-size and closed ([`FromExecutor`]); the agent treats it as a claim about health and nothing more.
 //! Encoding: postcard. A message over [`MESSAGE_LEN_MAX`] is refused on both sides.
 
+mod bus;
+
+pub use bus::{BUS_PAYLOAD_MAX, BusAnswer, BusMessage, LinkEnd};
+
 use crate::report::{Bucket, Health, Isolation};
 use crate::{ByteCount, Code, ComponentName, Digest, Millis, PublisherName};
 use serde::{Deserialize, Serialize};
@@ -183,6 +187,23 @@ pub enum ToExecutor {
         slot: SlotId,
         /// After so long it ends whatever it says.
         deadline: Millis,
+    },
+    /// From now on the component is linked with another workload of this device, over the socket beside it. Replaces the link with the
+    /// same workload at the same end. No answer.
+    Link {
+        /// Whose end it is.
+        component: ComponentName,
+        /// Which end.
+        end: LinkEnd,
+    },
+    /// The component is linked with another workload no longer. No answer.
+    Unlink {
+        /// Whose end it was.
+        component: ComponentName,
+        /// Who was at the other end.
+        peer: ComponentName,
+        /// Whether it was the end that hears.
+        hears: bool,
     },
 }
 

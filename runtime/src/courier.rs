@@ -8,10 +8,11 @@ use crate::version::Version;
 use redan_host_api::mqtt::bus::spread;
 use redan_host_api::outbox::queue::{Item, Queue};
 use redan_host_api::outbox::{Way, now, way};
-use redan_policy::grant::Outbox;
+use redan_policy::grant::{BusRule, Outbox};
 use redan_protocol::Code;
+use redan_protocol::ipc::{BUS_PAYLOAD_MAX, BusMessage};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// First wait after a round that did not send everything; doubles.
 const AGAIN_MIN: Duration = Duration::from_millis(500);
@@ -28,28 +29,47 @@ enum Kept {
     All(Code),
 }
 
+/// How often the item that comes next was handed to a workload that did not settle it.
+#[derive(Default)]
+struct Handed {
+    number: u64,
+    times: u32,
+}
+
 /// Carries one outbox until the exchange is gone.
 pub(crate) async fn carry(exchange: Weak<Exchange>, id: String, queue: Arc<Queue>) {
     let mut tries = 0_u32;
+    let mut handed = Handed::default();
+    let Some(mut links) = exchange.upgrade().map(|held| held.links.changes()) else {
+        return;
+    };
     loop {
         let Some(held) = exchange.upgrade() else { return };
-        let finished = round(&held, &id, &queue).await;
+        links.mark_unchanged();
+        let finished = round(&held, &id, &queue, &mut handed).await;
         drop(held);
         tries = if finished { 0 } else { tries.saturating_add(1) };
         let wait = spread(AGAIN_MIN.saturating_mul(1 << tries.min(10)).min(AGAIN_MAX));
         if finished && queue.depth() == 0 {
             queue.more().await;
         } else if finished {
-            // Something waits that does not go now: something new may.
-            let _ = tokio::time::timeout(AGAIN_MAX, queue.more()).await;
+            // Something waits that does not go now: something new may, or somebody new may take it.
+            tokio::select! {
+                () = queue.more() => {}
+                _ = links.changed() => {}
+                () = tokio::time::sleep(AGAIN_MAX) => {}
+            }
         } else {
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                _ = links.changed() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
         }
     }
 }
 
 /// Offers each item once. Whether all that can go has gone.
-async fn round(exchange: &Exchange, id: &str, queue: &Arc<Queue>) -> bool {
+async fn round(exchange: &Exchange, id: &str, queue: &Arc<Queue>, handed: &mut Handed) -> bool {
     let mut last = 0;
     loop {
         let Some(version) = exchange.pointer.present() else {
@@ -72,7 +92,7 @@ async fn round(exchange: &Exchange, id: &str, queue: &Arc<Queue>) -> bool {
             None => return false,
         };
         last = number;
-        let sending = send(exchange, &version, outbox, number, item);
+        let sending = send(exchange, &version, outbox, (number, item), handed);
         let sent = tokio::time::timeout(SEND_WITHIN, sending).await;
         match sent.unwrap_or(Err(Kept::All(Code::EgressUnreachable))) {
             Ok(()) => drop(on_disk(queue, move |queue| queue.done(number)).await),
@@ -112,8 +132,8 @@ async fn send(
     exchange: &Exchange,
     version: &Version,
     outbox: &Outbox,
-    number: u64,
-    item: Item,
+    (number, item): (u64, Item),
+    handed: &mut Handed,
 ) -> Result<(), Kept> {
     let capabilities = version.capabilities();
     match way(capabilities.grant(), outbox, &item.target).map_err(Kept::This)? {
@@ -155,6 +175,49 @@ async fn send(
                 Err(code @ (Code::MessageLimit | Code::BrokerRefused)) => Err(Kept::This(code)),
                 Err(code) => Err(Kept::All(code)),
             }
+        }
+        Way::Bus(rule) => {
+            if u64::try_from(item.payload.len()).unwrap_or(u64::MAX) > BUS_PAYLOAD_MAX.get() {
+                return Err(Kept::This(Code::BusMessageLimit));
+            }
+            say(exchange, rule, (number, item), handed).await
+        }
+    }
+}
+
+/// Says an item to the workload of a rule. One that was not settled keeps its place; how often it may be handed over, the receiver says.
+async fn say(
+    exchange: &Exchange,
+    rule: &BusRule,
+    (number, item): (u64, Item),
+    handed: &mut Handed,
+) -> Result<(), Kept> {
+    let (line, spent) = exchange.links.line(rule).ok_or(Kept::All(Code::BusAbsent))?;
+    let length = item.target.len().saturating_add(item.payload.len());
+    let length = u64::try_from(length).unwrap_or(u64::MAX);
+    if !spent.admits(rule.budget, Instant::now(), length) {
+        return Err(Kept::All(Code::BusBudget));
+    }
+    let before = if handed.number == number { handed.times } else { 0 };
+    // Counted first: a handler that is not done in time has had it as well.
+    let times = before.saturating_add(1);
+    *handed = Handed { number, times };
+    let message = BusMessage {
+        id: 0,
+        handed: before,
+        topic: item.target,
+        content_type: item.content_type,
+        payload: item.payload,
+    };
+    match line.say(message).await {
+        Ok(()) => Ok(()),
+        Err(code @ Code::BusUnsettled) => Err(Kept::All(code)),
+        Err(code) => {
+            handed.times = before;
+            Err(match code {
+                Code::BusRefused | Code::BusMessageLimit => Kept::This(code),
+                _ => Kept::All(code),
+            })
         }
     }
 }

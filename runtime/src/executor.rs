@@ -314,6 +314,22 @@ impl Running {
                     }
                 }
             }
+            ToExecutor::Link { component, end } => {
+                let exchange = Arc::clone(self.state().exchanges.entry(component).or_default());
+                if let Some(socket) = descriptors.into_iter().next() {
+                    // A socket the kernel does not watch is a link that is not there: items wait.
+                    let _ = exchange.links.link(&exchange.pointer, end, socket);
+                }
+            }
+            ToExecutor::Unlink {
+                component,
+                peer,
+                hears,
+            } => {
+                if let Some(exchange) = self.state().exchanges.get(&component) {
+                    exchange.links.unlink(&peer, hears);
+                }
+            }
             ToExecutor::PrepareStop { slot, deadline } => self.apart(slot, async move |version| {
                 let after = lifecycle::prepare_stop(&version, deadline).await;
                 FromExecutor::Yields { slot, after }

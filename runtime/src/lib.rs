@@ -26,6 +26,7 @@ pub mod engine;
 pub mod executor;
 mod job;
 mod lifecycle;
+mod local_bus;
 mod message;
 mod service;
 mod swap;

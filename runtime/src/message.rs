@@ -4,6 +4,7 @@
 //! version handles it is asked for each handing over, so a message that a draining version did not finish goes to the new one.
 
 use crate::courier;
+use crate::local_bus::Links;
 use crate::swap::{Lease, Pointer};
 use crate::version::{Call, Entry, Version};
 use futures_util::FutureExt as _;
@@ -32,6 +33,8 @@ const AGAIN_MAX: Duration = Duration::from_mins(1);
 pub(crate) struct Exchange {
     /// Which version handles what comes next, and under whose grant is sent what goes out.
     pub(crate) pointer: Arc<Pointer>,
+    /// Other workloads of this device: what the agent linked stays linked while versions come and go.
+    pub(crate) links: Links,
     running: Mutex<Running>,
 }
 
@@ -187,8 +190,12 @@ async fn settle(pointer: Arc<Pointer>, broker: String, message: Message) {
             return version.note(Code::TopicDenied);
         };
         // A call of its own: a connection that breaks does not cut it off.
-        let handed = Arc::clone(&message);
-        let outcome = tokio::spawn(async move { handle(&version, &handed).await }).await;
+        let (handed, label) = (Arc::clone(&message), broker.clone());
+        let outcome = tokio::spawn(async move {
+            let still = |grant: &EffectiveGrant| handovers(grant, &label, &handed.topic).is_some();
+            handle(&version, &handed, still, Code::TopicDenied).await
+        })
+        .await;
         match outcome {
             Ok(Ok(handler::Outcome::Ack)) => return,
             Ok(Ok(handler::Outcome::Drop)) => return noted(&pointer, Code::MessageDropped),
@@ -202,7 +209,8 @@ async fn settle(pointer: Arc<Pointer>, broker: String, message: Message) {
     }
 }
 
-fn noted(pointer: &Pointer, code: Code) {
+/// Something worth a code happened to a message.
+pub(crate) fn noted(pointer: &Pointer, code: Code) {
     if let Some(version) = pointer.present() {
         version.note(code);
     }
@@ -216,12 +224,21 @@ fn handovers(grant: &EffectiveGrant, broker: &str, topic: &str) -> Option<u32> {
     Some(trigger.handovers)
 }
 
-async fn handle(version: &Lease, message: &Message) -> Result<handler::Outcome, Code> {
+/// Hands a message over once, if the grant that holds when its turn comes `still` admits it; else that is no call, and `denied` is said.
+pub(crate) async fn handle(
+    version: &Lease,
+    message: &Message,
+    still: impl FnOnce(&EffectiveGrant) -> bool,
+    denied: Code,
+) -> Result<handler::Outcome, Code> {
     let Entry::Message(entry) = &version.entry else {
         return Err(Code::Internal);
     };
     let place = Arc::clone(&version.places).acquire_owned().await;
     let call = Call::new(version);
+    if !still(call.capabilities.grant()) {
+        return Err(denied);
+    }
     let outcome = match (place, call.store(version)) {
         (Err(_), _) => Err(Code::ConcurrencyLimit),
         (Ok(_), Err(code)) => Err(code),

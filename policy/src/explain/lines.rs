@@ -163,6 +163,20 @@ impl Writer<'_> {
                 indices(&d.net.mqtt, |s| about(&s.broker, broker))
             });
         }
+        for trigger in &grant.messages.bus_trigger {
+            let asked = trigger.subscribe.first().map(|filters| filters.join(" "));
+            let (to, peer) = (asked.unwrap_or_default(), &trigger.from);
+            let what = format!("hears {to} of {peer} on this device, {}", bounds(trigger.budget));
+            self.tables("trigger.bus", what, |d| {
+                indices(&d.trigger.bus, |s| s.from.means(peer))
+            });
+        }
+        for rule in &grant.messages.bus {
+            let asked = rule.publish.first().map(|filters| filters.join(" "));
+            let (to, peer) = (asked.unwrap_or_default(), &rule.to);
+            let what = format!("says {to} to {peer} on this device, {}", bounds(rule.budget));
+            self.tables("net.bus", what, |d| indices(&d.net.bus, |s| s.to.means(peer)));
+        }
         for broker in &grant.messages.brokers {
             let tls = if broker.tls { "with TLS" } else { "without TLS" };
             let what = format!("{} is {} port {}, {tls}", broker.label, broker.host, broker.port);
@@ -301,6 +315,14 @@ impl Writer<'_> {
             d.upgrade.drain.is_some_and(|span| span.0 == drain)
         });
     }
+}
+
+fn bounds(budget: crate::grant::BusBudget) -> String {
+    let (messages, bytes) = (budget.messages, budget.bytes);
+    format!(
+        "{} messages in {} and {} bytes in {} at most",
+        messages.amount, messages.per, bytes.amount, bytes.per
+    )
 }
 
 fn indices<T>(tables: &[T], picks: impl Fn(&T) -> bool) -> Vec<usize> {

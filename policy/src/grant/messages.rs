@@ -1,6 +1,6 @@
 //! Messages in and out: what calls a handler, what may be published, and what is kept until it is sent.
 
-use super::Rate;
+use super::{BusRule, BusTrigger, Rate};
 use redan_protocol::{ByteCount, Millis};
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,12 @@ pub struct Messages {
     pub trigger: Vec<MqttTrigger>,
     /// What may be published.
     pub net: Vec<MqttRule>,
+    /// Workloads of this device that are heard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bus_trigger: Vec<BusTrigger>,
+    /// Workloads of this device that are sent to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bus: Vec<BusRule>,
     /// Queues on disk for what is to be sent; empty means the interface is not linked.
     pub outbox: Vec<Outbox>,
     /// The brokers that triggers and rules name, as the device maps them.
@@ -93,6 +99,18 @@ pub enum Destination {
     /// `[[net.mqtt]]`
     #[serde(rename = "mqtt")]
     Mqtt(String),
+    /// `[[net.bus]]`
+    #[serde(rename = "bus")]
+    Bus(String),
+}
+
+impl Destination {
+    /// The rule's name.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Http(id) | Self::Mqtt(id) | Self::Bus(id) => id,
+        }
+    }
 }
 
 /// A broker as the device's own file maps its label.

@@ -6,20 +6,39 @@
 
 use super::amounts::{min_of, min_span, tightest};
 use super::{Layer, Work};
-use crate::grant::{Broker, Destination, Messages, MqttRule, MqttTrigger, Outbox, PublishBudget, World};
+use crate::grant::{
+    Broker, Destination, EffectiveGrant, Messages, MqttRule, MqttTrigger, Outbox, PublishBudget, World,
+};
 use crate::schema::{BrokerLabel, Document, FilterText, PublishBudgetSection};
 use crate::topic::overlap;
 use redan_protocol::{ByteCount, Millis};
 use std::collections::BTreeSet;
 
 /// How often a message is handed over when nobody says it: the last time after a minute and a half.
-const HANDOVERS: u32 = 8;
+pub(super) const HANDOVERS: u32 = 8;
 /// Waiting bytes of an outbox when nobody names them.
 const OUTBOX_BYTES: ByteCount = ByteCount::mib(1);
 /// Waiting items of an outbox when nobody names them.
 const OUTBOX_MESSAGES: u32 = 1_000;
 /// How long an item waits when nobody names it: a week, a line that was cut on a Friday is mended by then.
 const OUTBOX_AGE: Millis = Millis::seconds(7 * 86_400);
+
+/// Where a grant's outboxes may send to.
+pub(super) fn destinations(grant: &EffectiveGrant) -> Vec<Destination> {
+    let messages = &grant.messages;
+    let http = grant
+        .net_http
+        .iter()
+        .map(|rule| Destination::Http(rule.id.clone()));
+    let mqtt = messages.net.iter().map(|rule| Destination::Mqtt(rule.id.clone()));
+    let bus = messages.bus.iter().map(|rule| Destination::Bus(rule.id.clone()));
+    http.chain(mqtt).chain(bus).collect()
+}
+
+/// The filters as a grant holds them.
+pub(super) fn filters(texts: &BTreeSet<FilterText>) -> Vec<String> {
+    texts.iter().map(|filter| filter.0.clone()).collect()
+}
 
 /// What a document says about one broker.
 struct Said<'a> {
@@ -119,6 +138,7 @@ impl Work<'_> {
                 protocol: section.protocol,
             })
             .collect();
+        self.bus(&mut messages);
         messages
     }
 
@@ -146,14 +166,11 @@ impl Work<'_> {
         else {
             return Err((Layer::Ask, "name its `broker`".to_owned()));
         };
-        let texts = |filters: &BTreeSet<FilterText>| -> Vec<String> {
-            filters.iter().map(|filter| filter.0.clone()).collect()
-        };
-        let mut layers = vec![texts(wanted.filters)];
+        let mut layers = vec![filters(wanted.filters)];
         let mut budgets = vec![wanted.budget];
         let mut handovers = vec![wanted.handovers];
         for (layer, document) in self.above() {
-            let mut filters = BTreeSet::new();
+            let mut admitted = BTreeSet::new();
             for said in sections(document) {
                 let about = said.broker.is_none_or(|label| label == broker);
                 let meeting = said
@@ -161,12 +178,12 @@ impl Work<'_> {
                     .iter()
                     .any(|theirs| wanted.filters.iter().any(|own| overlap(&own.0, &theirs.0)));
                 if about && meeting {
-                    filters.extend(said.filters.iter().cloned());
+                    admitted.extend(said.filters.iter().cloned());
                     budgets.push(said.budget);
                     handovers.push(said.handovers);
                 }
             }
-            if filters.is_empty() {
+            if admitted.is_empty() {
                 let wanted: Vec<&String> = wanted.filters.iter().map(|filter| &filter.0).collect();
                 return Err((
                     layer,
@@ -176,7 +193,7 @@ impl Work<'_> {
                     ),
                 ));
             }
-            layers.push(texts(&filters));
+            layers.push(filters(&admitted));
         }
         let mapped = &self.device.document.broker;
         if !mapped.iter().any(|section| section.label == broker.0) {
@@ -195,7 +212,7 @@ impl Work<'_> {
     }
 
     /// Outboxes, after everything they may send to is settled.
-    pub(super) fn outbox(&mut self, http: &[String], mqtt: &[String]) -> Vec<Outbox> {
+    pub(super) fn outbox(&mut self, rules: &[Destination]) -> Vec<Outbox> {
         let mut granted = Vec::new();
         for wanted in &self.ask.document.outbox {
             let to = wanted.to.clone().unwrap_or_default();
@@ -207,11 +224,7 @@ impl Work<'_> {
                     None => refused = refused.or(Some(layer)),
                 }
             }
-            let destination = if http.contains(&to) {
-                Some(Destination::Http(to.clone()))
-            } else {
-                mqtt.contains(&to).then(|| Destination::Mqtt(to.clone()))
-            };
+            let destination = rules.iter().find(|rule| rule.id() == to).cloned();
             let (Some(to), None) = (destination, refused) else {
                 let (by, line) = refused.map_or_else(
                     || {

@@ -1,6 +1,9 @@
 //! Messages of a running workload: subscriptions, publishing and outboxes that both grants give.
 
-use crate::grant::{Destination, HttpRule, Messages, MqttRule, MqttTrigger, Outbox, PublishBudget};
+use crate::grant::{
+    BusBudget, BusRule, BusTrigger, Destination, HttpRule, Messages, MqttRule, MqttTrigger, Outbox,
+    PublishBudget,
+};
 use crate::intersect::amounts::tightest;
 
 /// What is left of messages; `http` are the rules of outgoing HTTP that are left.
@@ -43,9 +46,11 @@ pub(super) fn narrowed(own: &Messages, later: &Messages, http: &[HttpRule]) -> M
             })
         });
     let (trigger, net): (Vec<_>, Vec<MqttRule>) = (trigger.collect(), net.collect());
+    let bus = said(&own.bus, &later.bus);
     let goes = |to: &Destination| match to {
         Destination::Http(id) => http.iter().any(|rule| rule.id == *id),
         Destination::Mqtt(id) => net.iter().any(|rule| rule.id == *id),
+        Destination::Bus(id) => bus.iter().any(|rule| rule.id == *id),
     };
     let outbox = own
         .outbox
@@ -74,9 +79,44 @@ pub(super) fn narrowed(own: &Messages, later: &Messages, http: &[HttpRule]) -> M
             .filter(|broker| used(&broker.label))
             .cloned()
             .collect(),
+        bus_trigger: heard(&own.bus_trigger, &later.bus_trigger),
         trigger,
         net,
+        bus,
         outbox,
+    }
+}
+
+fn heard(own: &[BusTrigger], later: &[BusTrigger]) -> Vec<BusTrigger> {
+    let both = own.iter().filter_map(|trigger| {
+        let same = |l: &&BusTrigger| l.id == trigger.id && l.from == trigger.from;
+        let other = later.iter().find(same)?;
+        Some(BusTrigger {
+            subscribe: layers(&trigger.subscribe, &other.subscribe),
+            handovers: trigger.handovers.min(other.handovers),
+            budget: lower(trigger.budget, other.budget),
+            ..trigger.clone()
+        })
+    });
+    both.collect()
+}
+
+fn said(own: &[BusRule], later: &[BusRule]) -> Vec<BusRule> {
+    let both = own.iter().filter_map(|rule| {
+        let other = later.iter().find(|l| l.id == rule.id && l.to == rule.to)?;
+        Some(BusRule {
+            publish: layers(&rule.publish, &other.publish),
+            budget: lower(rule.budget, other.budget),
+            ..rule.clone()
+        })
+    });
+    both.collect()
+}
+
+fn lower(own: BusBudget, later: BusBudget) -> BusBudget {
+    BusBudget {
+        bytes: tightest([own.bytes, later.bytes].into_iter()).unwrap_or(own.bytes),
+        messages: tightest([own.messages, later.messages].into_iter()).unwrap_or(own.messages),
     }
 }
 
@@ -85,4 +125,77 @@ fn layers(own: &[Vec<String>], later: &[Vec<String>]) -> Vec<Vec<String>> {
     let mut all = own.to_vec();
     all.extend(later.iter().filter(|layer| !own.contains(layer)).cloned());
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grant::Rate;
+    use redan_protocol::Millis;
+
+    fn budget(messages: u64) -> BusBudget {
+        let rate = |amount| Rate {
+            amount,
+            per: Millis::seconds(1),
+        };
+        BusBudget {
+            bytes: rate(1000),
+            messages: rate(messages),
+        }
+    }
+
+    fn rule(to: &str, topics: &[&str], messages: u64) -> BusRule {
+        BusRule {
+            id: "a".into(),
+            to: to.parse().unwrap(),
+            publish: vec![topics.iter().map(|topic| (*topic).to_owned()).collect()],
+            budget: budget(messages),
+        }
+    }
+
+    fn trigger(from: &str, handovers: u32, messages: u64) -> BusTrigger {
+        BusTrigger {
+            id: "a".into(),
+            from: from.parse().unwrap(),
+            subscribe: vec![vec!["plant/#".into()]],
+            handovers,
+            budget: budget(messages),
+        }
+    }
+
+    #[test]
+    fn workloads_go_on_saying_what_both_grants_let_them_say() {
+        let outbox = Outbox {
+            id: "out".into(),
+            to: Destination::Bus("a".into()),
+            bytes: redan_protocol::ByteCount::kib(1),
+            messages: 1,
+            max_age: Millis::seconds(1),
+        };
+        let messages = |rule: BusRule, trigger: BusTrigger| Messages {
+            bus: vec![rule],
+            bus_trigger: vec![trigger],
+            outbox: vec![outbox.clone()],
+            ..Messages::default()
+        };
+        let own = messages(
+            rule("other/one", &["plant/7", "plant/8"], 5),
+            trigger("other/two", 3, 9),
+        );
+        let later = messages(rule("other/one", &["plant/7"], 9), trigger("other/two", 8, 2));
+        let both = narrowed(&own, &later, &[]);
+        let topics = |topics: &[&str]| topics.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        let wanted = messages(
+            BusRule {
+                publish: vec![topics(&["plant/7", "plant/8"]), topics(&["plant/7"])],
+                ..rule("other/one", &[], 5)
+            },
+            trigger("other/two", 3, 2),
+        );
+        assert_eq!(both, wanted);
+        assert_eq!(narrowed(&own, &own, &[]), own);
+        // A rule of the same name about somebody else is another rule, and its outbox goes with it.
+        let elsewhere = messages(rule("other/three", &["#"], 9), trigger("other/three", 8, 9));
+        assert_eq!(narrowed(&own, &elsewhere, &[]), Messages::default());
+    }
 }

@@ -133,7 +133,7 @@ pub struct PublishBudgetSection {
 pub struct OutboxSection {
     /// Its name.
     pub id: String,
-    /// Ask: the `id` of a `[[net.http]]` or `[[net.mqtt]]` of the same ask.
+    /// Ask: the `id` of a `[[net.http]]`, `[[net.mqtt]]` or `[[net.bus]]` of the same ask.
     pub to: Option<String>,
     /// Quota.
     #[serde(default)]

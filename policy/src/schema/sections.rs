@@ -1,6 +1,7 @@
 //! The sections of a document, each with the keys all three kinds share.
 
 use super::TlsSection;
+use super::bus::{BusTriggerSection, NetBusSection};
 use super::messages::{MqttTriggerSection, NetMqttSection};
 use crate::egress::parse_origin;
 use crate::grant::{Mode, Origin, Strategy};
@@ -22,6 +23,9 @@ pub struct Triggers {
     /// Messages.
     #[serde(default)]
     pub mqtt: Vec<MqttTriggerSection>,
+    /// Messages of other workloads of the device.
+    #[serde(default)]
+    pub bus: Vec<BusTriggerSection>,
 }
 
 /// `[[trigger.http]]`
@@ -76,6 +80,9 @@ pub struct Net {
     /// Outgoing messages.
     #[serde(default)]
     pub mqtt: Vec<NetMqttSection>,
+    /// Messages to other workloads of the device.
+    #[serde(default)]
+    pub bus: Vec<NetBusSection>,
 }
 
 /// `scheme://host[:port]` in a document.

@@ -1,6 +1,6 @@
 //! Sections about messages.
 
-use super::{ASK, Flaw, LABEL, TWICE, hold, label};
+use super::{ASK, Flaw, LABEL, TWICE, bus, hold, label};
 use crate::schema::{Document, Kind};
 use std::collections::BTreeSet;
 
@@ -35,6 +35,7 @@ pub(super) fn check(d: &Document) -> Result<(), Flaw> {
         hold(!ask || section.broker.is_some(), at, nth, "broker", BROKER)?;
         hold(!ask || !section.publish.is_empty(), at, nth, "publish", FILTERS)?;
     }
+    bus::check(d, &mut seen)?;
     let mut boxes = BTreeSet::new();
     for (nth, section) in d.outbox.iter().enumerate() {
         let at = "outbox";
@@ -42,7 +43,7 @@ pub(super) fn check(d: &Document) -> Result<(), Flaw> {
         hold(boxes.insert(&section.id), at, nth, "id", TWICE)?;
         hold(ask || section.to.is_none(), at, nth, "to", ASK)?;
         let known = section.to.as_ref().is_some_and(|to| seen.contains(to));
-        let what = "of an ask must be the id of one of its [[net.http]] or [[net.mqtt]]";
+        let what = "of an ask must be the id of one of its [[net.http]], [[net.mqtt]] or [[net.bus]]";
         hold(!ask || known, at, nth, "to", what)?;
     }
     let mut labels = BTreeSet::new();

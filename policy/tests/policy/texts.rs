@@ -2,6 +2,7 @@
 
 use crate::documents::{ask, device, fleet};
 use redan_policy::{explain, parse_ask, parse_device, parse_fleet};
+use std::path::Path;
 
 #[test]
 fn errors_name_file_line_and_what_to_write() {
@@ -153,4 +154,14 @@ fn an_explanation_covers_roots_secrets_and_what_is_said_of_the_device() {
 fn a_revoked_version_says_what_to_publish() {
     let fleet = fleet("[revoke]\nmin_version = { \"acme/thermo\" = \"1.0.1\" }\n");
     insta::assert_snapshot!(explain(&ask(""), &fleet, &device("")));
+}
+
+#[test]
+fn an_explanation_says_who_speaks_to_whom_on_the_device() {
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/cases/bus-narrows-everywhere");
+    let read = |name: &str| std::fs::read_to_string(case.join(name)).unwrap();
+    let ask = parse_ask("ask.toml", &read("ask.toml")).unwrap();
+    let fleet = parse_fleet("fleet.toml", &read("fleet.toml")).unwrap();
+    let device = parse_device("device.toml", &read("device.toml")).unwrap();
+    insta::assert_snapshot!(explain(&ask, &fleet, &device));
 }

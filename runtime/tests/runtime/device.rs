@@ -45,10 +45,20 @@ impl Device {
         )
     }
 
-    pub(crate) fn with(sizes: &Sizes, (far_end, broker): (FarEnd, OwnedFd)) -> Self {
+    pub(crate) fn with(sizes: &Sizes, far_end: (FarEnd, OwnedFd)) -> Self {
+        Self::over(tempfile::tempdir().unwrap(), sizes, far_end)
+    }
+
+    /// The executor ends, and another begins over the same folder.
+    pub(crate) fn restarted(mut self) -> Self {
+        let data = std::mem::replace(&mut self.data, tempfile::tempdir().unwrap());
+        self.end();
+        Self::over(data, &Sizes::default(), FarEnd::refusing())
+    }
+
+    fn over(data: tempfile::TempDir, sizes: &Sizes, (far_end, broker): (FarEnd, OwnedFd)) -> Self {
         let (agent, inherited) = redan_channel::pair().unwrap();
         set_socket_timeout(&agent, Timeout::Recv, Some(PATIENCE)).unwrap();
-        let data = tempfile::tempdir().unwrap();
         let folder = data.path().to_owned();
         watch_for_panics();
         let prepared = Executor::prepare(sizes).unwrap();
@@ -238,6 +248,14 @@ impl Device {
             .lines()
             .map(|line| line.split_once(' ').unwrap().1.to_owned());
         lines.collect()
+    }
+
+    /// Whether a workload's log has a line; it may not be there yet.
+    pub(crate) fn logged(&self, workload: &str, wanted: &str) -> bool {
+        let path = self.data.path().join("logs").join(workload).with_extension("log");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        lines.any(|(_, line)| line == wanted)
     }
 
     /// Where a workload's volume lies; made, as it would be at the first load.

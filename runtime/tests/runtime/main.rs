@@ -19,6 +19,7 @@ mod guests;
 mod hostile;
 mod jobs;
 mod load;
+mod local_bus;
 mod logs;
 mod messages;
 mod narrow;

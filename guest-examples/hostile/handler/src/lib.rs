@@ -42,6 +42,19 @@ impl Handler for Hostile {
             ["large", outbox, target] => {
                 held(&name(outbox::enqueue(&item(outbox, target, vec![b'x'; 200_000]))), "too-large")
             }
+            ["sized", outbox, target, length, wanted] => {
+                let length = length.parse().unwrap_or(0);
+                held(&name(outbox::enqueue(&item(outbox, target, vec![b'x'; length]))), wanted)
+            }
+            // Says the rest to somebody.
+            ["pass", outbox, target, rest @ ..] => {
+                held(&name(outbox::enqueue(&item(outbox, target, rest.join(" ").into_bytes()))), "ok")
+            }
+            // Says what was said, for ever.
+            ["echo", outbox, target] => {
+                let _ = outbox::enqueue(&item(outbox, target, text.clone().into_bytes()));
+                Outcome::Ack
+            }
             ["nul", outbox] => held(&name(outbox::enqueue(&item(outbox, "plant/7\0/alarm", vec![]))), "target-denied"),
             _ => Outcome::Ack,
         }
