@@ -387,6 +387,16 @@ codes! {
     QuotaReached = 219, "quota-reached", "remove what is no longer needed, or raise the fleet's quota in control.toml";
     /// The control server's certificate is on its issuer's revocation list.
     ServerRevoked = 220, "server-revoked", "give the server a certificate that is not revoked; whoever presents this one may have stolen its key";
+
+    // 234–237: components of WASI 0.3
+    /// The device ceiling does not switch WASI 0.3 on, or did so after the device's program started.
+    WasiSwitchedOff = 234, "wasi-switched-off", "set wasi_0_3 = true under [runtime] in the device ceiling and start redan-device again, or build for WASI 0.2";
+    /// A limit of the grant does not hold for WASI 0.3.
+    WasiLimitNotHeld = 235, "wasi-limit-not-held", "take `fuel_per_call` out of the document that names it, or build for WASI 0.2";
+    /// A component of a world of WASI 0.3 imports an interface of it that is not offered.
+    WasiPartNotOffered = 236, "wasi-part-not-offered", "use the interface of WASI 0.2, as standard libraries do: a component may import both";
+    /// A component of WASI 0.3 with components inside that have code of their own.
+    WasiComposed = 237, "wasi-composed", "build it as one component, or for WASI 0.2: tasks between components cannot be bounded yet";
     /// Our own fault.
     Internal = 255, "internal", "report it with the server's log";
 }

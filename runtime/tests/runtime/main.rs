@@ -32,5 +32,6 @@ mod shares;
 mod smith;
 mod stop_start;
 mod swap;
+mod tasks;
 mod upstream;
 mod volumes;
