@@ -11,7 +11,7 @@ use redan_jail::{Kind, Spec, confine, inherited, reserve, spawn};
 use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, WorkloadKind};
 use redan_protocol::{ByteCount, ComponentName, Digest};
 use redan_runtime::compiler::admit;
-use redan_runtime::engine::{Sizes, compiler_engine};
+use redan_runtime::engine::{Native, Sizes, compiler_engine};
 use redan_runtime::executor::Executor;
 use redan_sealed::seal;
 use std::os::fd::AsFd;
@@ -37,7 +37,7 @@ pub(crate) fn bench(asking: &mut Asking) {
     assert!(compile.status().unwrap().success());
     let component = std::fs::read(&wasm).unwrap();
     let grant = grant(ASK_JOB).unwrap();
-    let native = admit(&compiler_engine(false).unwrap(), &component, &grant)
+    let native = admit(&compiler_engine(Native::Plain).unwrap(), &component, &grant)
         .unwrap()
         .serialize()
         .unwrap();
@@ -106,7 +106,7 @@ pub(crate) fn bench(asking: &mut Asking) {
 pub(crate) fn become_executor(folder: &str) {
     let (agent, broker) = (inherited(3).unwrap(), inherited(4).unwrap());
     let data = std::fs::File::open(folder).unwrap();
-    let prepared = Executor::prepare(&Sizes::default()).unwrap();
+    let prepared = Executor::prepare(&Sizes::default(), false).unwrap();
     let isolation = confine(Kind::Executor, Some(data.as_fd()), None).unwrap();
     // It ends with its channel.
     drop(prepared.run(agent, broker, PathBuf::from("."), isolation));

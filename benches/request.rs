@@ -15,7 +15,7 @@ use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, WorkloadKind};
 use redan_protocol::report::Isolation;
 use redan_protocol::{ByteCount, ComponentName, Digest};
 use redan_runtime::compiler::admit;
-use redan_runtime::engine::{Sizes, compiler_engine};
+use redan_runtime::engine::{Native, Sizes, compiler_engine};
 use redan_runtime::executor::Executor;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -79,7 +79,7 @@ fn executor(data: &TempDir) -> (OwnedFd, SocketAddr) {
     let folder = data.path().to_owned();
     std::thread::spawn(move || {
         let _broker = broker;
-        let prepared = Executor::prepare(&Sizes::default()).unwrap();
+        let prepared = Executor::prepare(&Sizes::default(), false).unwrap();
         prepared
             .run(of_agent, of_broker, folder, Isolation::default())
             .unwrap();
@@ -87,7 +87,7 @@ fn executor(data: &TempDir) -> (OwnedFd, SocketAddr) {
     let mut grant = grant(ASK_SERVICE).unwrap();
     grant.limits.concurrency = u32::try_from(CONNECTIONS).unwrap();
     let component = guest::hello().unwrap();
-    let native = admit(&compiler_engine(false).unwrap(), &component, &grant)
+    let native = admit(&compiler_engine(Native::Plain).unwrap(), &component, &grant)
         .unwrap()
         .serialize()
         .unwrap();

@@ -58,6 +58,8 @@ pub(crate) struct Around {
     pub(crate) broker: Broker,
     /// Each executor's part of the device's memory.
     pub(crate) memory: ByteCount,
+    /// Whether they run WASI 0.3 too.
+    pub(crate) wasi_0_3: bool,
     pub(crate) events: mpsc::UnboundedSender<Event>,
 }
 
@@ -79,9 +81,18 @@ impl Executor {
 
 struct Running {
     channel: Rc<AsyncChannel>,
-    /// Its engines: plain, and counting fuel.
-    engines: [Digest; 2],
+    engines: Engines,
     isolation: Isolation,
+}
+
+/// An executor's engines, by what each is for.
+#[derive(Clone, Copy)]
+struct Engines {
+    plain: Digest,
+    /// Counts fuel.
+    metered: Digest,
+    /// Runs WASI 0.3; there is none unless the ceiling had it switched on when this process started.
+    wasi_0_3: Option<Digest>,
 }
 
 impl Running {
@@ -91,19 +102,18 @@ impl Running {
     }
 }
 
-fn admit(
-    grant: &EffectiveGrant,
-    [plain, metered]: [Digest; 2],
-    isolation: Isolation,
-) -> Result<Digest, Code> {
+fn admit(grant: &EffectiveGrant, engines: Engines, isolation: Isolation) -> Result<Digest, Code> {
     if let Some(missing) = grant.isolation.iter().find(|wanted| !wanted.is_in(&isolation)) {
         tracing::warn!(component = %grant.component, ?missing, "its policy demands more isolation than there is");
         return Err(Code::IsolationMissing);
     }
+    if grant.world.is_wasi_0_3() {
+        return engines.wasi_0_3.ok_or(Code::WasiSwitchedOff);
+    }
     Ok(if grant.limits.fuel_per_call > 0 {
-        metered
+        engines.metered
     } else {
-        plain
+        engines.plain
     })
 }
 
@@ -178,6 +188,7 @@ async fn serve(publisher: PublisherName, around: Around, mut commands: mpsc::Unb
 async fn begin(publisher: &PublisherName, around: &Around) -> Result<Running, Code> {
     let request = ToSupervisor::StartExecutor {
         publisher: publisher.clone(),
+        wasi_0_3: around.wasi_0_3,
     };
     // Not started at all: the supervisor will not say that it ended.
     let started = around.native.supervisor.ask(request).await.map_err(|code| {
@@ -213,6 +224,7 @@ async fn meet(publisher: &PublisherName, around: &Around, started: Started) -> R
     let FromExecutor::Ready {
         engine,
         metered,
+        wasi_0_3,
         isolation,
     } = first.message
     else {
@@ -224,7 +236,11 @@ async fn meet(publisher: &PublisherName, around: &Around, started: Started) -> R
     drop(around.events.send(Event::Isolated(publisher.clone(), isolation)));
     Ok(Running {
         channel,
-        engines: [engine, metered],
+        engines: Engines {
+            plain: engine,
+            metered,
+            wasi_0_3,
+        },
         isolation,
     })
 }
@@ -304,6 +320,14 @@ mod tests {
     use super::*;
     use redan_policy::{intersect, parse_ask, parse_device, parse_fleet};
 
+    fn engines(wasi_0_3: Option<Digest>) -> Engines {
+        Engines {
+            plain: Digest::of(b"plain"),
+            metered: Digest::of(b"metered"),
+            wasi_0_3,
+        }
+    }
+
     fn grant(limits: &str, fleet: &str, device: &str) -> EffectiveGrant {
         let head = |kind: &str, rest: &str| format!("schema = \"redan.policy/1\"\nkind = \"{kind}\"\n{rest}");
         let ask = format!(
@@ -323,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_workload_runs_only_with_the_isolation_its_policies_demand() {
-        let engines = [Digest::of(b"plain"), Digest::of(b"metered")];
+        let engines = engines(None);
         let of_fleet = "[require]\nisolation = [\"landlock\", \"users\"]\n";
         let of_device = "[require]\nisolation = [\"seccomp\", \"processes\", \"no-new-privs\"]\n";
         let everything = Isolation {
@@ -334,7 +358,7 @@ mod tests {
             no_new_privs: true,
         };
         let demanding = grant("", of_fleet, of_device);
-        assert_eq!(admit(&demanding, engines, everything), Ok(engines[0]));
+        assert_eq!(admit(&demanding, engines, everything), Ok(engines.plain));
         for lacking in [
             Isolation {
                 processes: false,
@@ -361,13 +385,37 @@ mod tests {
             assert_eq!(refused, Err(Code::IsolationMissing), "{lacking:?}");
         }
         let modest = grant("", "", "");
-        assert_eq!(admit(&modest, engines, Isolation::default()), Ok(engines[0]));
+        assert_eq!(admit(&modest, engines, Isolation::default()), Ok(engines.plain));
     }
 
     #[test]
     fn a_workload_with_a_limit_of_fuel_has_the_engine_that_counts_it() {
-        let engines = [Digest::of(b"plain"), Digest::of(b"metered")];
+        let engines = engines(None);
         let metered = grant("[limits]\nfuel_per_call = 1000\n", "", "");
-        assert_eq!(admit(&metered, engines, Isolation::default()), Ok(engines[1]));
+        assert_eq!(
+            admit(&metered, engines, Isolation::default()),
+            Ok(engines.metered)
+        );
+    }
+
+    #[test]
+    fn a_service_of_wasi_0_3_goes_to_an_executor_that_is_switched_to_it() {
+        let head = |kind: &str, rest: &str| format!("schema = \"redan.policy/1\"\nkind = \"{kind}\"\n{rest}");
+        let world = "wasi:http/service@0.3";
+        let ask = format!("[subject]\nname = \"acme/thermo\"\nversion = \"1.0.0\"\nworld = \"{world}\"\n");
+        let fleet = format!(
+            "serial = 1\n[subject]\npublishers = [\"acme\"]\nnames = [\"acme/*\"]\nworlds = [\"{world}\"]\n"
+        );
+        let device = "hardware = \"gateway\"\n[subject]\nnames = [\"acme/*\"]\n[runtime]\nwasi_0_3 = true\n";
+        let grant = intersect(
+            &parse_ask("ask", &head("ask", &ask)).unwrap(),
+            &parse_fleet("fleet", &head("fleet", &fleet)).unwrap(),
+            &parse_device("device", &head("device", device)).unwrap(),
+        )
+        .unwrap();
+        let none = Isolation::default();
+        assert_eq!(admit(&grant, engines(None), none), Err(Code::WasiSwitchedOff));
+        let digest = Digest::of(b"tasks");
+        assert_eq!(admit(&grant, engines(Some(digest)), none), Ok(digest));
     }
 }

@@ -96,6 +96,7 @@ pub fn run(
             },
             broker: Broker::start(channel("broker", broker)?),
             memory: ceiling.publisher_memory(),
+            wasi_0_3: ceiling.wasi_0_3(),
             events: events.clone(),
         };
         let id = identity.id.clone();

@@ -272,7 +272,13 @@ pub(crate) async fn document(
 pub(crate) fn facts_of(id: &SpiffeId, ceiling: &DeviceCeiling, now: UnixSeconds) -> DeviceFacts {
     DeviceFacts {
         device: id.clone(),
-        worlds: vec![World::HttpProxy, World::Command, World::Messages],
+        // Also WASI 0.3: whether it is switched on the ceiling says, with its own code and remedy.
+        worlds: vec![
+            World::HttpProxy,
+            World::Command,
+            World::Messages,
+            World::HttpService,
+        ],
         runtime: runtime_version(),
         ceiling: ceiling.clone(),
         installed: BTreeMap::new(),

@@ -18,7 +18,7 @@ use redan_protocol::ipc::WorkloadKind;
 use redan_protocol::{ByteCount, Millis};
 use redan_runtime::bench::{Bench, Workload};
 use redan_runtime::compiler::surface;
-use redan_runtime::engine::{Sizes, is_metered};
+use redan_runtime::engine::{Native, Sizes};
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
@@ -60,18 +60,18 @@ pub(crate) fn run(arguments: &Checked) -> Result<u8, Fault> {
         let sizes = Sizes::default();
         let bench = Bench::new(
             arguments.given.ask.as_ref().map(|_| &sizes),
-            is_metered(&prepared.grant.limits),
+            Native::of(&prepared.grant),
         );
         let bench = bench.map_err(Fault::system("starting the sandbox"))?;
         let kind = match world {
-            World::HttpProxy => WorkloadKind::Service,
+            World::HttpProxy | World::HttpService => WorkloadKind::Service,
             World::Command => WorkloadKind::Job,
             World::Messages => WorkloadKind::Message,
         };
         let workload = bench.link(kind, &native, capabilities).map_err(Fault::refused)?;
         let outcome = match world {
             World::Command => job(&workload).await,
-            World::HttpProxy => service(arguments, &workload).await,
+            World::HttpProxy | World::HttpService => service(arguments, &workload).await,
             World::Messages => Err(unheard()),
         };
         if lent.has_dropped() && !arguments.given.quiet {
@@ -164,13 +164,18 @@ fn warn(arguments: &Checked, prepared: &Prepared) {
     remark(
         "without an ask it is given everything this runtime offers; --ask shows what a device would give it.",
     );
+    if prepared.grant.world.is_wasi_0_3() {
+        remark(
+            "it is of WASI 0.3: a device runs it only with wasi_0_3 = true under [runtime] in its ceiling.",
+        );
+    }
     if offer::imports_sockets(&prepared.imports) {
         remark("it imports wasi:sockets, which this runtime does not offer: every call of them is refused.");
     }
 }
 
 fn lend(arguments: &Checked, data: &Path, world: World, witness: Option<Arc<Witness>>) -> Lent {
-    let service = world == World::HttpProxy;
+    let service = world.is_service();
     let mut lent = Lent::at_terminal(
         witness.clone(),
         Box::new(move |told| match told {

@@ -5,7 +5,7 @@
 
 use crate::arguments::{Checked, Folder, usage};
 use crate::fault::Fault;
-use crate::offer::{imports_sockets, world_name};
+use crate::offer::imports_sockets;
 use redan_host_api::bench::Seen;
 use redan_policy::egress::is_path_pattern;
 use redan_policy::grant::{Origin, World};
@@ -60,7 +60,7 @@ pub(crate) fn ask(arguments: &Checked, imports: &[String], world: World, seen: &
     let mut text = head(&arguments.name, world);
     let imported = |name: &str| imports.iter().any(|import| import.starts_with(name));
     match world {
-        World::HttpProxy => answered(&mut text, seen),
+        World::HttpProxy | World::HttpService => answered(&mut text, seen),
         World::Command => job(&mut text, &arguments.arguments),
         // Nothing called it, so nothing was seen.
         World::Messages => {}
@@ -93,7 +93,7 @@ fn head(name: &ComponentName, world: World) -> String {
         "# Learned from one run by `redan dev --learn`: what the component used, and nothing else. What this run did not reach is\n\
          # not in here. Read it before you sign it.\nschema = \"redan.policy/1\"\nkind = \"ask\"\n\n\
          [subject]\nname = \"{name}\"\nversion = \"0.1.0\"\nworld = \"{}\"\n",
-        world_name(world)
+        world.name()
     )
 }
 

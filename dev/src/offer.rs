@@ -10,18 +10,12 @@ pub(crate) fn world(exports: &[String]) -> World {
     let has = |interface: &str| exports.iter().any(|export| export.starts_with(interface));
     if has("wasi:http/incoming-handler@") {
         World::HttpProxy
+    } else if has("wasi:http/handler@0.3.") {
+        World::HttpService
     } else if has("redan:messaging/handler@") {
         World::Messages
     } else {
         World::Command
-    }
-}
-
-pub(crate) const fn world_name(world: World) -> &'static str {
-    match world {
-        World::HttpProxy => "wasi:http/proxy@0.2",
-        World::Command => "wasi:cli/command@0.2",
-        World::Messages => "redan:messaging/handler@0.1",
     }
 }
 
@@ -64,7 +58,7 @@ pub(crate) fn everything(
          [clock]\nwall = true\n[random]\nmax_bytes_per_call = \"64MiB\"\n[log]\n[config]\nkeys = {keys:?}\n\
          [[kv]]\nlabel = \"default\"\nquota = {{ bytes = \"1GiB\", keys = 1000000 }}\n\
          [[net.http]]\nid = \"bench\"\nallow = [\"https://nowhere.invalid\"]\nmethods = [\"GET\"]\n",
-        world_name(world)
+        world.name()
     );
     if imports_sockets(imports) {
         text.push_str("[net.sockets]\n");

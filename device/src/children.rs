@@ -27,12 +27,18 @@ pub(crate) fn agent(config: &Path) -> Result<(), Fault> {
 }
 
 /// An executor: one publisher's guests. Engine and pool are made before confinement (corrections 8).
-pub(crate) fn executor(publisher: &PublisherName, data: &Path, user: Option<u32>) -> Result<(), Fault> {
+pub(crate) fn executor(
+    publisher: &PublisherName,
+    data: &Path,
+    user: Option<u32>,
+    wasi_0_3: bool,
+) -> Result<(), Fault> {
     let (agent, broker) = (inherited(3)?, inherited(4)?);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let data = rustix::fs::open(data, flags, Mode::empty())
         .map_err(|errno| Fault::system("opening the data folder")(errno.into()))?;
-    let prepared = Executor::prepare(&Sizes::default()).map_err(|error| Fault::Sibling(error.to_string()))?;
+    let prepared =
+        Executor::prepare(&Sizes::default(), wasi_0_3).map_err(|error| Fault::Sibling(error.to_string()))?;
     let isolation = confine(Kind::Executor, Some(data.as_fd()), user)?;
     tracing::debug!(%publisher, ?isolation, "an executor is confined");
     prepared

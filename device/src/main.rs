@@ -121,6 +121,8 @@ enum Device {
         data: PathBuf,
         #[arg(long)]
         user: Option<u32>,
+        #[arg(long = "wasi-0-3")]
+        wasi_0_3: bool,
     },
     #[command(hide = true)]
     Broker {
@@ -236,7 +238,8 @@ fn main() -> ExitCode {
             publisher,
             data,
             user,
-        } => children::executor(&publisher, &data, user).map(|()| 0),
+            wasi_0_3,
+        } => children::executor(&publisher, &data, user, wasi_0_3).map(|()| 0),
         Device::Broker { user } => children::broker(user).map(|()| 0),
         Device::Compiler { user, less } => children::compiler(user, less.budget()).map(|()| 0),
     };

@@ -274,7 +274,7 @@ impl Supervisor {
 
     fn answer(&mut self, request: ToSupervisor) {
         let answered = match request {
-            ToSupervisor::StartExecutor { publisher } => self.start_executor(&publisher),
+            ToSupervisor::StartExecutor { publisher, wasi_0_3 } => self.start_executor(&publisher, wasi_0_3),
             ToSupervisor::StartCompiler => self.start_compiler(),
             ToSupervisor::StopExecutor { publisher } => {
                 self.signal(&Who::Executor(publisher), Signal::KILL);
@@ -300,12 +300,15 @@ impl Supervisor {
         }
     }
 
-    fn start_executor(&mut self, publisher: &PublisherName) -> Result<Vec<OwnedFd>, Fault> {
+    fn start_executor(&mut self, publisher: &PublisherName, wasi_0_3: bool) -> Result<Vec<OwnedFd>, Fault> {
         let data = self.state.join("data").join(publisher.as_str());
         std::fs::create_dir_all(&data).map_err(Fault::system("making the data folder"))?;
         let mut arguments: Vec<OsString> =
             vec!["executor".into(), "--publisher".into(), publisher.as_str().into()];
         arguments.extend(["--data".into(), data.clone().into_os_string()]);
+        if wasi_0_3 {
+            arguments.push("--wasi-0-3".into());
+        }
         if self.users {
             let user = user_of(publisher);
             own(&data, user).map_err(Fault::system("giving the data folder to its user"))?;

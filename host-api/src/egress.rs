@@ -436,9 +436,35 @@ impl WasiHttpHooks for Hooks {
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         OUTGOING_CHUNK
     }
+
+    fn p3_error_from_hyper(
+        &mut self,
+        _error: &hyper::Error,
+    ) -> wasmtime_wasi_http::p3::bindings::http::types::ErrorCode {
+        wasmtime_wasi_http::p3::bindings::http::types::ErrorCode::HttpProtocolError
+    }
+
+    fn p3_error_from_connect(
+        &mut self,
+        _error: &std::io::Error,
+    ) -> wasmtime_wasi_http::p3::bindings::http::types::ErrorCode {
+        wasmtime_wasi_http::p3::bindings::http::types::ErrorCode::ConnectionRefused
+    }
+
+    fn p3_error_from_tls(
+        &mut self,
+        _error: &std::io::Error,
+    ) -> wasmtime_wasi_http::p3::bindings::http::types::ErrorCode {
+        wasmtime_wasi_http::p3::bindings::http::types::ErrorCode::TlsProtocolError
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        OUTGOING_CHUNK
+    }
 }
 
-/// Largest single write to an outgoing body, bytes. The default of 1 MiB is what two such writes would buffer.
+/// Largest single write to an outgoing body, bytes. The default of 1 MiB is what two such writes would buffer. A longer write of a
+/// stream of WASI 0.3 is taken this far, and the guest goes on with the rest.
 const OUTGOING_CHUNK: usize = 64 * 1024;
 
 /// A body of nothing, for answers the host makes itself.

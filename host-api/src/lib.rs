@@ -33,6 +33,7 @@ mod payload;
 pub mod state;
 mod tokens;
 pub mod volume;
+mod wasi_0_3;
 mod watch;
 pub mod workload;
 

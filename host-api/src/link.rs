@@ -52,7 +52,11 @@ pub fn linker(engine: &Engine, grant: &EffectiveGrant) -> Result<Linker<GuestSta
     if grant.log.is_some() || stub(Capability::Log) {
         logging::logging::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
     }
-    if !grant.net_http.is_empty() || stub(Capability::NetHttp) {
+    let sends = !grant.net_http.is_empty() || stub(Capability::NetHttp);
+    if grant.world.is_wasi_0_3() {
+        crate::wasi_0_3::add(l, sends)?;
+    }
+    if sends {
         wasmtime_wasi_http::p2::bindings::http::outgoing_handler::add_to_linker::<G, WasiHttp>(l, G::http)?;
     }
     if !grant.kv.is_empty() || stub(Capability::Kv) {
@@ -136,7 +140,7 @@ pub fn classify(error: &wasmtime::Error, verdict: &Verdict) -> Code {
 }
 
 impl GuestState {
-    fn random(&mut self, length: u64) -> Result<&mut wasmtime_wasi::random::WasiRandomCtx> {
+    pub(crate) fn random(&mut self, length: u64) -> Result<&mut wasmtime_wasi::random::WasiRandomCtx> {
         self.note(|seen| seen.random = seen.random.max(Some(length)));
         let limit = self.capabilities.grant().random;
         if limit.is_none_or(|random| length > random.max_bytes_per_call.get()) {

@@ -344,6 +344,10 @@ pub fn new_store(
     store.limiter(|state| &mut state.meter);
     store.set_hostcall_fuel(narrow(limits.hostcall_bytes.get()));
     store.set_max_component_handles(handles);
+    if let Some(tasks) = store.concurrent_resource_table() {
+        // Tasks, streams, futures and calls under way: only where an engine has any.
+        tasks.set_max_capacity(handles);
+    }
     if limits.fuel_per_call > 0 {
         // Fails where the engine counts none: then the workload does not run, for its limit would not hold.
         store

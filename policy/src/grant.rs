@@ -69,7 +69,7 @@ pub struct EffectiveGrant {
     pub denied_optional: Vec<String>,
 }
 
-/// The world a component is built for. WASI 0.2 is the contract.
+/// The world a component is built for. WASI 0.2 is the contract; 0.3 is for devices whose owner switched it on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
 pub enum World {
     /// `wasi:http/proxy@0.2`
@@ -81,6 +81,31 @@ pub enum World {
     /// `redan:messaging/handler@0.1`
     #[serde(rename = "redan:messaging/handler@0.1")]
     Messages,
+    /// `wasi:http/service@0.3`
+    #[serde(rename = "wasi:http/service@0.3")]
+    HttpService,
+}
+
+impl World {
+    /// As an ask names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HttpProxy => "wasi:http/proxy@0.2",
+            Self::Command => "wasi:cli/command@0.2",
+            Self::Messages => "redan:messaging/handler@0.1",
+            Self::HttpService => "wasi:http/service@0.3",
+        }
+    }
+
+    /// Whether it answers requests of a listener.
+    pub const fn is_service(self) -> bool {
+        matches!(self, Self::HttpProxy | Self::HttpService)
+    }
+
+    /// Whether it is of WASI 0.3: linked, compiled and called by what the switch of the device ceiling is for.
+    pub const fn is_wasi_0_3(self) -> bool {
+        matches!(self, Self::HttpService)
+    }
 }
 
 /// A route of the workload's listener.

@@ -65,7 +65,7 @@ pub enum Need {
 const VERSION_02: &str = "0.2.";
 /// Versions of this runtime's own interfaces.
 const VERSION_OWN: &str = "0.1.";
-/// Of WASI 0.3, which it does not.
+/// Of WASI 0.3, which it links for components of its world alone.
 const VERSION_03: &str = "0.3.";
 
 /// What an interface needs; `interface` as a component imports it, `wasi:http/types@0.2.3`.
@@ -111,6 +111,34 @@ pub fn need(interface: &str) -> Need {
     }
 }
 
+/// The same for a component of a world of WASI 0.3, which may import interfaces of both: its standard library is of 0.2.
+fn need_of_later(interface: &str) -> Need {
+    let (name, version) = interface.split_once('@').unwrap_or((interface, ""));
+    if !version.starts_with(VERSION_03) || version.contains('-') {
+        return need(interface);
+    }
+    match name {
+        "wasi:http/types" | "wasi:clocks/types" | "wasi:cli/types" => Need::Always,
+        "wasi:clocks/monotonic-clock"
+        | "wasi:clocks/system-clock"
+        | "wasi:random/random"
+        | "wasi:random/insecure"
+        | "wasi:random/insecure-seed"
+        | "wasi:cli/environment"
+        | "wasi:cli/exit"
+        | "wasi:cli/stdin"
+        | "wasi:cli/stdout"
+        | "wasi:cli/stderr"
+        | "wasi:cli/terminal-input"
+        | "wasi:cli/terminal-output"
+        | "wasi:cli/terminal-stdin"
+        | "wasi:cli/terminal-stdout"
+        | "wasi:cli/terminal-stderr" => Need::Inert,
+        "wasi:http/client" => Need::Granted(Capability::NetHttp),
+        _ => need(interface),
+    }
+}
+
 /// Why a component is not admitted.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NotAdmitted {
@@ -125,6 +153,12 @@ pub enum NotAdmitted {
     /// It was built for WASI 0.3.
     #[error("the component is built for WASI 0.3 (`{interface}`); this runtime offers WASI 0.2")]
     Later {
+        /// The interface.
+        interface: String,
+    },
+    /// It is of a world of WASI 0.3, and imports what of 0.3 is not offered.
+    #[error("the component imports `{interface}`, which this runtime offers in its version of WASI 0.2 only")]
+    NotOfLater {
         /// The interface.
         interface: String,
     },
@@ -151,6 +185,7 @@ impl NotAdmitted {
                 ..
             } => Code::SocketsNotOffered,
             Self::Later { .. } => Code::WasiNotOffered,
+            Self::NotOfLater { .. } => Code::WasiPartNotOffered,
             Self::Import { .. } | Self::Unknown { .. } => Code::UndeclaredImport,
             Self::Export { .. } => Code::MissingExport,
         }
@@ -160,7 +195,9 @@ impl NotAdmitted {
     pub const fn subject(&self) -> &'static str {
         match self {
             Self::Import { capability, .. } => capability.section(),
-            Self::Unknown { .. } | Self::Later { .. } => Capability::NotOffered.section(),
+            Self::Unknown { .. } | Self::Later { .. } | Self::NotOfLater { .. } => {
+                Capability::NotOffered.section()
+            }
             Self::Export { interface } => interface,
         }
     }
@@ -209,13 +246,23 @@ fn check(
     granted: impl Fn(Capability) -> bool,
 ) -> Result<(), NotAdmitted> {
     for interface in imports {
-        match need(interface) {
+        let needed = if world.is_wasi_0_3() {
+            need_of_later(interface)
+        } else {
+            need(interface)
+        };
+        match needed {
             Need::Always | Need::Inert => {}
             Need::Granted(capability) if granted(capability) => {}
             Need::Granted(capability) => {
                 return Err(NotAdmitted::Import {
                     interface: interface.clone(),
                     capability,
+                });
+            }
+            Need::Later if world.is_wasi_0_3() => {
+                return Err(NotAdmitted::NotOfLater {
+                    interface: interface.clone(),
                 });
             }
             Need::Later => {
@@ -234,16 +281,17 @@ fn check(
         World::HttpProxy => ("wasi:http/incoming-handler", VERSION_02),
         World::Command => ("wasi:cli/run", VERSION_02),
         World::Messages => ("redan:messaging/handler", VERSION_OWN),
+        World::HttpService => ("wasi:http/handler", VERSION_03),
     };
     let there = exports.iter().any(|export| {
         export
             .split_once('@')
             .is_some_and(|(name, version)| name == promised && version.starts_with(versions))
     });
-    let later = exports.iter().find(|export| need(export) == Need::Later);
+    let mut later = exports.iter().filter(|export| need(export) == Need::Later);
     if there {
         Ok(())
-    } else if let Some(interface) = later {
+    } else if let Some(interface) = later.next().filter(|_| !world.is_wasi_0_3()) {
         Err(NotAdmitted::Later {
             interface: interface.clone(),
         })
@@ -332,6 +380,53 @@ mod tests {
             assert_eq!(refused.code(), Code::WasiNotOffered);
             assert_eq!(admit_ask(&imports, &exports, &ask("")), Err(refused));
         }
+    }
+
+    #[test]
+    fn a_component_of_the_world_of_wasi_0_3_imports_what_of_it_is_offered() {
+        let ask = |more: &str| {
+            let text = format!(
+                "schema = \"redan.policy/1\"\nkind = \"ask\"\n[subject]\nname = \"acme/thermo\"\nversion = \"1.0.0\"\n\
+                 world = \"wasi:http/service@0.3\"\n{more}"
+            );
+            parse_ask("ask.toml", &text).unwrap()
+        };
+        let exports = names(&["wasi:http/handler@0.3.2"]);
+        let mixed = names(&[
+            "wasi:http/types@0.3.2",
+            "wasi:clocks/monotonic-clock@0.3.0",
+            "wasi:cli/stdout@0.3.0",
+            "wasi:cli/environment@0.2.6",
+            "wasi:filesystem/types@0.2.6",
+        ]);
+        assert_eq!(admit_ask(&mixed, &exports, &ask("")), Ok(()));
+        let client = names(&["wasi:http/client@0.3.0"]);
+        let refused = NotAdmitted::Import {
+            interface: client[0].clone(),
+            capability: Capability::NetHttp,
+        };
+        assert_eq!(admit_ask(&client, &exports, &ask("")), Err(refused));
+        let http = "[[net.http]]\nid = \"a\"\nallow = [\"https://a.example\"]\nmethods = [\"GET\"]\n";
+        assert_eq!(admit_ask(&client, &exports, &ask(http)), Ok(()));
+        for interface in [
+            "wasi:filesystem/types@0.3.0",
+            "wasi:sockets/types@0.3.0",
+            "wasi:clocks/timezone@0.3.0",
+            "wasi:http/handler@0.3.0",
+            "wasi:http/types@0.3.0-rc-2025-09-16",
+        ] {
+            let refused = NotAdmitted::NotOfLater {
+                interface: interface.to_owned(),
+            };
+            assert_eq!(refused.code(), Code::WasiPartNotOffered);
+            let imports = names(&[interface]);
+            assert_eq!(admit_ask(&imports, &exports, &ask("")), Err(refused));
+        }
+        let refused = NotAdmitted::Export {
+            interface: "wasi:http/handler",
+        };
+        let older = names(&["wasi:http/incoming-handler@0.2.3"]);
+        assert_eq!(admit_ask(&[], &older, &ask("")), Err(refused));
     }
 
     #[test]

@@ -94,6 +94,26 @@ pub enum Denied {
         /// The version of the ask.
         offered: Box<semver::Version>,
     },
+    /// It is of WASI 0.3, and the device is not switched to it.
+    #[error("{file}: `runtime.wasi_0_3` is not set, and {component} is of WASI 0.3")]
+    SwitchedOff {
+        /// The device ceiling's file.
+        file: String,
+        /// The component.
+        component: ComponentName,
+    },
+    /// It is of WASI 0.3, and a document sets a limit that does not hold there.
+    #[error("{file}: `{key}` does not hold for WASI 0.3, which {component} is of")]
+    NotHeld {
+        /// The file that sets the limit.
+        file: String,
+        /// Which document that is.
+        by: Layer,
+        /// The limit.
+        key: &'static str,
+        /// The component.
+        component: ComponentName,
+    },
     /// A required capability did not survive.
     #[error("{file}: `[{section}]` does not admit {item:?}, which the ask requires")]
     Required {
@@ -114,8 +134,9 @@ impl Denied {
     /// The document that has to change.
     pub const fn by(&self) -> Layer {
         match self {
-            Self::Subject { by, .. } | Self::Required { by, .. } => *by,
+            Self::Subject { by, .. } | Self::Required { by, .. } | Self::NotHeld { by, .. } => *by,
             Self::Revoked { .. } => Layer::Fleet,
+            Self::SwitchedOff { .. } => Layer::Device,
         }
     }
 
@@ -129,6 +150,8 @@ impl Denied {
             Self::Revoked { component, .. } => {
                 format!("publish a newer version, or lower `revoke.min_version` of {component}")
             }
+            Self::SwitchedOff { .. } => "set wasi_0_3 = true under [runtime]".to_owned(),
+            Self::NotHeld { key, .. } => format!("take `{key}` out; the limits of CPU time hold"),
             Self::Required { line, .. } => line.clone(),
         }
     }
@@ -138,6 +161,8 @@ impl Denied {
         match self {
             Self::Subject { .. } => Code::SubjectNotAllowed,
             Self::Revoked { .. } => Code::VersionRevoked,
+            Self::SwitchedOff { .. } => Code::WasiSwitchedOff,
+            Self::NotHeld { .. } => Code::WasiLimitNotHeld,
             Self::Required { .. } => Code::CapabilityDenied,
         }
     }
@@ -171,7 +196,7 @@ pub(crate) fn outcome(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) ->
         component: ask.name.clone(),
         version: ask.version.clone(),
         world: ask.world,
-        trigger_http: if ask.world == World::HttpProxy {
+        trigger_http: if ask.world.is_service() {
             work.trigger_http()
         } else {
             Vec::new()
@@ -346,7 +371,36 @@ fn subject(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) -> Result<(),
     if names_admit(&ceiling.deny, &ask.name) {
         return fail(Layer::Device, "subject.deny");
     }
+    if ask.world.is_wasi_0_3() {
+        return wasi_0_3(ask, fleet, device);
+    }
     Ok(())
+}
+
+/// What else must be true for a component of WASI 0.3.
+fn wasi_0_3(ask: &Ask, fleet: &FleetPolicy, device: &DeviceCeiling) -> Result<(), Denied> {
+    if !device.wasi_0_3() {
+        return Err(Denied::SwitchedOff {
+            file: device.source.file.clone(),
+            component: ask.name.clone(),
+        });
+    }
+    let layers = [
+        (Layer::Ask, &ask.document, &ask.source),
+        (Layer::Fleet, &fleet.document, &fleet.source),
+        (Layer::Device, &device.document, &device.source),
+    ];
+    // The code that runs these counts no fuel. A limit that somebody wrote down is not left out in silence.
+    let fuel = |document: &Document| document.limits.fuel_per_call.is_some_and(|fuel| fuel > 0);
+    match layers.into_iter().find(|(_, document, _)| fuel(document)) {
+        None => Ok(()),
+        Some((by, _, source)) => Err(Denied::NotHeld {
+            file: source.file.clone(),
+            by,
+            key: "limits.fuel_per_call",
+            component: ask.name.clone(),
+        }),
+    }
 }
 
 struct Work<'a> {

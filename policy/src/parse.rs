@@ -195,6 +195,11 @@ impl DeviceCeiling {
         ByteCount::new(total.get().checked_div(parts).unwrap_or(0))
     }
 
+    /// Whether services of WASI 0.3 may run here.
+    pub fn wasi_0_3(&self) -> bool {
+        self.document.runtime.wasi_0_3.unwrap_or(false)
+    }
+
     /// The file that holds a publisher's secret.
     pub fn secret_file(&self, publisher: &PublisherName, secret: &str) -> Option<&str> {
         let files = &self.document.secrets.as_ref()?.files;

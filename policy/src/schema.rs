@@ -120,7 +120,7 @@ pub struct Document {
     /// Fleet and device: what happens when metadata cannot be refreshed.
     #[serde(default)]
     pub stale: StaleSection,
-    /// Fleet: what must be true of the device's runtime.
+    /// Fleet: what must be true of the device's runtime. Device: what of it is switched on.
     #[serde(default)]
     pub runtime: RuntimeSection,
     /// Fleet and device: what is reported.

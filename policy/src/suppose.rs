@@ -27,6 +27,7 @@ pub fn suppose(ask: &Ask, given: &Given) -> (FleetPolicy, DeviceCeiling) {
     let mut device = all_of(ask);
     device.kind = Kind::Device;
     device.hardware = Some("bench".to_owned());
+    device.runtime.wasi_0_3 = ask.world.is_wasi_0_3().then_some(true);
     for volume in &mut device.fs {
         let guest = volume.guest.take().unwrap_or_else(|| format!("/{}", volume.name));
         volume.host = given.folders.get(&guest).cloned();

@@ -99,6 +99,12 @@ fn kinds(d: &Document) -> Result<(), Flaw> {
         ),
         (device || d.totals.memory.is_none(), "totals", "memory", DEVICE),
         (device || d.listen.is_empty(), "listen", "", DEVICE),
+        (
+            device || d.runtime.wasi_0_3.is_none(),
+            "runtime",
+            "wasi_0_3",
+            DEVICE,
+        ),
         (device || d.broker.is_empty(), "broker", "label", DEVICE),
         (ask || d.job.args.is_empty(), "job", "args", ASK),
         (ask || d.net.sockets.is_none(), "net.sockets", "", ASK),

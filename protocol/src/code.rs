@@ -411,6 +411,16 @@ codes! {
     AuditUntold = 228, "audit-untold", "it is done; keep a copy of the log and investigate the server: it hides what is done";
     /// What an operator's machine keeps of a fleet's audit log does not read.
     HeadUnreadable = 229, "head-unreadable", "check that machine's disk; with nothing kept a rewritten log does not show: compare heads with another operator's, then `redan audit accept`";
+
+    // 234–237: components of WASI 0.3
+    /// The device ceiling does not switch WASI 0.3 on, or did so after the device's program started.
+    WasiSwitchedOff = 234, "wasi-switched-off", "set wasi_0_3 = true under [runtime] in the device ceiling and start redan-device again, or build for WASI 0.2";
+    /// A limit of the grant does not hold for WASI 0.3.
+    WasiLimitNotHeld = 235, "wasi-limit-not-held", "take `fuel_per_call` out of the document that names it, or build for WASI 0.2";
+    /// A component of a world of WASI 0.3 imports an interface of it that is not offered.
+    WasiPartNotOffered = 236, "wasi-part-not-offered", "use the interface of WASI 0.2, as standard libraries do: a component may import both";
+    /// A component of WASI 0.3 with components inside that have code of their own.
+    WasiComposed = 237, "wasi-composed", "build it as one component, or for WASI 0.2: tasks between components cannot be bounded yet";
     /// Our own fault.
     Internal = 255, "internal", "report it with the server's log";
 }

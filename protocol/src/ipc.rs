@@ -34,6 +34,8 @@ pub enum ToSupervisor {
     StartExecutor {
         /// One executor per publisher.
         publisher: PublisherName,
+        /// Whether it is to run WASI 0.3 too, as the device ceiling says.
+        wasi_0_3: bool,
     },
     /// Start a compiler. Answer: [`FromSupervisor::Started`] with one descriptor, its channel.
     StartCompiler,
@@ -216,6 +218,8 @@ pub enum FromExecutor {
         engine: Digest,
         /// The same of the engine for workloads whose fuel is limited.
         metered: Digest,
+        /// The same of the engine for WASI 0.3, if the executor was started with one.
+        wasi_0_3: Option<Digest>,
         /// Isolation in force inside.
         isolation: Isolation,
     },

@@ -2,7 +2,7 @@
 //! agent, and with what a [`redan_host_api::bench::Bench`] lends. No program of a device calls this (`tests/boundaries`).
 
 use crate::broker::Broker;
-use crate::engine::{self, EngineError, Sizes};
+use crate::engine::{self, EngineError, Native, Sizes};
 use crate::executor::ExecutorError;
 use crate::job;
 use crate::service::Service;
@@ -25,12 +25,12 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// With the pool a device has, or, without sizes, with room for whatever a grant names. `metered`: the code counts
-    /// fuel; such code runs without a pool on a device too.
-    pub fn new(sizes: Option<&Sizes>, metered: bool) -> Result<Self, EngineError> {
+    /// With the pool a device has, or, without sizes, with room for whatever a grant names. Code of another kind than the plain one
+    /// runs without a pool on a device too.
+    pub fn new(sizes: Option<&Sizes>, native: Native) -> Result<Self, EngineError> {
         let engine = match sizes {
-            Some(sizes) if !metered => engine::executor_engine(sizes)?.0,
-            _ => engine::compiler_engine(metered)?,
+            Some(sizes) if native == Native::Plain => engine::executor_engine(sizes)?.0,
+            _ => engine::compiler_engine(native)?,
         };
         engine::start_ticker(&engine)?;
         Ok(Self { engine })

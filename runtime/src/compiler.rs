@@ -45,7 +45,9 @@ impl CompilerError {
 pub fn run(channel: &OwnedFd) -> Result<(), CompilerError> {
     let received = redan_channel::recv::<Compile>(channel)?;
     let grant = EffectiveGrant::from_canonical_json(&received.message.grant);
-    let engine = engine::compiler_engine(grant.is_ok_and(|grant| engine::is_metered(&grant.limits)))?;
+    // A grant that does not read is refused below, whatever the engine.
+    let native = grant.map_or(engine::Native::Plain, |grant| engine::Native::of(&grant));
+    let engine = engine::compiler_engine(native)?;
     match compile(&engine, &received.message, &received.descriptors) {
         Ok(native) => {
             let file = redan_sealed::unsealed("native", &native).map_err(CompilerError::Answer)?;
@@ -102,11 +104,37 @@ pub fn admit(engine: &Engine, bytes: &[u8], grant: &EffectiveGrant) -> Result<Co
         World::HttpProxy => "wasi:http/incoming-handler@0.2.",
         World::Command => "wasi:cli/run@0.2.",
         World::Messages => "redan:messaging/handler@0.1.",
+        World::HttpService => "wasi:http/handler@0.3.",
     };
     if !exports.iter().any(|export| export.starts_with(promised)) {
         return Err(Code::MissingExport);
     }
+    if grant.world.is_wasi_0_3() && is_composed(bytes) {
+        return Err(Code::WasiComposed);
+    }
     Component::from_binary(engine, bytes).map_err(|_| Code::MalformedComponent)
+}
+
+/// Whether a component inside lifts functions. Each call of such a function from its sibling would be a task with a stack of its own, as
+/// many as a guest has handles; a component that lifts at its own level alone has the one task the host started.
+fn is_composed(bytes: &[u8]) -> bool {
+    use wasmparser::{CanonicalFunction, Parser, Payload};
+    let mut depth = 0_u32;
+    Parser::new(0).parse_all(bytes).any(|payload| match payload {
+        Ok(Payload::ModuleSection { .. } | Payload::ComponentSection { .. }) => {
+            depth = depth.saturating_add(1);
+            false
+        }
+        Ok(Payload::End(_)) => {
+            depth = depth.saturating_sub(1);
+            false
+        }
+        Ok(Payload::ComponentCanonicalSection(section)) if depth > 0 => section
+            .into_iter()
+            .any(|function| matches!(function, Ok(CanonicalFunction::Lift { .. }))),
+        // What does not parse is refused by what parses it in earnest.
+        Err(_) | Ok(_) => false,
+    })
 }
 
 /// Names of the component's own imports and exports.

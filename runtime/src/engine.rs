@@ -1,6 +1,6 @@
 //! The one wasmtime configuration: compiler and executor must agree on it, or native code is refused.
 
-use redan_policy::grant::Limits;
+use redan_policy::EffectiveGrant;
 use redan_protocol::{ByteCount, Code, Digest};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
@@ -82,32 +82,52 @@ pub fn executor_engine(sizes: &Sizes) -> Result<(Engine, Allocation), EngineErro
         (Allocation::PooledWithScan, Enabled::Yes),
         (Allocation::Pooled, Enabled::No),
     ] {
-        let mut config = config(false);
+        let mut config = config(Native::Plain);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(sizes, scan)));
         if let Ok(engine) = Engine::new(&config) {
             return Ok((engine, allocation));
         }
     }
-    compiler_engine(false).map(|engine| (engine, Allocation::OnDemand))
+    compiler_engine(Native::Plain).map(|engine| (engine, Allocation::OnDemand))
 }
 
-/// An engine that compiles for the executor: the same code settings, no pool. `metered`: the code counts fuel, which makes it
-/// slower; it is for workloads whose grant has a limit of fuel, and no engine takes the other's code.
-pub fn compiler_engine(metered: bool) -> Result<Engine, EngineError> {
-    Engine::new(&config(metered)).map_err(EngineError::Refused)
+/// Kinds of native code. No engine takes another kind's code.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Native {
+    /// What WASI 0.2 runs on.
+    Plain,
+    /// Counts fuel, which makes it slower: for workloads whose grant has a limit of fuel.
+    Metered,
+    /// May suspend and resume tasks of its own, with streams and futures (the component model's async ABI, by callbacks): for worlds
+    /// of WASI 0.3. Counts no fuel; [`redan_policy::intersect()`] gives no such grant.
+    Tasks,
 }
 
-/// Whether a grant wants code that counts fuel.
-pub fn is_metered(limits: &Limits) -> bool {
-    limits.fuel_per_call > 0
+impl Native {
+    /// What a grant wants.
+    pub fn of(grant: &EffectiveGrant) -> Self {
+        if grant.world.is_wasi_0_3() {
+            Self::Tasks
+        } else if grant.limits.fuel_per_call > 0 {
+            Self::Metered
+        } else {
+            Self::Plain
+        }
+    }
+}
+
+/// An engine that compiles for the executor: the same code settings, no pool.
+pub fn compiler_engine(native: Native) -> Result<Engine, EngineError> {
+    Engine::new(&config(native)).map_err(EngineError::Refused)
 }
 
 /// What native code depends on. Threads, GC, 64-bit memories and exceptions are off: each is a class of advisories
-/// and no component of WASI 0.2 needs them.
-fn config(metered: bool) -> Config {
+/// and no component of WASI 0.2 needs them. Tasks neither: they are on where a device's owner said so and a world needs them, and then
+/// without what is beyond callbacks (stackful lifting, threads, error contexts), which stay off by wasmtime's own defaults.
+fn config(native: Native) -> Config {
     let mut config = Config::new();
     config
-        .consume_fuel(metered)
+        .consume_fuel(native == Native::Metered)
         .epoch_interruption(true)
         .max_wasm_stack(size(WASM_STACK))
         .async_stack_size(size(FIBER_STACK))
@@ -119,14 +139,18 @@ fn config(metered: bool) -> Config {
         .wasm_relaxed_simd(false)
         .wasm_backtrace_max_frames(None)
         .generate_address_map(false)
-        .concurrency_support(false);
+        .concurrency_support(native == Native::Tasks);
     config
         .wasm_features(wasmtime::WasmFeatures::THREADS, false)
         .wasm_features(wasmtime::WasmFeatures::SHARED_EVERYTHING_THREADS, false)
         .wasm_features(wasmtime::WasmFeatures::GC, false)
         .wasm_features(wasmtime::WasmFeatures::FUNCTION_REFERENCES, false)
         .wasm_features(wasmtime::WasmFeatures::EXCEPTIONS, false)
-        .wasm_features(wasmtime::WasmFeatures::STACK_SWITCHING, false);
+        .wasm_features(wasmtime::WasmFeatures::STACK_SWITCHING, false)
+        .wasm_features(wasmtime::WasmFeatures::CM_ASYNC_STACKFUL, false)
+        .wasm_features(wasmtime::WasmFeatures::CM_MORE_ASYNC_BUILTINS, false)
+        .wasm_features(wasmtime::WasmFeatures::CM_THREADING, false)
+        .wasm_features(wasmtime::WasmFeatures::CM_ERROR_CONTEXT, false);
     config
 }
 
@@ -202,13 +226,24 @@ mod tests {
     #[test]
     fn compiler_and_executor_agree_on_native_code() {
         let (executor, _) = executor_engine(&Sizes::default()).unwrap();
-        assert_eq!(digest(&executor), digest(&compiler_engine(false).unwrap()));
+        assert_eq!(
+            digest(&executor),
+            digest(&compiler_engine(Native::Plain).unwrap())
+        );
     }
 
     #[test]
     fn code_that_counts_fuel_is_other_code() {
-        let plain = digest(&compiler_engine(false).unwrap());
-        assert_ne!(plain, digest(&compiler_engine(true).unwrap()));
+        let plain = digest(&compiler_engine(Native::Plain).unwrap());
+        assert_ne!(plain, digest(&compiler_engine(Native::Metered).unwrap()));
+    }
+
+    #[test]
+    fn code_for_wasi_0_3_is_other_code() {
+        let tasks = digest(&compiler_engine(Native::Tasks).unwrap());
+        for native in [Native::Plain, Native::Metered] {
+            assert_ne!(tasks, digest(&compiler_engine(native).unwrap()), "{native:?}");
+        }
     }
 
     #[test]
@@ -220,6 +255,6 @@ mod tests {
         };
         let (engine, allocation) = executor_engine(&sizes).unwrap();
         assert_eq!(allocation, Allocation::OnDemand);
-        assert_eq!(digest(&engine), digest(&compiler_engine(false).unwrap()));
+        assert_eq!(digest(&engine), digest(&compiler_engine(Native::Plain).unwrap()));
     }
 }

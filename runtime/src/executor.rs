@@ -1,7 +1,7 @@
 //! The executor process: takes orders from the agent, runs guests, reports closed events.
 
 use crate::broker::Broker;
-use crate::engine::{self, Allocation, EngineError, Sizes};
+use crate::engine::{self, Allocation, EngineError, Native, Sizes};
 use crate::job;
 use crate::lifecycle;
 use crate::message::Exchange;
@@ -70,10 +70,18 @@ pub struct Executor;
 impl Executor {
     /// Builds engine and pool. Call before confinement: `PAGEMAP_SCAN` needs `/proc/self/pagemap` opened while the
     /// process is still dumpable, and the pool reserves its address space once.
-    pub fn prepare(sizes: &Sizes) -> Result<Prepared, ExecutorError> {
-        let (engine, allocation) = engine::executor_engine(sizes)?;
-        // Without a pool: it is for the few workloads that want it, and address space is for those that do not.
-        let metered = engine::compiler_engine(true)?;
+    ///
+    /// `wasi_0_3`: the device's owner switched it on. Without it there is no engine such code could run on.
+    pub fn prepare(sizes: &Sizes, wasi_0_3: bool) -> Result<Prepared, ExecutorError> {
+        let (plain, allocation) = engine::executor_engine(sizes)?;
+        let engines = Engines {
+            plain,
+            // Without a pool: they are for the few workloads that want them, and address space is for those that do not.
+            metered: engine::compiler_engine(Native::Metered)?,
+            tasks: wasi_0_3
+                .then(|| engine::compiler_engine(Native::Tasks))
+                .transpose()?,
+        };
         // tokio's signal driver makes its socket pair with a process's first runtime: now, while sockets may be made.
         // One thread, gone with this line; the runtime that serves starts its threads after confinement.
         drop(
@@ -82,19 +90,32 @@ impl Executor {
                 .build()
                 .map_err(ExecutorError::Start)?,
         );
-        Ok(Prepared {
-            engine,
-            metered,
-            allocation,
-        })
+        Ok(Prepared { engines, allocation })
+    }
+}
+
+/// One engine for each kind of native code that may run here.
+#[derive(Debug)]
+struct Engines {
+    plain: Engine,
+    metered: Engine,
+    tasks: Option<Engine>,
+}
+
+impl Engines {
+    fn of(&self, native: Native) -> Result<&Engine, Code> {
+        match native {
+            Native::Plain => Ok(&self.plain),
+            Native::Metered => Ok(&self.metered),
+            Native::Tasks => self.tasks.as_ref().ok_or(Code::WasiSwitchedOff),
+        }
     }
 }
 
 /// Engine and pool, ready to be confined with the process.
 #[derive(Debug)]
 pub struct Prepared {
-    engine: Engine,
-    metered: Engine,
+    engines: Engines,
     allocation: Allocation,
 }
 
@@ -104,9 +125,9 @@ impl Prepared {
         self.allocation
     }
 
-    /// Which native code this executor takes: plain, and counting fuel.
-    pub fn engine_digests(&self) -> [Digest; 2] {
-        [&self.engine, &self.metered].map(engine::digest)
+    /// Which native code of a kind this executor takes.
+    pub fn engine_digest(&self, native: Native) -> Option<Digest> {
+        self.engines.of(native).ok().map(engine::digest)
     }
 
     /// Serves the agent until it closes its channel. `agent` is the inherited descriptor 3, `broker` 4, `data` the
@@ -118,14 +139,20 @@ impl Prepared {
         data: PathBuf,
         isolation: Isolation,
     ) -> Result<(), ExecutorError> {
-        engine::start_ticker(&self.engine)?;
-        engine::start_ticker(&self.metered)?;
+        let Engines {
+            plain,
+            metered,
+            tasks,
+        } = &self.engines;
+        for engine in [Some(plain), Some(metered), tasks.as_ref()].into_iter().flatten() {
+            engine::start_ticker(engine)?;
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("guest")
             .build()
             .map_err(ExecutorError::Start)?;
-        let outcome = runtime.block_on(serve([self.engine, self.metered], agent, broker, data, isolation));
+        let outcome = runtime.block_on(serve(self.engines, agent, broker, data, isolation));
         // Guests end with the agent; a host call on a blocking thread must not keep the process.
         runtime.shutdown_timeout(Duration::from_secs(1));
         outcome
@@ -133,7 +160,7 @@ impl Prepared {
 }
 
 async fn serve(
-    [engine, metered]: [Engine; 2],
+    engines: Engines,
     agent: OwnedFd,
     broker: OwnedFd,
     data: PathBuf,
@@ -141,8 +168,9 @@ async fn serve(
 ) -> Result<(), ExecutorError> {
     let agent = Arc::new(AsyncChannel::new(agent)?);
     let ready = FromExecutor::Ready {
-        engine: engine::digest(&engine),
-        metered: engine::digest(&metered),
+        engine: engine::digest(&engines.plain),
+        metered: engine::digest(&engines.metered),
+        wasi_0_3: engines.tasks.as_ref().map(engine::digest),
         isolation,
     };
     agent.send(&ready, &[]).await?;
@@ -157,8 +185,7 @@ async fn serve(
         }
     });
     let executor = Arc::new(Running {
-        engine,
-        metered,
+        engines,
         pools: Pools::new(),
         workloads: Mutex::default(),
         stores: Stores::new(data.join("kv")),
@@ -186,8 +213,7 @@ async fn serve(
 
 /// Everything a running executor holds.
 pub(crate) struct Running {
-    engine: Engine,
-    metered: Engine,
+    engines: Engines,
     pools: Arc<Pools>,
     workloads: Mutex<HashMap<ComponentName, Arc<Workload>>>,
     data: PathBuf,
@@ -410,12 +436,7 @@ impl Running {
         let linked = tokio::task::spawn_blocking(move || {
             let native = Sealed::read(&native).map_err(|error| error.code())?;
             let capabilities = executor.capabilities(grant, secrets)?;
-            let metered = engine::is_metered(&capabilities.grant().limits);
-            let engine = if metered {
-                &executor.metered
-            } else {
-                &executor.engine
-            };
+            let engine = executor.engines.of(Native::of(capabilities.grant()))?;
             Version::link(engine, slot, kind, &native, capabilities, access)
         });
         let version = linked.await.map_err(|_| Code::Internal)??;

@@ -1,8 +1,11 @@
 //! A service: a listener that never closes, and each request's way through the version that answers.
 
+mod tasks;
+
 use crate::swap::{Lease, Pointer};
 use crate::version::{Call, Entry, Version};
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -21,13 +24,18 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tasks::Task;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::AbortHandle;
+use wasmtime::Store;
+use wasmtime::component::Resource;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::{WasiBody, WasiHttpView};
+use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
 
 /// Open connections of one listener. Each costs a task and a read buffer.
 pub(crate) const CONNECTIONS_MAX: usize = 512;
@@ -80,9 +88,6 @@ impl Service {
             .pointer
             .lease()
             .ok_or((StatusCode::SERVICE_UNAVAILABLE, Code::NothingToRunSafely))?;
-        let Entry::Service(entry) = &version.entry else {
-            return Err((StatusCode::INTERNAL_SERVER_ERROR, Code::Internal));
-        };
         let capabilities = version.capabilities();
         admitted(&capabilities, request.method(), request.uri().path())?;
         let limits = &capabilities.grant().limits;
@@ -95,37 +100,46 @@ impl Service {
         let place = place(&version.places).await;
         let place = place.ok_or((StatusCode::SERVICE_UNAVAILABLE, Code::ConcurrencyLimit));
         let place = place.inspect_err(|(_, code)| version.record(Some(*code), None, 0))?;
-        let entry = entry.clone();
-        handled(version, &entry, place, request).await
+        let call = Call::new(&version);
+        let refused = |(_, code): &Refused| version.record(Some(*code), None, 0);
+        match &version.entry {
+            Entry::Service(entry) => {
+                let (sender, receiver) = oneshot::channel();
+                let ready = prepare(entry, &call, &version, request, sender).inspect_err(refused)?;
+                handled(version, call, place, ready, receiver).await
+            }
+            Entry::Tasks(entry) => {
+                let (sender, receiver) = oneshot::channel();
+                let ready = prepare_task(entry, &call, &version, request, sender).inspect_err(refused)?;
+                handled(version, call, place, ready, receiver).await
+            }
+            Entry::Job(_) | Entry::Message(_) => Err((StatusCode::INTERNAL_SERVER_ERROR, Code::Internal)),
+        }
     }
 }
 
 /// Runs the guest until it has given its answer's head; what it writes after that follows while the client reads.
-async fn handled(
+async fn handled<B, E>(
     version: Lease,
-    entry: &ProxyPre<GuestState>,
+    call: Call,
     place: OwnedSemaphorePermit,
-    request: Request<Incoming>,
-) -> Result<Response<WasiBody>, Refused> {
-    let call = Call::new(&version);
-    let (sender, mut receiver) = oneshot::channel();
-    let prepared = prepare(&call, &version, request, sender);
-    let (mut store, incoming, out) =
-        prepared.inspect_err(|(_, code)| version.record(Some(*code), None, 0))?;
+    (mut store, asked): Ready,
+    mut receiver: oneshot::Receiver<Answer<B, E>>,
+) -> Result<Response<WasiBody>, Refused>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Error>,
+{
     let account = Arc::new(Account {
         version,
         call,
         outcome: Mutex::new(None),
     });
-    let (running, entry) = (Arc::clone(&account), entry.clone());
+    let running = Arc::clone(&account);
     let mut guest = Box::pin(async move {
         // Places bound guests, not clients: one that does not read its answer holds none.
         let _place = place;
-        let guest = async {
-            let proxy = entry.instantiate_async(&mut store).await?;
-            let handler = proxy.wasi_http_incoming_handler();
-            handler.call_handle(&mut store, incoming, out).await
-        };
+        let guest = asked.run(&mut store);
         let outcome = running
             .call
             .run(&running.version, running.call.limits().wall_call, guest)
@@ -158,18 +172,38 @@ async fn handled(
 }
 
 type Refused = (StatusCode, Code);
-type Answer = Result<Response<HyperOutgoingBody>, ErrorCode>;
-type Ready = (
-    wasmtime::Store<GuestState>,
-    wasmtime::component::Resource<wasmtime_wasi_http::p2::types::HostIncomingRequest>,
-    wasmtime::component::Resource<wasmtime_wasi_http::p2::types::HostResponseOutparam>,
-);
+type Answer<B, E> = Result<Response<B>, E>;
+type Ready = (Store<GuestState>, Asked);
+
+/// What is asked of a guest, by the WASI it is of.
+enum Asked {
+    Handle(
+        ProxyPre<GuestState>,
+        Resource<HostIncomingRequest>,
+        Resource<HostResponseOutparam>,
+    ),
+    Task(Task),
+}
+
+impl Asked {
+    async fn run(self, store: &mut Store<GuestState>) -> wasmtime::Result<()> {
+        match self {
+            Self::Handle(entry, incoming, out) => {
+                let proxy = entry.instantiate_async(&mut *store).await?;
+                let handler = proxy.wasi_http_incoming_handler();
+                handler.call_handle(store, incoming, out).await
+            }
+            Self::Task(task) => task.run(store).await,
+        }
+    }
+}
 
 fn prepare(
+    entry: &ProxyPre<GuestState>,
     call: &Call,
     version: &Version,
     request: Request<Incoming>,
-    sender: oneshot::Sender<Answer>,
+    sender: oneshot::Sender<Answer<HyperOutgoingBody, ErrorCode>>,
 ) -> Result<Ready, Refused> {
     let mut store = call.store(version).map_err(|code| (status(code), code))?;
     let limit = call.limits().body_request;
@@ -181,11 +215,36 @@ fn prepare(
         .map_err(|_| (StatusCode::BAD_REQUEST, Code::BadRequest))?;
     let out = http.new_response_outparam(sender);
     let out = out.map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, Code::HandleLimit))?;
-    Ok((store, incoming, out))
+    Ok((store, Asked::Handle(entry.clone(), incoming, out)))
+}
+
+/// The same for WASI 0.3.
+fn prepare_task(
+    entry: &ServicePre<GuestState>,
+    call: &Call,
+    version: &Version,
+    request: Request<Incoming>,
+    sender: oneshot::Sender<tasks::Answer>,
+) -> Result<Ready, Refused> {
+    // As for 0.2, which is told the authority (RFC 9112 §3.2).
+    let host = request.headers().get(http::header::HOST);
+    let readable = host.and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    if readable.is_none() && request.uri().authority().is_none() {
+        return Err((StatusCode::BAD_REQUEST, Code::BadRequest));
+    }
+    let mut store = call.store(version).map_err(|code| (status(code), code))?;
+    let limit = call.limits().body_request;
+    let request = request.map(|body| Bounded::new(body, limit, call.verdict.clone()));
+    let task = Task::new(entry, &mut store, request, sender);
+    Ok((store, Asked::Task(task)))
 }
 
 /// Checks the guest's answer and bounds its body.
-fn outgoing(answer: Answer, account: Arc<Account>) -> Result<Response<WasiBody>, Refused> {
+fn outgoing<B, E>(answer: Answer<B, E>, account: Arc<Account>) -> Result<Response<WasiBody>, Refused>
+where
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Error>,
+{
     let limits = account.call.limits();
     let (header_limit, body_limit) = (limits.header_bytes, limits.body_response);
     let Ok(answer) = answer else {
@@ -205,14 +264,18 @@ fn outgoing(answer: Answer, account: Arc<Account>) -> Result<Response<WasiBody>,
 }
 
 /// The body of an answer. The account is closed when guest and client are both done with it.
-struct Answered {
-    body: Bounded<HyperOutgoingBody>,
+struct Answered<B> {
+    body: Bounded<B>,
     account: Arc<Account>,
 }
 
-impl Body for Answered {
+impl<B> Body for Answered<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Error>,
+{
     type Data = Bytes;
-    type Error = wasmtime_wasi_http::Error;
+    type Error = Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -221,7 +284,7 @@ impl Body for Answered {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         // A guest that was cut off leaves a body that just ends: the client must not take it for the whole.
         if matches!(frame, Poll::Ready(None)) && self.account.outcome().is_some() {
-            return Poll::Ready(Some(Err(wasmtime_wasi_http::Error::HttpProtocolError)));
+            return Poll::Ready(Some(Err(Error::HttpProtocolError)));
         }
         frame
     }

@@ -26,11 +26,14 @@ use wasmtime::component::InstancePre;
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 /// What a version does when it is called.
 pub(crate) enum Entry {
     /// Answers requests.
     Service(ProxyPre<GuestState>),
+    /// The same, of WASI 0.3.
+    Tasks(ServicePre<GuestState>),
     /// Runs to its end.
     Job(CommandPre<GuestState>),
     /// Handles messages.
@@ -101,6 +104,9 @@ impl Version {
         let linker = link::linker_for(engine, &capabilities).map_err(|_| Code::Internal)?;
         let plain = linker.instantiate_pre(&component).map_err(|_| Code::LinkFailed)?;
         let entry = match kind {
+            WorkloadKind::Service if capabilities.grant().world.is_wasi_0_3() => {
+                ServicePre::new(plain.clone()).map(Entry::Tasks)
+            }
             WorkloadKind::Service => ProxyPre::new(plain.clone()).map(Entry::Service),
             WorkloadKind::Job => CommandPre::new(plain.clone()).map(Entry::Job),
             WorkloadKind::Message => MessagesPre::new(plain.clone()).map(Entry::Message),

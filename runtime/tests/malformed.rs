@@ -11,7 +11,7 @@
 use redan_policy::{EffectiveGrant, intersect, parse_ask, parse_device, parse_fleet};
 use redan_protocol::Code;
 use redan_runtime::compiler::admit;
-use redan_runtime::engine::compiler_engine;
+use redan_runtime::engine::{Native, compiler_engine};
 use std::path::Path;
 
 const CASES: u64 = 50_000;
@@ -105,7 +105,7 @@ fn peak() -> u64 {
 
 #[test]
 fn damaged_components_are_refused_with_a_code_and_cost_no_memory() {
-    let (engine, grant, guests) = (compiler_engine(false).unwrap(), grant(), guests());
+    let (engine, grant, guests) = (compiler_engine(Native::Plain).unwrap(), grant(), guests());
     for guest in &guests {
         assert_eq!(
             admit(&engine, guest, &grant).map(drop),

@@ -79,7 +79,7 @@ impl From<&Plan> for SetRecord {
             digest: member.digest(),
             length: member.length(),
             kind: match member.record().world {
-                World::HttpProxy => WorkloadKind::Service,
+                World::HttpProxy | World::HttpService => WorkloadKind::Service,
                 World::Command => WorkloadKind::Job,
                 World::Messages => WorkloadKind::Message,
             },

@@ -23,11 +23,7 @@ pub(super) fn of(
         ],
         lines: Vec::new(),
     };
-    let world = match grant.world {
-        crate::grant::World::HttpProxy => "wasi:http/proxy@0.2",
-        crate::grant::World::Command => "wasi:cli/command@0.2",
-        crate::grant::World::Messages => "redan:messaging/handler@0.1",
-    };
+    let world = grant.world.name();
     let what = format!("{} {}, world {world}", grant.component, grant.version);
     writer.whole("subject", what, |_| true);
     writer.triggers(grant);

@@ -55,8 +55,11 @@ pub enum AfterStale {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuntimeSection {
-    /// Oldest `redan-device` that may adopt anything.
+    /// Fleet: oldest `redan-device` that may adopt anything.
     pub min: Option<semver::Version>,
+    /// Device: services of WASI 0.3 too. Off unless written; what it opens is experimental upstream
+    /// (docs/decisions/0027-wasi-0-3-behind-one-switch.md).
+    pub wasi_0_3: Option<bool>,
 }
 
 /// `[report]`

@@ -153,6 +153,9 @@ const BROKEN: &[(&str, &str)] = &[
         "[revoke]\nmin_version = { \"acme/thermo\" = \"1.0.0\" }\n",
     ),
     (DEVICE, "[subject]\nworlds = [\"wasi:http/proxy@0.2\"]\n"),
+    (DEVICE, "[runtime]\nmin = \"1.0.0\"\n"),
+    (ASK, "[runtime]\nwasi_0_3 = true\n"),
+    (FLEET, "[runtime]\nwasi_0_3 = false\n"),
 ];
 
 #[test]

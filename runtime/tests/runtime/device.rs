@@ -8,7 +8,7 @@ use redan_policy::grant::World;
 use redan_protocol::ipc::{Compile, Compiled, FromExecutor, Signals, SlotId, ToExecutor, WorkloadKind};
 use redan_protocol::report::{Health, Isolation};
 use redan_protocol::{ByteCount, Code, Digest, Millis};
-use redan_runtime::engine::Sizes;
+use redan_runtime::engine::{Native, Sizes};
 use redan_runtime::executor::{Executor, ExecutorError};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use std::collections::VecDeque;
@@ -45,24 +45,42 @@ impl Device {
         )
     }
 
+    /// One whose ceiling does not have WASI 0.3 switched on.
+    pub(crate) fn switched_off() -> Self {
+        Self::over(
+            tempfile::tempdir().unwrap(),
+            &Sizes::default(),
+            FarEnd::refusing(),
+            false,
+        )
+    }
+
     pub(crate) fn with(sizes: &Sizes, far_end: (FarEnd, OwnedFd)) -> Self {
-        Self::over(tempfile::tempdir().unwrap(), sizes, far_end)
+        Self::over(tempfile::tempdir().unwrap(), sizes, far_end, true)
     }
 
     /// The executor ends, and another begins over the same folder.
     pub(crate) fn restarted(mut self) -> Self {
         let data = std::mem::replace(&mut self.data, tempfile::tempdir().unwrap());
         self.end();
-        Self::over(data, &Sizes::default(), FarEnd::refusing())
+        Self::over(data, &Sizes::default(), FarEnd::refusing(), true)
     }
 
-    fn over(data: tempfile::TempDir, sizes: &Sizes, (far_end, broker): (FarEnd, OwnedFd)) -> Self {
+    fn over(
+        data: tempfile::TempDir,
+        sizes: &Sizes,
+        (far_end, broker): (FarEnd, OwnedFd),
+        wasi_0_3: bool,
+    ) -> Self {
         let (agent, inherited) = redan_channel::pair().unwrap();
         set_socket_timeout(&agent, Timeout::Recv, Some(PATIENCE)).unwrap();
         let folder = data.path().to_owned();
         watch_for_panics();
-        let prepared = Executor::prepare(sizes).unwrap();
-        let [engine, metered] = prepared.engine_digests();
+        let prepared = Executor::prepare(sizes, wasi_0_3).unwrap();
+        let digest = |native| prepared.engine_digest(native);
+        let (engine, metered) = (digest(Native::Plain).unwrap(), digest(Native::Metered).unwrap());
+        let tasks = digest(Native::Tasks);
+        assert_eq!(tasks.is_some(), wasi_0_3);
         let isolation = Isolation::default();
         let executor = std::thread::spawn(move || prepared.run(inherited, broker, folder, isolation));
         let mut device = Self {
@@ -76,6 +94,7 @@ impl Device {
         let ready = FromExecutor::Ready {
             engine,
             metered,
+            wasi_0_3: tasks,
             isolation,
         };
         assert_eq!(device.hear(), ready);
@@ -321,7 +340,7 @@ pub(crate) fn load_order(slot: SlotId, grant: &EffectiveGrant) -> ToExecutor {
         component: grant.component.clone(),
         digest: Digest::of(b"not asked by the executor"),
         kind: match grant.world {
-            World::HttpProxy => WorkloadKind::Service,
+            World::HttpProxy | World::HttpService => WorkloadKind::Service,
             World::Command => WorkloadKind::Job,
             World::Messages => WorkloadKind::Message,
         },

@@ -2,6 +2,7 @@
 
 use crate::device::compile;
 use redan_policy::EffectiveGrant;
+use redan_runtime::engine::Native;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +18,11 @@ pub(crate) fn hostile_job() -> Vec<u8> {
 /// `hostile/service`.
 pub(crate) fn hostile_service() -> Vec<u8> {
     std::fs::read(built().join("hostile_service.wasm")).unwrap()
+}
+
+/// `conformance/tasks`: a service of WASI 0.3.
+pub(crate) fn tasks() -> Vec<u8> {
+    std::fs::read(built().join("conformance_tasks.wasm")).unwrap()
 }
 
 /// `rust/uploader`.
@@ -63,12 +69,12 @@ pub(crate) fn many(instances: u32, of: &str) -> Vec<u8> {
 
 /// Compiled by the compiler process's own code, once a guest and engine.
 pub(crate) fn native(wasm: &[u8], grant: &EffectiveGrant) -> Arc<Vec<u8>> {
-    type Compiled = Mutex<HashMap<(Vec<u8>, bool), Arc<OnceLock<Arc<Vec<u8>>>>>>;
+    type Compiled = Mutex<HashMap<(Vec<u8>, String), Arc<OnceLock<Arc<Vec<u8>>>>>>;
     static COMPILED: OnceLock<Compiled> = OnceLock::new();
-    let metered = grant.limits.fuel_per_call > 0;
+    let kind = format!("{:?}", Native::of(grant));
     let place = {
         let mut compiled = COMPILED.get_or_init(Mutex::default).lock().unwrap();
-        Arc::clone(compiled.entry((wasm.to_owned(), metered)).or_default())
+        Arc::clone(compiled.entry((wasm.to_owned(), kind)).or_default())
     };
     Arc::clone(place.get_or_init(|| Arc::new(compile(wasm, grant).unwrap())))
 }
@@ -99,6 +105,8 @@ fn built() -> PathBuf {
                 "hostile-handler",
                 "--package",
                 "uploader",
+                "--package",
+                "conformance-tasks",
             ])
             .env("CARGO_TARGET_DIR", &target);
         // Set for this package by the cargo that runs the tests.

@@ -33,5 +33,6 @@ mod shares;
 mod smith;
 mod stop_start;
 mod swap;
+mod tasks;
 mod upstream;
 mod volumes;

@@ -18,7 +18,7 @@ const ONE_PLACE: Sizes = Sizes {
 
 #[test]
 fn an_instance_finds_nothing_of_the_one_before_it() {
-    let allocation = Executor::prepare(&ONE_PLACE).unwrap().allocation();
+    let allocation = Executor::prepare(&ONE_PLACE, false).unwrap().allocation();
     assert_ne!(
         allocation,
         Allocation::OnDemand,

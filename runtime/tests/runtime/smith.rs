@@ -8,7 +8,7 @@ use redan_policy::EffectiveGrant;
 use redan_policy::grant::World;
 use redan_protocol::{ByteCount, Code, Millis};
 use redan_runtime::compiler::{admit, surface};
-use redan_runtime::engine::compiler_engine;
+use redan_runtime::engine::{Native, compiler_engine};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use wasmparser::{Parser, Payload};
@@ -149,7 +149,7 @@ fn is_an_end(came: Came) -> bool {
 
 #[test]
 fn guests_that_nobody_thought_of_end_with_a_code_and_harm_nobody() {
-    let (engine, grant) = (compiler_engine(true).unwrap(), tight());
+    let (engine, grant) = (compiler_engine(Native::Metered).unwrap(), tight());
     let mut device = Device::start();
     let (mut tally, mut started): (BTreeMap<Came, u32>, u32) = (BTreeMap::new(), 0);
     for (number, made) in made().iter().enumerate() {

@@ -14,6 +14,11 @@ pub(crate) fn service() -> Vec<u8> {
     std::fs::read(built().join("conformance_service.wasm")).unwrap()
 }
 
+/// Of WASI 0.3.
+pub(crate) fn tasks() -> Vec<u8> {
+    std::fs::read(built().join("conformance_tasks.wasm")).unwrap()
+}
+
 /// Builds them where `cargo xtask build` builds its own; nothing to do when they are fresh.
 fn built() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -28,6 +33,12 @@ fn built() -> PathBuf {
             .current_dir(guests)
             .args(["build", "--quiet", "--locked", "--release", "--target", TARGET])
             .args(["--package", "conformance-job", "--package", "conformance-service"])
+            .args([
+                "--package",
+                "conformance-tasks",
+                "--package",
+                "conformance-sender",
+            ])
             .env("CARGO_TARGET_DIR", &target);
         // Set for this package by the cargo that runs the tests.
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {

@@ -1,4 +1,4 @@
-//! WASI 0.2, compared: each guest runs under plain `wasmtime-wasi`, as `wasmtime run` and `serve` embed it, and under this runtime
+//! WASI 0.2, and services of 0.3, compared: each guest runs under plain `wasmtime-wasi`, as `wasmtime run` and `serve` embed it, and under this runtime
 //! with a grant for everything it uses. What comes out must be the same, byte for byte; where it is not meant to be, the test says so
 //! and docs/runtime.md says why.
 #![allow(
@@ -10,6 +10,7 @@
 
 mod commands;
 mod guest;
+mod later;
 mod ours;
 mod reference;
 mod services;

@@ -13,9 +13,10 @@ use redan_policy::{EffectiveGrant, intersect, parse_ask};
 use redan_protocol::ipc::{Compile, Compiled, WorkloadKind};
 use redan_protocol::{ByteCount, Code, Digest};
 use redan_runtime::bench::Bench;
+use redan_runtime::engine::Native;
 use redan_sealed::Sealed;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, OnceLock};
 use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
@@ -108,17 +109,22 @@ fn by_the_compiler(wasm: &[u8], grant: &EffectiveGrant) -> Result<Sealed, Code> 
     })
 }
 
-struct Nobody;
+/// What a broker does with a name it may dial: here every name is this machine's.
+struct Loopback;
 
-impl Dial for Nobody {
+impl Dial for Loopback {
     fn dial(
         &self,
         _: &redan_protocol::ComponentName,
         _: bool,
         _: &str,
-        _: u16,
+        port: u16,
     ) -> futures_util::future::BoxFuture<'static, Result<std::os::fd::OwnedFd, Code>> {
-        Box::pin(async { Err(Code::EgressDenied) })
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+            let stream = stream.map_err(|_| Code::EgressUnreachable)?;
+            Ok(stream.into_std().unwrap().into())
+        })
     }
 }
 
@@ -134,7 +140,7 @@ fn capabilities(grant: EffectiveGrant, data: &std::path::Path, lent: Lent) -> Ar
         (&stores, &outboxes),
         None,
         Outside {
-            dial: Arc::new(Nobody),
+            dial: Arc::new(Loopback),
             public: public_tls().unwrap(),
             secrets: Arc::default(),
         },
@@ -145,7 +151,10 @@ fn capabilities(grant: EffectiveGrant, data: &std::path::Path, lent: Lent) -> Ar
 
 /// Runs a command to its end.
 pub(crate) fn run(wasm: &[u8], start: &Start, folders: &Folders) -> Outcome {
-    let grant = command(start, folders);
+    ran(wasm, start, command(start, folders))
+}
+
+fn ran(wasm: &[u8], start: &Start, grant: EffectiveGrant) -> Outcome {
     let native = compile(wasm, &grant).unwrap();
     let (out, err) = (MemoryOutputPipe::new(1 << 20), MemoryOutputPipe::new(1 << 20));
     let (input, outputs) = (start.input, (out.clone(), err.clone()));
@@ -164,7 +173,7 @@ pub(crate) fn run(wasm: &[u8], start: &Start, folders: &Folders) -> Outcome {
         .build()
         .unwrap();
     let exit = runtime.block_on(async {
-        let bench = Bench::new(None, false).unwrap();
+        let bench = Bench::new(None, Native::Plain).unwrap();
         let capabilities = capabilities(grant, data.path(), lent);
         let workload = bench.link(WorkloadKind::Job, &native, capabilities).unwrap();
         match workload.run().await {
@@ -187,7 +196,7 @@ pub(crate) fn links(wasm: &[u8]) -> Result<(), Code> {
     let grant = grant("wasi:cli/command@0.2", "", &Given::default());
     let native = compile(wasm, &grant)?;
     let data = tempfile::tempdir().unwrap();
-    let bench = Bench::new(None, false).unwrap();
+    let bench = Bench::new(None, Native::Plain).unwrap();
     let quiet = Lent::new(Box::new(|_| {}), Box::new(|_| {}), Box::new(|_| {}));
     let capabilities = capabilities(grant, data.path(), quiet);
     bench.link(WorkloadKind::Job, &native, capabilities).map(drop)
@@ -200,10 +209,12 @@ pub(crate) struct Server {
     _runtime: tokio::runtime::Runtime,
 }
 
-pub(crate) fn serve(wasm: &[u8]) -> Server {
-    let more = "[[trigger.http]]\nroute = \"/...\"\nmethods = [\"GET\", \"HEAD\", \"POST\", \"PUT\", \"DELETE\", \"OPTIONS\", \
+pub(crate) fn serve(wasm: &[u8], world: &str) -> Server {
+    // Imported by the guest of WASI 0.3, and not used.
+    let more = "[[net.http]]\nid = \"upstream\"\nallow = [\"http://upstream.invalid\"]\nmethods = [\"GET\"]\n\
+                [[trigger.http]]\nroute = \"/...\"\nmethods = [\"GET\", \"HEAD\", \"POST\", \"PUT\", \"DELETE\", \"OPTIONS\", \
                 \"PATCH\", \"TRACE\", \"BREW\"]\n";
-    let grant = grant("wasi:http/proxy@0.2", more, &Given::default());
+    let grant = grant(world, more, &Given::default());
     let native = compile(wasm, &grant).unwrap();
     let data = tempfile::tempdir().unwrap();
     let quiet = Lent::new(Box::new(|_| {}), Box::new(|_| {}), Box::new(|_| {}));
@@ -214,7 +225,7 @@ pub(crate) fn serve(wasm: &[u8]) -> Server {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let bench = Bench::new(None, false).unwrap();
+        let bench = Bench::new(None, Native::of(&grant)).unwrap();
         let capabilities = capabilities(grant, data.path(), quiet);
         let workload = bench.link(WorkloadKind::Service, &native, capabilities).unwrap();
         workload.serve(listener).unwrap();

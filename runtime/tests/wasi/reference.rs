@@ -6,13 +6,15 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use wasmtime::component::{Component, Linker, ResourceTable};
+use wasmtime::component::{Accessor, Component, Linker, ResourceTable};
 use wasmtime::{Config, Engine, Store};
 use wasmtime_wasi::p2::bindings::Command;
 use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p3::Request;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::{WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
 struct Host {
@@ -70,6 +72,8 @@ fn linker() -> Linker<Host> {
     let mut linker = Linker::new(&engine());
     wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).unwrap();
+    wasmtime_wasi::p3::add_to_linker(&mut linker).unwrap();
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker).unwrap();
     linker
 }
 
@@ -142,7 +146,11 @@ pub(crate) fn serve(wasm: &[u8]) -> Server {
         .build()
         .unwrap();
     let component = Component::from_binary(&engine(), wasm).unwrap();
-    let proxy = ProxyPre::new(linker().instantiate_pre(&component).unwrap()).unwrap();
+    let linked = linker().instantiate_pre(&component).unwrap();
+    let proxy = match ServicePre::new(linked.clone()) {
+        Ok(service) => Serves::Service(service),
+        Err(_) => Serves::Proxy(ProxyPre::new(linked).unwrap()),
+    };
     let proxy = Arc::new(proxy);
     let listener = runtime
         .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
@@ -162,8 +170,52 @@ pub(crate) fn serve(wasm: &[u8]) -> Server {
     }
 }
 
+/// What a component is, as `wasmtime serve` finds out.
+enum Serves {
+    Proxy(ProxyPre<Host>),
+    Service(ServicePre<Host>),
+}
+
 async fn answer(
-    proxy: Arc<ProxyPre<Host>>,
+    serves: Arc<Serves>,
+    request: http::Request<hyper::body::Incoming>,
+) -> Result<http::Response<WasiBody>, wasmtime::Error> {
+    match &*serves {
+        Serves::Proxy(proxy) => by_proxy(proxy.clone(), request).await,
+        Serves::Service(service) => by_service(service.clone(), request).await,
+    }
+}
+
+async fn by_service(
+    service: ServicePre<Host>,
+    request: http::Request<hyper::body::Incoming>,
+) -> Result<http::Response<WasiBody>, wasmtime::Error> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let mut store = store(WasiCtxBuilder::new().build());
+    let (request, read) = Request::from_http(store.data_mut().http().hooks, request);
+    let task = tokio::spawn(async move {
+        let service = service.instantiate_async(&mut store).await?;
+        let handle = async |accessor: &Accessor<Host>| {
+            let answer = service.handle(accessor, request).await??;
+            let answer = accessor.with(|store| answer.into_http(store, read))?;
+            drop(sender.send(answer));
+            std::future::poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
+            wasmtime::error::Ok(())
+        };
+        store.run_concurrent(handle).await?
+    });
+    match receiver.await {
+        Ok(answer) => Ok(answer),
+        Err(_) => Err(task
+            .await
+            .unwrap()
+            .err()
+            .unwrap_or_else(|| wasmtime::format_err!("no answer"))),
+    }
+}
+
+async fn by_proxy(
+    proxy: ProxyPre<Host>,
     request: http::Request<hyper::body::Incoming>,
 ) -> Result<http::Response<WasiBody>, wasmtime::Error> {
     let (sender, receiver) = tokio::sync::oneshot::channel();

@@ -13,13 +13,13 @@ fn servers() -> &'static (reference::Server, ours::Server) {
     SERVERS.get_or_init(|| {
         (
             reference::serve(&guest::service()),
-            ours::serve(&guest::service()),
+            ours::serve(&guest::service(), "wasi:http/proxy@0.2"),
         )
     })
 }
 
 /// Everything a connection answers, after a request is sent whole.
-fn exchange(to: SocketAddr, request: &[u8]) -> Vec<u8> {
+pub(crate) fn exchange(to: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut client = TcpStream::connect(to).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.write_all(request).unwrap();
@@ -32,15 +32,15 @@ fn exchange(to: SocketAddr, request: &[u8]) -> Vec<u8> {
 
 /// The head without what differs by nature, sorted; and the body as the client puts it together, and its trailers.
 #[derive(Debug, Eq, PartialEq)]
-struct Answer {
-    status: String,
-    headers: Vec<String>,
-    body: Vec<u8>,
-    trailers: String,
-    whole: bool,
+pub(crate) struct Answer {
+    pub(crate) status: String,
+    pub(crate) headers: Vec<String>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: String,
+    pub(crate) whole: bool,
 }
 
-fn read(raw: &[u8]) -> Answer {
+pub(crate) fn read(raw: &[u8]) -> Answer {
     let end = raw
         .windows(4)
         .position(|window| window == b"\r\n\r\n")
@@ -103,11 +103,11 @@ fn same(request: &[u8]) -> Answer {
     found
 }
 
-fn get(target: &str) -> Vec<u8> {
+pub(crate) fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nhost: example\r\nconnection: close\r\n\r\n").into_bytes()
 }
 
-fn post(target: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn post(target: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("POST {target} HTTP/1.1\r\nhost: example\r\nconnection: close\r\n{headers}\r\n");
     [head.as_bytes(), body].concat()
 }
