@@ -281,7 +281,11 @@ impl Supervisor {
                 return;
             }
             ToSupervisor::Running => {
-                manager(&[NotifyState::Ready, NotifyState::Watchdog]);
+                manager(&[
+                    NotifyState::Ready,
+                    NotifyState::Watchdog,
+                    NotifyState::Status("running"),
+                ]);
                 return;
             }
         };

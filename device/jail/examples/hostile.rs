@@ -182,9 +182,9 @@ const ACTIONS: &[(&str, Action)] = &[
         let header = [0x2008_0522_u32, 0];
         let addresses = [header.as_ptr() as libc::c_long, sets.as_mut_ptr() as libc::c_long];
         call(libc::SYS_capget, [addresses[0], addresses[1], 0, 0, 0, 0])?;
-        // An agent started as root keeps files and low ports, and nothing that changes users or owners.
-        let files_and_ports = 1 << 1 | 1 << 10;
-        let held = sets.iter().any(|set| set & !files_and_ports != 0);
+        // An agent started as root keeps files, low ports and its memory out of swap, and nothing that changes users or owners.
+        let files_ports_memory = 1 << 1 | 1 << 10 | 1 << 14;
+        let held = sets.iter().any(|set| set & !files_ports_memory != 0);
         held.then_some(())
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EPERM))
     }),

@@ -60,6 +60,13 @@ fn a_service_manager_is_told_when_a_device_runs_and_that_it_goes_on() -> Result<
     // Said by the agent's main loop, and passed on.
     manager.await_state("WATCHDOG=1")?;
     manager.await_state("WATCHDOG=1")?;
+    // Nor is it left alone with a device that begins again by itself.
+    let supervisor = stage.device_mut("press-1")?.process()?.id();
+    let agent = crate::canary::memory::processes(supervisor)?["agent"];
+    let agent = rustix::process::Pid::from_raw(i32::try_from(agent)?).context("a process")?;
+    rustix::process::kill_process(agent, rustix::process::Signal::KILL)?;
+    manager.await_state("STATUS=beginning again: a process died")?;
+    manager.await_state("STATUS=running")?;
     stage.device_mut("press-1")?.stop()?;
     manager.await_state("STOPPING=1")
 }
