@@ -22,8 +22,11 @@ use redan_protocol::report::Report;
 use redan_protocol::wire::{EST_CACERTS, EST_ENROLL, control_host, enrol_host};
 use redan_protocol::{Code, DeviceId, OperatorName, SpiffeId};
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 /// A server whose fleet has another authority made, which nobody believes yet.
 struct Changing {
@@ -527,4 +530,63 @@ async fn custodians_list_certificates_of_authorities_that_are_prepared_or_tainte
     };
     assert_eq!(fault(&one), Err(CrlFault::Revoked));
     assert_eq!(fault(&other), Ok(()));
+}
+
+/// A way to a server that holds what the client says after the server's first word, until it is told to let it go.
+async fn held(to: SocketAddr) -> (SocketAddr, oneshot::Receiver<()>, oneshot::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap();
+    let (holds, holding) = oneshot::channel();
+    let (go, going) = oneshot::channel();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut server = TcpStream::connect(to).await.unwrap();
+        let (mut said, mut answered) = ([0; 4096], [0; 4096]);
+        loop {
+            tokio::select! {
+                read = client.read(&mut said) => server.write_all(&said[..read.unwrap()]).await.unwrap(),
+                read = server.read(&mut answered) => {
+                    holds.send(()).unwrap();
+                    going.await.unwrap();
+                    client.write_all(&answered[..read.unwrap()]).await.unwrap();
+                    break;
+                }
+            }
+        }
+        tokio::io::copy_bidirectional(&mut client, &mut server).await.ok();
+    });
+    (here, holding, go)
+}
+
+/// Holds: the key of the tainted authority, and a handshake that had begun when it was revoked: it is judged by what was believed then.
+#[tokio::test]
+async fn a_handshake_that_was_under_way_when_its_authority_was_revoked_opens_nothing() {
+    let changing = Changing::open().await;
+    let site = &changing.site;
+    let bundle = site.enrolled("press-1").await;
+    let (key, chain) = pem::load_bundle(&bundle).unwrap();
+    changing.prepare().await;
+    changing.activate().await;
+    changing.sign(changing.later(Step::Taint));
+    changing.bring(None).await.unwrap();
+    let both = [site.anchor.root().clone(), changing.new.root().clone()];
+    let anchors = carried(site, &pem::write_chain(&both));
+    assert_eq!(asks(site, &anchors, &key, &chain).await, 200, "positive control");
+    // Signed, and nobody has told the server yet.
+    changing.sign(changing.later(Step::Revoke));
+    let (way, holding, go) = held(site.address).await;
+    let host = control_host(&site.fleet);
+    let asking = tokio::spawn(async move {
+        let config = tls::device_client(&anchors, chain, &key, now()).unwrap();
+        let stream = TcpStream::connect(way).await.unwrap();
+        let mut connection = Connection::open(stream, config, &host).await?;
+        let asked = connection
+            .request("GET", EST_CACERTS, &[], Bytes::new(), LIMIT)
+            .await?;
+        Ok::<u16, ClientError>(asked.status)
+    });
+    holding.await.unwrap();
+    changing.bring(None).await.unwrap();
+    go.send(()).unwrap();
+    assert_eq!(asking.await.unwrap(), Err(ClientError::Connection));
 }

@@ -1,6 +1,7 @@
 //! Enrolment by voucher over EST.
 
 use crate::site::{Caller, Site};
+use crate::tokens::{join, made};
 use redan_identity::{KeyFile, est, pem};
 use redan_protocol::Code;
 use redan_protocol::wire::CSR_LEN_MAX;
@@ -220,6 +221,11 @@ async fn a_key_that_turns_up_for_a_second_device_is_refused_with_an_alarm_wherev
             .status,
         200
     );
+    // With a join token, whatever it is good for.
+    let token = made(&site, json!({})).await;
+    let answer = join(&site, &token, "press-9", &first).await;
+    assert_eq!(answer.refusal(), (403, Code::NameRefused));
+    assert_eq!(alarms(&site).await.1, "redan_keys_twice 4");
 }
 
 /// Holds: everything that a device sent and got at its enrolment, and a key of its own (E02). The connection's handshake is the nonce.
@@ -261,4 +267,23 @@ async fn a_recorded_request_and_its_answer_are_worth_nothing_without_the_key() {
         200,
         "positive control"
     );
+}
+
+/// A certificate in a voucher is for the key that is admitted: the request's signature stands for the connection.
+#[tokio::test]
+async fn a_voucher_holds_no_certificate_for_another_key_than_the_admitted_one() {
+    let site = Site::open().await;
+    let (own, other) = (KeyFile::generate().unwrap(), KeyFile::generate().unwrap());
+    let mut operator = site.operator().await;
+    let asked = |csr: &KeyFile| json!({"device": "press-1", "spki": own.spki_sha256(), "csr": est::csr(csr).unwrap()});
+    let refused = operator.post("/v1/devices/admit", &asked(&other)).await;
+    assert_eq!(refused.refusal(), (400, Code::CsrInvalid));
+    let nobody = operator.get("/v1/devices/press-1").await;
+    assert_eq!(
+        nobody.refusal(),
+        (404, Code::NotFound),
+        "nor is anything admitted by it"
+    );
+    let answer = operator.post("/v1/devices/admit", &asked(&own)).await;
+    assert_eq!(answer.status, 200, "positive control");
 }

@@ -25,6 +25,11 @@ const AGO: u64 = 60;
 
 /// A leaf of this very key, by the fleet's own issuer and right in every line, that expired a minute ago.
 pub(crate) fn expired(site: &Site, bundle: &Path, kind: &str, id: &str) -> PathBuf {
+    ending(site, bundle, (kind, id), now().get() - AGO)
+}
+
+/// The same that ends at this second.
+fn ending(site: &Site, bundle: &Path, (kind, id): (&str, &str), at: u64) -> PathBuf {
     let (key, _) = pem::load_bundle(bundle).unwrap();
     let by = match kind {
         "device" => site.founded().join("online/device-issuer.pem"),
@@ -48,7 +53,7 @@ pub(crate) fn expired(site: &Site, bundle: &Path, kind: &str, id: &str) -> PathB
     let from = profile::valid_between(&issuer).unwrap().0;
     let date = |seconds: u64| std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
     params.not_before = date(from.get()).into();
-    params.not_after = date(now().get() - AGO).into();
+    params.not_after = date(at).into();
     let signer = KeyPair::from_pem(&KeyFile::from_pem(&by).unwrap().to_pem()).unwrap();
     let signer = Issuer::from_ca_cert_der(&issuer, signer).unwrap();
     let own = KeyPair::from_pem(&key.to_pem()).unwrap();
@@ -205,6 +210,31 @@ async fn an_operators_expired_certificate_opens_nothing() {
     };
     let refused = outcome.await.map(|answer| answer.status).unwrap_err();
     assert_eq!(refused, ClientError::Rejected(Code::CertificateExpired));
+}
+
+/// Holds: an operator's connection, from before their certificate ended.
+#[tokio::test]
+async fn an_open_connection_does_not_outlive_an_operators_certificate() {
+    let site = Site::open().await;
+    let admin = site.founded().join("operators/admin.pem");
+    let (mut caller, ends) = loop {
+        let ends = now().get() + 4;
+        let bundle = ending(&site, &admin, ("operator", "admin"), ends);
+        // However slow this machine is: another one, until one is connected in its time.
+        if let Ok(mut caller) = site.connect(&bundle).await
+            && let Ok(answer) = caller.ask_with("GET", "/v1/fleet", &[], "").await
+            && answer.status == 200
+        {
+            break (caller, ends);
+        }
+    };
+    while now().get() <= ends {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(
+        caller.get("/v1/fleet").await.refusal(),
+        (403, Code::CertificateExpired)
+    );
 }
 
 #[tokio::test]

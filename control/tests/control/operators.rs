@@ -71,7 +71,9 @@ async fn a_name_that_the_store_does_not_know_is_refused_everywhere_alike() {
     let removed = site.appointed("bob", Role::Admin).await;
     let mut admin = site.operator().await;
     admin.post("/v1/operators/bob/remove", &json!({})).await.json();
-    for bundle in [never, removed] {
+    // Nor does a certificate that custodians make afterwards, unless somebody adds the name again.
+    let since = site.certified("bob", now().after(Seconds::new(5)));
+    for bundle in [never, removed, since] {
         let mut caller = site.connect(&bundle).await.unwrap();
         for (_, probe) in probes() {
             let said = asked(&mut caller, probe.method.as_str(), &probe.path, probe.body).await;

@@ -1,6 +1,7 @@
 //! What one fleet may use of the server, each asked for at its limit and one above; the other fleet goes on.
 
 use crate::site::{Door, Site};
+use crate::tokens::{join, key, made, used};
 use redan_control::config::Config;
 use redan_identity::KeyFile;
 use redan_identity::client::ClientError;
@@ -87,4 +88,22 @@ async fn a_fleets_connections_are_its_own() {
     for caller in &mut open {
         assert_eq!(caller.get("/v1/fleet").await.status, 200);
     }
+}
+
+/// Holds: a join token with uses left.
+#[tokio::test]
+async fn a_join_token_lets_nobody_in_beyond_the_fleets_quota_and_loses_no_use_by_it() {
+    let (site, other) = Site::two(|config| settings(config).devices_max = 1).await;
+    let token = made(&site, json!({})).await;
+    let (first, second) = (key(), key());
+    assert_eq!(join(&site, &token, "press-1", &first).await.status, 200);
+    let refused = join(&site, &token, "press-2", &second).await.refusal();
+    assert_eq!(
+        (refused, used(&site).await),
+        ((403, Code::QuotaReached), json!(1))
+    );
+    // Who is in asks again, for an answer that was lost; and the other fleet has its own.
+    assert_eq!(join(&site, &token, "press-1", &first).await.status, 200);
+    let token = made(&other, json!({})).await;
+    assert_eq!(join(&other, &token, "press-2", &second).await.status, 200);
 }

@@ -1,8 +1,11 @@
 //! Renewal: a new key for a device that has one, and the end of the old one.
 
 use crate::site::{Answer, Caller, Site, now};
+use redan_control::error::Refused;
+use redan_control::est::reenroll as reenroll_at;
+use redan_control::fleet::Fleet;
 use redan_identity::{KeyFile, est, pem, profile};
-use redan_protocol::Code;
+use redan_protocol::{Code, DeviceId};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -178,4 +181,29 @@ async fn admitting_the_same_key_again_renews_the_voucher_and_forgets_nothing() {
     let after = operator.get("/v1/devices/press-1").await.json();
     assert_eq!(after["enrolled"], before["enrolled"]);
     assert_eq!(after["labels"], json!({"hall": "2"}));
+}
+
+/// Between the question whether a key may speak and the renewal it asked for, another request may end it.
+#[tokio::test]
+async fn a_key_that_was_superseded_while_its_request_was_under_way_renews_nothing() {
+    let site = Site::open().await;
+    let first = site.enrolled("press-1").await;
+    let second = renew(&site, &mut site.connect(&first).await.unwrap()).await;
+    let mut speaks = site.connect(&second).await.unwrap();
+    assert_eq!(speaks.get(STAMP).await.status, 200);
+    drop(speaks);
+    let spki = |bundle: &PathBuf| pem::load_bundle(bundle).unwrap().0.spki_sha256();
+    let [old, new] = [spki(&first), spki(&second)];
+    let (id, kept) = (site.fleet.clone(), site.kept());
+    let (_folder, stopped) = site.stopping();
+    stopped.await.unwrap().unwrap();
+    let (fleet, _) = Fleet::open(&kept, id, now()).await.unwrap();
+    let device = DeviceId::parse("press-1").unwrap();
+    let request = est::csr(&KeyFile::generate().unwrap()).unwrap();
+    let refused = reenroll_at(&fleet, &device, old, &request, now()).await;
+    assert_eq!(refused, Err(Refused::plain(Code::CertificateRevoked)));
+    assert!(
+        reenroll_at(&fleet, &device, new, &request, now()).await.is_ok(),
+        "positive control"
+    );
 }
