@@ -3,7 +3,7 @@
 use crate::{DeviceView, Process, Programs};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -167,15 +167,14 @@ impl Stage {
     /// The same for other components.
     pub fn run_ceremony_for(&self, components: &[&str]) -> Result<()> {
         let mut ceremony = self.platform(&self.programs.ceremony);
-        ceremony.args([
-            "init",
-            "--profile",
-            "development",
-            "--fleet",
-            FLEET,
-            "--publisher",
-            "acme",
-        ]);
+        ceremony.args(["init", "--profile", "development", "--fleet", FLEET]);
+        let named = components
+            .iter()
+            .filter_map(|component| component.split('/').next());
+        let publishers: BTreeSet<&str> = named.collect();
+        for publisher in publishers {
+            ceremony.args(["--publisher", publisher]);
+        }
         for component in components {
             ceremony.args(["--component", component]);
         }

@@ -23,6 +23,7 @@ struct Alarm;
 impl Handler for Alarm {
     fn handle(message: Message) -> Outcome {
         let text = String::from_utf8_lossy(&message.payload).into_owned();
+        println!("{} {text}", message.topic);
         // `91.5` or `91.5 of 7`: what comes after the number is whose reading it is.
         let Some(celsius) = text.split(' ').next().and_then(|number| number.parse::<f64>().ok()) else {
             return Outcome::Drop;
