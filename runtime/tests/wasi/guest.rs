@@ -16,5 +16,10 @@ pub(crate) fn tasks() -> Vec<u8> {
 }
 
 fn built() -> &'static Path {
-    all_built(&["conformance-job", "conformance-service", "conformance-tasks"])
+    all_built(&[
+        "conformance-job",
+        "conformance-service",
+        "conformance-tasks",
+        "conformance-sender",
+    ])
 }
