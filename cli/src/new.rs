@@ -87,7 +87,7 @@ fn rust(name: &str) -> (Vec<Written>, Steps) {
          [lib]\ncrate-type = [\"cdylib\"]\n\n\
          [features]\n# A release that says it is unhealthy: devices must go back by themselves.\nunhealthy = []\n\n\
          [dependencies]\nwasip2 = \"2\"\nwit-bindgen = \"0.61\"\n\n\
-         [profile.release]\nopt-level = \"s\"\nlto = true\nstrip = true\npanic = \"abort\"\n\n\
+         [profile.release]\nopt-level = \"s\"\nlto = true\ncodegen-units = 1\nstrip = true\npanic = \"abort\"\n\n\
          # Its own, also below another's folder.\n[workspace]\n"
     );
     let files = vec![

@@ -18,6 +18,7 @@ mod languages;
 mod messages;
 mod narrowed;
 mod neighbours;
+mod newcomer;
 mod offline;
 mod outside;
 mod path;
