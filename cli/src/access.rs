@@ -121,7 +121,11 @@ impl Access {
         let address = self.server.clone().ok_or_else(|| missing("--server"))?;
         let anchors = self.anchors()?;
         let fleet = anchors.fleet().clone();
-        let (key, chain) = pem::read_held(&redan_identity::Zeroizing::new(read_text(operator)?))?;
+        let held = pem::read_held(&redan_identity::Zeroizing::new(read_text(operator)?));
+        let (key, chain) = held.map_err(|source| CliError::Operator {
+            file: operator.display().to_string(),
+            source,
+        })?;
         let own = hold_own(&anchors, &chain, operator, now())?;
         let config = redan_identity::tls::device_client(&anchors, chain, key.as_ref(), now())?;
         let root = read_text(&folder.join("release/1.root.json"))?.into_bytes();

@@ -52,7 +52,13 @@ pub enum CliError {
     },
     /// Metadata that does not verify from the pinned root.
     #[error("the server's release metadata does not verify: {0}")]
-    Metadata(#[from] TufError),
+    Metadata(TufError),
+    /// A role that the fleet's roots do not know.
+    #[error("nobody may sign {role} in this fleet: its custodians have not delegated it")]
+    Unlisted {
+        /// The role.
+        role: String,
+    },
     /// Policy documents.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -138,6 +144,15 @@ pub enum CliError {
     Denied(Code),
 }
 
+impl From<TufError> for CliError {
+    fn from(error: TufError) -> Self {
+        match error {
+            TufError::Unlisted { role } => Self::Unlisted { role },
+            error => Self::Metadata(error),
+        }
+    }
+}
+
 impl CliError {
     pub(crate) fn file(path: &Path, error: &std::io::Error) -> Self {
         Self::File {
@@ -161,7 +176,7 @@ impl CliError {
             Self::Key { .. } | Self::Short { .. } => Code::ThresholdNotMet.name(),
             Self::SignedAlready { .. } | Self::Moved { .. } => Code::Conflict.name(),
             Self::Draft { .. } => Code::MetadataInvalid.name(),
-            Self::Confirm => Code::NotAuthorised.name(),
+            Self::Confirm | Self::Unlisted { .. } => Code::NotAuthorised.name(),
             Self::Counter { .. } => Code::CounterNotGrowing.name(),
             Self::Crl(fault) => fault.code().name(),
             Self::Audit(fault) => fault.code().name(),
@@ -180,6 +195,10 @@ impl CliError {
             Self::Connection { source, .. } => source.code().remedy(),
             Self::Unreachable { .. } => Code::Unreachable.remedy(),
             Self::Metadata(error) => error.code().remedy(),
+            Self::Unlisted { .. } => {
+                "check the name in the ask; a new component is delegated first: redan-ceremony delegate --component PUBLISHER/NAME \
+                 (docs/ceremony.md)"
+            }
             Self::Policy(error) => error.remedy(),
             Self::Publish(error) => error.remedy(),
             Self::Identity(error) => error.remedy(),
@@ -222,5 +241,21 @@ impl CliError {
             | Self::Identity(IdentityError::File { .. }) => 3,
             _ => 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_that_nobody_delegated_is_no_fault_of_the_server() {
+        let role = "component.acme.greet".to_owned();
+        let error = CliError::from(TufError::Unlisted { role });
+        assert_eq!(
+            error.to_string(),
+            "nobody may sign component.acme.greet in this fleet: its custodians have not delegated it"
+        );
+        assert_eq!((error.because(), error.exit()), ("not-authorised", 1));
     }
 }

@@ -17,6 +17,7 @@ pub mod bundle;
 pub mod dev;
 pub mod draft;
 pub mod error;
+pub mod new;
 pub mod operate;
 pub mod publish;
 pub mod release;

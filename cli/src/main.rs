@@ -6,7 +6,7 @@ use redan::access::{Access, read_text};
 use redan::error::CliError;
 use redan::operate::{self, Rules, WaveArgument};
 use redan::sign::{Keys, Signing};
-use redan::{bundle, dev, draft, publish, release, show};
+use redan::{bundle, dev, draft, new, publish, release, show};
 use redan_identity::IssuerKind;
 use redan_identity::crl::{DEVICE_LISTS, OPERATOR_LISTS, SERVER_LISTS};
 use redan_policy::{Explanation, explain, parse_ask, parse_device, parse_fleet};
@@ -18,7 +18,7 @@ use redan_trust::release_set::Ring;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Publish signed Wasm components and operate fleets of devices.
@@ -36,6 +36,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Make a folder for a new component: an HTTP service to build, run and change.
+    New {
+        /// Its language.
+        language: new::Language,
+        /// Folder to make, named as the component.
+        folder: PathBuf,
+    },
     /// Hold a component against its ask, without signing anything.
     Check {
         /// The component.
@@ -478,6 +485,7 @@ fn fail(text: &str, exit: u8) -> ExitCode {
 
 async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
     match task {
+        Task::New { language, folder } => new::component(language, &folder).map(Value::String),
         Task::Check { wasm, ask } => {
             let (bytes, _, parsed, found) = publish::check_files(&wasm, &ask)?;
             Ok(json!({
@@ -489,18 +497,7 @@ async fn run(task: Task, access: &Access) -> Result<Value, CliError> {
             }))
         }
         Task::Dev { arguments } => Err(dev::become_bench(&arguments)),
-        Task::Explain { ask, fleet, device } => {
-            let named = |path: &PathBuf| path.display().to_string();
-            let ask = parse_ask(&named(&ask), &read_text(&ask)?)?;
-            let fleet = parse_fleet(&named(&fleet), &read_text(&fleet)?)?;
-            let device = parse_device(&named(&device), &read_text(&device)?)?;
-            let explanation = explain(&ask, &fleet, &device);
-            if let Explanation::Denied(denied) = &explanation {
-                drop(std::io::stderr().write_all(format!("{explanation}\n").as_bytes()));
-                return Err(CliError::Denied(denied.code()));
-            }
-            Ok(Value::String(explanation.to_string()))
-        }
+        Task::Explain { ask, fleet, device } => explained(&ask, &fleet, &device),
         Task::Publish {
             wasm,
             ask,
@@ -582,6 +579,19 @@ async fn audit(task: AuditTask, access: &Access) -> Result<Value, CliError> {
         AuditTask::Accept { head } => operate::accept_audit(access, head).await,
         AuditTask::Verify { head } => operate::verify_audit(access, head.as_deref()).await,
     }
+}
+
+fn explained(ask: &Path, fleet: &Path, device: &Path) -> Result<Value, CliError> {
+    let named = |path: &Path| path.display().to_string();
+    let ask = parse_ask(&named(ask), &read_text(ask)?)?;
+    let fleet = parse_fleet(&named(fleet), &read_text(fleet)?)?;
+    let device = parse_device(&named(device), &read_text(device)?)?;
+    let explanation = explain(&ask, &fleet, &device);
+    if let Explanation::Denied(denied) = &explanation {
+        drop(std::io::stderr().write_all(format!("{explanation}\n").as_bytes()));
+        return Err(CliError::Denied(denied.code()));
+    }
+    Ok(Value::String(explanation.to_string()))
 }
 
 async fn crl(task: CrlTask, access: &Access) -> Result<Value, CliError> {

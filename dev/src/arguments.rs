@@ -96,6 +96,14 @@ impl Arguments {
                 "name a new file, so that no ask is lost",
             ));
         }
+        // Before the run: what it showed would be lost.
+        let below = self.learn.as_ref().and_then(|learn| learn.parent());
+        if let Some(folder) = below.filter(|folder| *folder != Path::new("") && !folder.is_dir()) {
+            return Err(usage(
+                format!("{} is no folder", folder.display()),
+                "name a file in a folder that exists",
+            ));
+        }
         let env = self.env.iter().filter_map(|text| match text.split_once('=') {
             Some((name, value)) => Some((name.to_owned(), value.to_owned())),
             None => Some((text.clone(), std::env::var(text).ok()?)),
@@ -233,6 +241,14 @@ mod tests {
         let refused = parsed(&["a.wasm", "--learn", "Cargo.toml"]).unwrap_err();
         assert_eq!(refused.to_string(), "Cargo.toml is there already");
         assert_eq!(refused.exit(), 2);
+    }
+
+    #[test]
+    fn an_ask_that_could_not_be_written_is_refused_before_the_run() {
+        let refused = parsed(&["a.wasm", "--learn", "nowhere/ask.toml"]).unwrap_err();
+        assert_eq!(refused.to_string(), "nowhere is no folder");
+        assert!(parsed(&["a.wasm", "--learn", "src/ask.toml"]).is_ok());
+        assert!(parsed(&["a.wasm", "--learn", "ask.toml"]).is_ok());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use redan_policy::imports::admit_ask;
 use redan_policy::suppose::{Given, suppose};
 use redan_policy::{Ask, EffectiveGrant, intersect, parse_ask, parse_device, parse_fleet};
 use redan_protocol::ipc::WorkloadKind;
-use redan_protocol::{ByteCount, Millis};
+use redan_protocol::{ByteCount, Code, Millis};
 use redan_runtime::bench::{Bench, Workload};
 use redan_runtime::compiler::surface;
 use redan_runtime::engine::{Native, Sizes};
@@ -90,6 +90,15 @@ pub(crate) fn run(arguments: &Checked) -> Result<u8, Fault> {
 fn prepare(arguments: &Checked) -> Result<Prepared, Fault> {
     let path = &arguments.given.component;
     let wasm = std::fs::read(path).map_err(Fault::file(path))?;
+    if !wasm.starts_with(b"\0asm") {
+        return Err(Fault::Refused {
+            what: format!(
+                "{} is no WebAssembly at all; name the .wasm file that the build wrote",
+                path.display()
+            ),
+            code: Code::MalformedComponent,
+        });
+    }
     // What is no component at all the compiler says, with the code for it.
     let (imports, exports) = surface(&wasm).unwrap_or_default();
     let ask = ask(arguments, &imports, &exports)?;

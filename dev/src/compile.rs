@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// The word this program starts itself with.
 const COMPILER: &str = "compiler";
-/// Between two words about a compilation that takes its time.
+/// Until the first word about a compilation that takes its time; doubles.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether this process was started to compile; then it has done so.
@@ -52,17 +52,20 @@ pub(crate) fn native(wasm: &[u8], grant: &EffectiveGrant, quiet: bool) -> Result
     send(&near, &job, &[memory.as_fd()]).map_err(Fault::system(WHAT))?;
     let (answered, answer) = channel();
     std::thread::spawn(move || answered.send(recv::<Compiled>(&near)));
-    let begun = Instant::now();
+    let (begun, mut patience) = (Instant::now(), PATIENCE);
     let answer = loop {
-        match answer.recv_timeout(PATIENCE) {
+        match answer.recv_timeout(patience) {
             Ok(answer) => break answer,
             Err(RecvTimeoutError::Disconnected) => break Err(ChannelError::Closed),
             Err(RecvTimeoutError::Timeout) if quiet => {}
-            Err(RecvTimeoutError::Timeout) => remark(&format!(
-                "compiling {} KiB, {} s so far (a device does this once, before it sends traffic) …",
-                wasm.len().div_ceil(1024),
-                begun.elapsed().as_secs()
-            )),
+            Err(RecvTimeoutError::Timeout) => {
+                remark(&format!(
+                    "compiling {} KiB, {} s so far (a device does this once, before it sends traffic) …",
+                    wasm.len().div_ceil(1024),
+                    begun.elapsed().as_secs()
+                ));
+                patience = patience.saturating_mul(2);
+            }
         }
     };
     let ended = child.wait().map_err(Fault::system("waiting for the compiler"))?;

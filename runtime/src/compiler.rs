@@ -3,7 +3,6 @@
 use crate::engine;
 use redan_channel::ChannelError;
 use redan_policy::EffectiveGrant;
-use redan_policy::grant::World;
 use redan_protocol::ipc::{Compile, Compiled};
 use redan_protocol::wire::COMPONENT_LEN_MAX;
 use redan_protocol::{ByteCount, Code, Digest};
@@ -99,16 +98,6 @@ pub fn admit(engine: &Engine, bytes: &[u8], grant: &EffectiveGrant) -> Result<Co
     }
     let (imports, exports) = surface(bytes).ok_or(Code::MalformedComponent)?;
     redan_policy::imports::admit(&imports, &exports, grant).map_err(|(code, _capability)| code)?;
-    // The policy knows names; whether the world's own export is there is asked again, of the bytes.
-    let promised = match grant.world {
-        World::HttpProxy => "wasi:http/incoming-handler@0.2.",
-        World::Command => "wasi:cli/run@0.2.",
-        World::Messages => "redan:messaging/handler@0.1.",
-        World::HttpService => "wasi:http/handler@0.3.",
-    };
-    if !exports.iter().any(|export| export.starts_with(promised)) {
-        return Err(Code::MissingExport);
-    }
     if grant.world.is_wasi_0_3() && is_composed(bytes) {
         return Err(Code::WasiComposed);
     }

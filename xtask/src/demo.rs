@@ -463,7 +463,8 @@ fn aligned<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
 }
 
 fn keep(story: &mut Story) -> Result<()> {
-    let access = story.stage.access()?.join(" ");
+    let words = story.stage.access()?;
+    let access = words.join(" ");
     let redan = story.stage.programs.redan.display();
     println!("\nThe fleet keeps running. Go on by hand, for example:");
     println!("  {redan} {access} device list");
@@ -477,6 +478,21 @@ fn keep(story: &mut Story) -> Result<()> {
             device.state.display()
         );
     }
+    println!("Publish your own as acme/thermo, with a counter of 4 (docs/dev.md, docs/cli.md):");
+    if let Some(folder) = story.stage.programs.redan.parent() {
+        println!("  export PATH={}:$PATH", folder.display());
+    }
+    for pair in words.chunks_exact(2) {
+        if let [option, value] = pair {
+            let name = option.trim_start_matches('-').replace('-', "_").to_uppercase();
+            println!("  export REDAN_{name}={value}");
+        }
+    }
+    let keys = story.stage.fleet().join("offline");
+    println!(
+        "  ls {}   # the keys; in earnest they are on machines without a network",
+        keys.display()
+    );
     println!("Ctrl-C stops every process.");
     while !interrupt::asked() {
         std::thread::sleep(Duration::from_millis(200));

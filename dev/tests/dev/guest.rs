@@ -1,44 +1,10 @@
 //! Guests, built from `guest-examples`, and written as text.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
-
-const TARGET: &str = "wasm32-wasip2";
+include!("../../../guest-examples/built.rs");
 
 /// A built guest by its file's name.
 pub(crate) fn built(name: &str) -> String {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let folder = BUILT.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .parent()
-            .unwrap()
-            .join("guest-build");
-        let mut build = Command::new(env!("CARGO"));
-        build
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../guest-examples"))
-            .args(["build", "--quiet", "--locked", "--release", "--target", TARGET])
-            .args([
-                "--package",
-                "collect",
-                "--package",
-                "conformance-job",
-                "--package",
-                "conformance-service",
-            ])
-            .env("CARGO_TARGET_DIR", &target);
-        // Set for this package by the cargo that runs the tests.
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
-            build.env_remove(name);
-        }
-        let done = build.output().unwrap();
-        assert!(
-            done.status.success(),
-            "the guests do not build: {}",
-            String::from_utf8_lossy(&done.stderr)
-        );
-        target.join(TARGET).join("release")
-    });
+    let folder = all_built(&["collect", "conformance-job", "conformance-service"]);
     folder.join(name).display().to_string()
 }
 

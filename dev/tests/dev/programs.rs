@@ -100,7 +100,9 @@ fn what_this_runtime_does_not_offer_is_refused_by_name() {
         "missing-export",
         1,
     );
-    refused(&with_ask("Cargo.toml"), "malformed-component", 1);
+    let no_wasm = with_ask("Cargo.toml");
+    refused(&no_wasm, "malformed-component", 1);
+    assert!(text(&no_wasm.stderr).contains("error: Cargo.toml is no WebAssembly at all"));
     refused(&with_ask("nowhere.wasm"), "disk-failed", 3);
     // Without an ask the stub is linked, so that a standard library's import hinders nobody; it still refuses.
     let ended = ran(bench(&[

@@ -127,7 +127,7 @@ mod tests {
         let (given, start) = (Publishing::default(), Instant::now());
         assert!(given.admits_at(&rule, 10, start));
         assert!((0..5).all(|_| !given.admits_at(&rule, 10, start)));
-        let later = start + Duration::from_secs(60);
+        let later = start + Duration::from_mins(1);
         assert!(given.admits_at(&rule, 5, later));
         assert!(given.admits_at(&rule, 5, later));
         assert!(!given.admits_at(&rule, 0, later), "two messages a minute");

@@ -109,3 +109,15 @@ fn keys_come_in_pages() {
     assert_eq!((first.len(), next), (PAGE_LEN, Some(256)));
     assert_eq!(bucket.keys(256), (vec!["0256".to_owned()], None));
 }
+
+#[test]
+fn buckets_of_one_label_are_one_for_each_workload() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = Stores::new(folder.path().to_owned());
+    let [a, b] = ["a", "b"].map(|workload| stores.bucket(workload, "default").unwrap());
+    a.change(&quota(1000, 10), vec![set("key", b"mine")]).unwrap();
+    assert_eq!(b.get("key"), None);
+    let again = stores.bucket("a", "default").unwrap();
+    assert_eq!(again.get("key"), Some(b"mine".to_vec()));
+    assert_eq!(stores.bucket("a", "other").unwrap().get("key"), None);
+}

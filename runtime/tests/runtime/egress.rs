@@ -236,3 +236,19 @@ fn a_server_that_never_answers_ends_with_the_call() {
     grant.limits.wall_call = Millis::new(500);
     assert_eq!(fetch(&mut device, &grant), Err(Code::WallLimit));
 }
+
+#[test]
+fn an_answer_of_the_broker_has_exactly_one_socket() {
+    for (sockets, outcome) in [
+        (1, Ok(())),
+        (0, Err(Code::EgressUnreachable)),
+        (2, Err(Code::EgressUnreachable)),
+    ] {
+        let (mut device, _) = brokered(FarEnd::with_sockets(sockets, ok()));
+        assert_eq!(
+            fetch(&mut device, &fetching(ALLOWED)),
+            outcome,
+            "{sockets} sockets"
+        );
+    }
+}

@@ -22,6 +22,26 @@ impl FarEnd {
         Self::answering(|_| Err(Code::EgressDenied))
     }
 
+    /// A broker that says yes to everything, with so many sockets.
+    pub(crate) fn with_sockets(count: usize, address: SocketAddr) -> (Self, OwnedFd) {
+        let (far, near) = redan_channel::pair().unwrap();
+        let thread = std::thread::spawn(move || {
+            while let Ok(received) = redan_channel::recv::<Connect>(&far) {
+                let id = received.message.id;
+                let sockets: Vec<_> = (0..count).map(|_| TcpStream::connect(address).unwrap()).collect();
+                let beside: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+                if redan_channel::send(&far, &Connected::Yes { id }, &beside).is_err() {
+                    return;
+                }
+            }
+        });
+        let far_end = Self {
+            asked: Arc::default(),
+            _thread: thread,
+        };
+        (far_end, near)
+    }
+
     /// A broker that is not there any more.
     pub(crate) fn gone() -> (Self, OwnedFd) {
         let (far, near) = redan_channel::pair().unwrap();

@@ -4,11 +4,9 @@ use crate::device::compile;
 use redan_policy::EffectiveGrant;
 use redan_runtime::engine::Native;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
-const TARGET: &str = "wasm32-wasip2";
+include!("../../../guest-examples/built.rs");
 
 /// `hostile/job`.
 pub(crate) fn hostile_job() -> Vec<u8> {
@@ -84,42 +82,12 @@ pub(crate) fn repository() -> PathBuf {
     me.parent().unwrap().to_owned()
 }
 
-/// Builds the Rust guests where `cargo xtask build` builds its own; nothing to do when they are fresh.
-fn built() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let folder = BUILT.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .parent()
-            .unwrap()
-            .join("guest-build");
-        let mut build = Command::new(env!("CARGO"));
-        build
-            .current_dir(repository().join("guest-examples"))
-            .args(["build", "--quiet", "--locked", "--release", "--target", TARGET])
-            .args([
-                "--package",
-                "hostile-job",
-                "--package",
-                "hostile-service",
-                "--package",
-                "hostile-handler",
-                "--package",
-                "uploader",
-                "--package",
-                "conformance-tasks",
-            ])
-            .env("CARGO_TARGET_DIR", &target);
-        // Set for this package by the cargo that runs the tests.
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
-            build.env_remove(name);
-        }
-        let done = build.output().unwrap();
-        assert!(
-            done.status.success(),
-            "the hostile guests do not build (they need `rustup target add {TARGET}`): {}",
-            String::from_utf8_lossy(&done.stderr)
-        );
-        target.join(TARGET).join("release")
-    });
-    folder.clone()
+fn built() -> &'static Path {
+    all_built(&[
+        "hostile-job",
+        "hostile-service",
+        "hostile-handler",
+        "uploader",
+        "conformance-tasks",
+    ])
 }

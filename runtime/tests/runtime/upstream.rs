@@ -8,7 +8,7 @@ use crate::server::{Seen, certified, ok, read, recording};
 use redan_policy::EffectiveGrant;
 use redan_policy::grant::Roots;
 use redan_protocol::{Code, Millis};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -97,6 +97,9 @@ fn a_request_that_contradicts_itself_about_its_length_is_not_sent() {
         "connection: upgrade",
         "upgrade: h2c",
         "keep-alive: 1",
+        "proxy-authorization: x",
+        "proxy-authenticate: x",
+        "redan-code: x",
     ] {
         let mut grant = posting(4_096);
         grant.env.insert("HEADERS".to_owned(), headers.to_owned());
@@ -270,4 +273,28 @@ fn a_bundle_that_is_no_certificate_does_not_load() {
     let grant = believing("MIIBAAAA");
     let loaded = device.load(&crate::guests::hostile_job(), &grant);
     assert_eq!(loaded, Err(Code::PolicyInvalid));
+}
+
+#[test]
+fn nothing_older_than_tls_1_3_is_offered_to_an_upstream() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut device, _) = device(listener.local_addr().unwrap());
+    let (said, hello) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 5];
+        stream.read_exact(&mut head).unwrap();
+        let mut hello = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+        stream.read_exact(&mut hello).unwrap();
+        said.send(hello).unwrap();
+    });
+    let (own, _) = certified("allowed.example");
+    assert_eq!(fetch(&mut device, &believing(&own)), Err(Code::UpstreamUntrusted));
+    // supported_versions (RFC 8446 §4.2.1): one, and it is 1.3.
+    let only = [0x00, 0x2b, 0x00, 0x03, 0x02, 0x03, 0x04];
+    let hello = hello.recv().unwrap();
+    assert!(
+        hello.windows(only.len()).any(|window| window == only),
+        "{hello:02x?}"
+    );
 }

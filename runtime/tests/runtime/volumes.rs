@@ -72,6 +72,22 @@ fn no_write_goes_over_a_volumes_quota_by_one_byte_or_file() {
 }
 
 #[test]
+fn nothing_moves_from_one_quota_to_another() {
+    let mut device = Device::start();
+    let mut grant = with_volume("between-volumes", Mode::ReadWrite);
+    let mut other = grants::volume(Mode::ReadWrite);
+    other.name = "other".to_owned();
+    other.guest = "/other".to_owned();
+    // Room for no file: whatever arrives there is over its quota.
+    other.files = 0;
+    grant.fs.push(other);
+    assert_eq!(device.outcome(&guests::hostile_job(), &grant), Ok(()));
+    let state = device.volume("hostile");
+    assert_eq!(content(&state), (1, 1));
+    assert_eq!(content(&state.with_file_name("other")), (0, 0));
+}
+
+#[test]
 fn calls_at_once_share_one_quota() {
     let mut device = Device::start();
     let grant = with_volume("many-files", Mode::ReadWrite);

@@ -113,7 +113,7 @@ fn holds(protocol: Protocol, packet: &Packet) {
                 retained: false,
                 ..message.clone()
             });
-            assert!(read(protocol, header, &written[taken..]) == Ok(anew));
+            assert!(read(protocol, header, written.split_at(taken).1) == Ok(anew));
         }
         Packet::ConnAck {
             packet_max,

@@ -37,6 +37,12 @@ fn surface(bytes: &[u8]) -> Result<Interfaces, PublishError> {
     if bytes.starts_with(b"\x7fELF") {
         return refuse(Code::PrecompiledCode, "this is native code, not a Wasm component");
     }
+    if !bytes.starts_with(b"\0asm") {
+        return refuse(
+            Code::MalformedComponent,
+            "this is no WebAssembly at all; name the .wasm file that the build wrote",
+        );
+    }
     let mut found = Interfaces::default();
     let mut depth = 0_u32;
     for payload in Parser::new(0).parse_all(bytes) {

@@ -181,16 +181,19 @@ pub fn odd_times() -> bool {
 /// Leaves a mark of its own in everything it has, and finds nothing else there.
 pub fn mark() -> bool {
     let mark = variable("TARGET");
-    bucket().set("mark", mark.as_bytes()).expect("within the quota");
-    std::fs::write("/state/mark", &mark).expect("within the quota");
+    // A name of its own, too: one that others have would hide theirs.
+    let name = mark.replace('/', "-");
+    let path = format!("/state/{name}");
+    bucket().set(&name, mark.as_bytes()).expect("within the quota");
+    std::fs::write(&path, &mark).expect("within the quota");
     println!("{mark}");
     let found = bucket().list_keys(None).expect("a list");
     let values: Vec<_> = found.keys.iter().map(|key| bucket().get(key).expect("readable")).collect();
     let names: Vec<_> = std::fs::read_dir("/state").expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
-    found.keys == ["mark"]
+    found.keys == [name.clone()]
         && values == [Some(mark.clone().into_bytes())]
-        && names == ["mark"]
-        && std::fs::read_to_string("/state/mark").is_ok_and(|text| text == mark)
+        && names == [name.as_str()]
+        && std::fs::read_to_string(path).is_ok_and(|text| text == mark)
 }
 
 /// Waits for as many things as it may have, none of which ever comes.

@@ -96,6 +96,12 @@ fn main() -> ExitCode {
             (0..variable("TARGET").parse().unwrap_or(u64::MAX)).all(|_| bucket.exists("key").expect("within the rate") == false)
         }
         "write-volume" => fs::write("/state/more", "x").is_ok(),
+        // Neither may go: what is in one volume is counted there.
+        "between-volumes" => {
+            fs::write("/state/one", "x").is_ok()
+                && fs::rename("/state/one", "/other/one").is_err()
+                && fs::hard_link("/state/one", "/other/one").is_err()
+        }
         "write-read-only" => {
             fs::read("/state/kept").is_ok_and(|kept| kept == b"kept")
                 && refused(fs::write("/state/kept", "changed"))

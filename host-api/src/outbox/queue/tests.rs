@@ -150,3 +150,14 @@ fn old_items_are_found_by_when_they_came() {
     assert_eq!(queue.older(20), [1]);
     assert_eq!(queue.older(31), [1, 2, 3]);
 }
+
+#[test]
+fn outboxes_of_one_name_are_one_for_each_workload() {
+    let folder = tempfile::tempdir().unwrap();
+    let outboxes = Outboxes::new(folder.path().to_owned());
+    let [a, b] = ["a", "b"].map(|workload| outboxes.queue(workload, "cloud").unwrap());
+    a.push(&quota(1 << 20, 100), item(b"mine")).unwrap();
+    assert_eq!((a.depth(), b.depth()), (1, 0));
+    assert_eq!(outboxes.queue("a", "cloud").unwrap().depth(), 1);
+    assert_eq!(outboxes.queue("a", "other").unwrap().depth(), 0);
+}

@@ -19,6 +19,7 @@ mod local_bus;
 mod messages;
 mod narrowed;
 mod neighbours;
+mod newcomer;
 mod offline;
 mod outside;
 mod path;
