@@ -118,10 +118,10 @@ impl Sandbox {
         };
         let mut store = new_store(&self.engine, capabilities, &verdict, &cpu).unwrap();
         let wall = Duration::from_millis(limits.wall_call.get());
-        let guest = async {
+        let guest = std::pin::pin!(async {
             let command = entry.instantiate_async(&mut store).await?;
             command.wasi_cli_run().call_run(&mut store).await
-        };
+        });
         let outcome = self
             .runtime
             .block_on(async { tokio::time::timeout(wall, cpu.measure(guest)).await });
@@ -140,7 +140,7 @@ impl Sandbox {
         let mut store = new_store(&self.engine, capabilities, &verdict, &cpu).unwrap();
         // Unmeasured, everything this thread did before would count as the call's.
         self.runtime
-            .block_on(cpu.measure(entry.instantiate_async(&mut store)))
+            .block_on(cpu.measure(Box::pin(entry.instantiate_async(&mut store))))
             .unwrap();
         store
     }
