@@ -133,30 +133,34 @@ fn wide(n: usize) -> u64 {
 
 /// The first limit a call broke, shared by everything that can say no to it.
 #[derive(Clone, Debug, Default)]
-pub struct Verdict {
-    denied: Arc<AtomicU16>,
-    noted: Arc<AtomicU16>,
+pub struct Verdict(Arc<Said>);
+
+/// Both words in one allocation: a call has ten holders of its verdict.
+#[derive(Debug, Default)]
+struct Said {
+    denied: AtomicU16,
+    noted: AtomicU16,
 }
 
 impl Verdict {
     /// Remembers a denial; the first one stays.
     pub fn deny(&self, code: Code) {
-        first(&self.denied, code);
+        first(&self.0.denied, code);
     }
 
     /// Remembers what was cut off without failing the call.
     pub fn note(&self, code: Code) {
-        first(&self.noted, code);
+        first(&self.0.noted, code);
     }
 
     /// The first denial.
     pub fn code(&self) -> Option<Code> {
-        Code::from_number(self.denied.load(Ordering::Relaxed))
+        Code::from_number(self.0.denied.load(Ordering::Relaxed))
     }
 
     /// What was cut off, or else denied.
     pub fn noted(&self) -> Option<Code> {
-        Code::from_number(self.noted.load(Ordering::Relaxed)).or_else(|| self.code())
+        Code::from_number(self.0.noted.load(Ordering::Relaxed)).or_else(|| self.code())
     }
 }
 

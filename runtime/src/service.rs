@@ -80,9 +80,6 @@ impl Service {
             .pointer
             .lease()
             .ok_or((StatusCode::SERVICE_UNAVAILABLE, Code::NothingToRunSafely))?;
-        let Entry::Service(entry) = &version.entry else {
-            return Err((StatusCode::INTERNAL_SERVER_ERROR, Code::Internal));
-        };
         let capabilities = version.capabilities();
         admitted(&capabilities, request.method(), request.uri().path())?;
         let limits = &capabilities.grant().limits;
@@ -95,15 +92,13 @@ impl Service {
         let place = place(&version.places).await;
         let place = place.ok_or((StatusCode::SERVICE_UNAVAILABLE, Code::ConcurrencyLimit));
         let place = place.inspect_err(|(_, code)| version.record(Some(*code), None, 0))?;
-        let entry = entry.clone();
-        handled(version, &entry, place, request).await
+        handled(version, place, request).await
     }
 }
 
 /// Runs the guest until it has given its answer's head; what it writes after that follows while the client reads.
 async fn handled(
     version: Lease,
-    entry: &ProxyPre<GuestState>,
     place: OwnedSemaphorePermit,
     request: Request<Incoming>,
 ) -> Result<Response<WasiBody>, Refused> {
@@ -117,12 +112,12 @@ async fn handled(
         call,
         outcome: Mutex::new(None),
     });
-    let (running, entry) = (Arc::clone(&account), entry.clone());
+    let running = Arc::clone(&account);
     let mut guest = Box::pin(async move {
         // Places bound guests, not clients: one that does not read its answer holds none.
         let _place = place;
         let guest = async {
-            let proxy = entry.instantiate_async(&mut store).await?;
+            let proxy = running.proxy()?.instantiate_async(&mut store).await?;
             let handler = proxy.wasi_http_incoming_handler();
             handler.call_handle(&mut store, incoming, out).await
         };
@@ -243,6 +238,17 @@ struct Account {
 }
 
 impl Account {
+    fn proxy(&self) -> wasmtime::Result<&ProxyPre<GuestState>> {
+        match &self.version.entry {
+            Entry::Service(proxy) => Ok(proxy),
+            // Nobody sends requests to anything else.
+            Entry::Job(_) | Entry::Message(_) => {
+                self.call.verdict.deny(Code::Internal);
+                Err(wasmtime::format_err!("no service"))
+            }
+        }
+    }
+
     fn outcome(&self) -> Option<Code> {
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -271,6 +277,10 @@ impl Drop for Account {
 }
 
 async fn place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    // Places that come free go to who waits first: nobody is overtaken here.
+    if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+        return Some(place);
+    }
     let place = Arc::clone(places).acquire_owned();
     tokio::time::timeout(QUEUE_TIMEOUT, place).await.ok()?.ok()
 }
