@@ -35,6 +35,7 @@ fn instances(asking: &Asking) {
         let sandbox = Sandbox::sized(&sizes);
         let component = Component::new(&sandbox.engine, std::fs::read(&wasm).unwrap()).unwrap();
         let (linked, capabilities) = (sandbox.linked(&component), sandbox.open());
+        let linked_bare = sandbox.linked_plain(&component);
         // Without its first instance, nothing that is made once.
         let first = sandbox.hold(&linked, &capabilities);
         let before = resident("self");
@@ -44,7 +45,7 @@ fn instances(asking: &Asking) {
             if under_grant {
                 all.push(sandbox.hold(&linked, &capabilities));
             } else {
-                bare.push(sandbox.hold_bare(&component));
+                bare.push(sandbox.hold_bare(&linked_bare));
             }
         }
         let grown = resident("self").saturating_sub(before).max(1);

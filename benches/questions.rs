@@ -13,8 +13,10 @@
 mod cold_start;
 mod connections;
 mod decide;
+mod egress_check;
 mod instantiate;
 mod job_start;
+mod limits;
 mod memory;
 mod request;
 mod sandbox;
@@ -27,7 +29,9 @@ type Bench = fn(&mut Asking);
 
 const QUESTIONS: &[(&str, Bench)] = &[
     ("instantiate", instantiate::bench),
+    ("limits", limits::bench),
     ("request", request::bench),
+    ("egress_check", egress_check::bench),
     ("cold_start", cold_start::bench),
     ("job_start", job_start::bench),
     ("memory", memory::bench),
@@ -52,11 +56,21 @@ fn main() {
     }
     let given = |name: &str| arguments.iter().any(|argument| argument == name);
     if given("--bench") {
-        let mut measured = Asking::Measured(Box::new(Criterion::default().configure_from_args()));
-        for (_, bench) in QUESTIONS {
-            bench(&mut measured);
+        // Files that are named are asked alone, the others not even prepared.
+        let named = QUESTIONS.iter().any(|(name, _)| given(name));
+        let mut asking = if given("--alone") {
+            Asking::Alone
+        } else if named {
+            Asking::Measured(Box::new(Criterion::default().without_plots()))
+        } else {
+            Asking::Measured(Box::new(Criterion::default().configure_from_args()))
+        };
+        for (name, bench) in QUESTIONS {
+            if !named || given(name) {
+                bench(&mut asking);
+            }
         }
-        if let Asking::Measured(criterion) = measured {
+        if let Asking::Measured(criterion) = asking {
             criterion.final_summary();
         }
         return;

@@ -37,6 +37,8 @@ const BEST: &[&str] = &[
     "-O",
     "pooling-async-stack-keep-resident=65536,pooling-max-memory-size=268435456",
 ];
+/// And with reusing them, which ours does not (`docs/decisions/0024-no-instance-is-used-twice.md`).
+const REUSE: &[&str] = &["--max-instance-reuse-count", "128"];
 const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\n";
 const REQUEST: &[u8] = b"GET /thermo/ HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
@@ -62,7 +64,12 @@ pub(crate) fn bench(asking: &mut Asking) {
     ask("http request", "plain hyper", reference);
     let wasm = data.path().join("hello.wasm");
     std::fs::write(&wasm, guest::hello().unwrap()).unwrap();
-    for (name, flags) in [("wasmtime serve", &[][..]), ("wasmtime serve, its best", BEST)] {
+    let reusing = [BEST, REUSE].concat();
+    for (name, flags) in [
+        ("wasmtime serve", &[][..]),
+        ("wasmtime serve, its best", BEST),
+        ("wasmtime serve, with reuse", &reusing[..]),
+    ] {
         if let Some(served) = Served::start(flags, &wasm) {
             ask(&format!("http request, {name}"), name, served.address);
         }

@@ -111,17 +111,14 @@ impl Sandbox {
     /// One call under its grant, as `redan_runtime`'s job makes it.
     pub(crate) fn call(&self, entry: &CommandPre<GuestState>, capabilities: &Arc<Capabilities>) {
         let limits = &capabilities.grant().limits;
-        let (verdict, cpu) = {
-            let verdict = Verdict::default();
-            let cpu = Cpu::new(capabilities, &verdict);
-            (verdict, cpu)
-        };
+        let verdict = Verdict::default();
+        let cpu = Cpu::new(capabilities, &verdict);
         let mut store = new_store(&self.engine, capabilities, &verdict, &cpu).unwrap();
         let wall = Duration::from_millis(limits.wall_call.get());
-        let guest = async {
+        let guest = std::pin::pin!(async {
             let command = entry.instantiate_async(&mut store).await?;
             command.wasi_cli_run().call_run(&mut store).await
-        };
+        });
         let outcome = self
             .runtime
             .block_on(async { tokio::time::timeout(wall, cpu.measure(guest)).await });
@@ -140,22 +137,42 @@ impl Sandbox {
         let mut store = new_store(&self.engine, capabilities, &verdict, &cpu).unwrap();
         // Unmeasured, everything this thread did before would count as the call's.
         self.runtime
-            .block_on(cpu.measure(entry.instantiate_async(&mut store)))
+            .block_on(cpu.measure(Box::pin(entry.instantiate_async(&mut store))))
             .unwrap();
         store
     }
 
     /// The same with the context that any job needs, and none of the limits.
-    pub(crate) fn hold_bare(&self, component: &Component) -> Store<Plain> {
-        let mut linker = Linker::<Plain>::new(&self.engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
-        let entry = CommandPre::new(linker.instantiate_pre(component).unwrap()).unwrap();
-        let plain = Plain(ResourceTable::new(), WasiCtx::builder().build());
-        let mut store = Store::new(&self.engine, plain);
-        store.set_epoch_deadline(u64::MAX / 2);
+    pub(crate) fn hold_bare(&self, entry: &CommandPre<Plain>) -> Store<Plain> {
+        let mut store = self.plain_store();
         self.runtime
             .block_on(entry.instantiate_async(&mut store))
             .unwrap();
+        store
+    }
+
+    /// Links everything that `wasmtime-wasi` has.
+    pub(crate) fn linked_plain(&self, component: &Component) -> CommandPre<Plain> {
+        let mut linker = Linker::<Plain>::new(&self.engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).unwrap();
+        CommandPre::new(linker.instantiate_pre(component).unwrap()).unwrap()
+    }
+
+    /// One call with its context and none of the limits.
+    pub(crate) fn plain_call(&self, entry: &CommandPre<Plain>) {
+        let mut store = self.plain_store();
+        let outcome = self.runtime.block_on(async {
+            let command = entry.instantiate_async(&mut store).await?;
+            command.wasi_cli_run().call_run(&mut store).await
+        });
+        outcome.unwrap().unwrap();
+    }
+
+    fn plain_store(&self) -> Store<Plain> {
+        let plain = Plain(ResourceTable::new(), WasiCtx::builder().build());
+        let mut store = Store::new(&self.engine, plain);
+        // The engine's code checks epochs; this store never sees one.
+        store.set_epoch_deadline(u64::MAX / 2);
         store
     }
 

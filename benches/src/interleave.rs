@@ -18,6 +18,9 @@ const TURNS: u64 = 4;
 const WARM_UP: Duration = Duration::from_millis(700);
 /// Both functions of one question, all samples.
 const MEASUREMENT: Duration = Duration::from_secs(6);
+/// How long a function runs alone, and how often between two looks at the clock.
+const ALONE: Duration = Duration::from_secs(10);
+const AT_ONCE: u64 = 64;
 /// A recorded sample takes no time; criterion's warm-up ends only when time passes.
 const REPLAY: Duration = Duration::from_millis(1);
 
@@ -30,14 +33,27 @@ pub enum Asking {
     Once,
     /// Often enough to say how long it takes.
     Measured(Box<Criterion>),
+    /// Ours alone, for [`ALONE`]: so that somebody can look at where its time goes.
+    Alone,
 }
 
 /// Answers one question: a criterion group of `ours` and a function named after the reference.
 pub fn compare(asking: &mut Asking, question: &str, ours: Timed<'_>, (reference, other): (&str, Timed<'_>)) {
-    let Asking::Measured(criterion) = asking else {
-        ours(1);
-        other(1);
-        return;
+    let criterion = match asking {
+        Asking::Measured(criterion) => criterion,
+        Asking::Once => {
+            ours(1);
+            other(1);
+            return;
+        }
+        Asking::Alone => {
+            let start = Instant::now();
+            eprintln!("{question}: alone, in process {}", std::process::id());
+            while start.elapsed() < ALONE {
+                ours(AT_ONCE);
+            }
+            return;
+        }
     };
     let mut group = criterion.benchmark_group(question);
     settle(&mut group);

@@ -30,6 +30,7 @@ pub mod mqtt;
 pub mod outbox;
 mod output;
 mod payload;
+mod slice;
 pub mod state;
 mod tokens;
 pub mod volume;

@@ -1,11 +1,11 @@
 //! The limits of one call, and who broke which: [`Meter`] is the store's only resource limiter.
 
 use crate::bench::Bench;
+use crate::slice::Slice;
 use crate::state::Capabilities;
 use crate::workload::{Reservation, Workload};
 use redan_policy::grant::{Limits, Rate};
 use redan_protocol::{Code, Millis};
-use rustix::time::{ClockId, clock_gettime};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -133,30 +133,34 @@ fn wide(n: usize) -> u64 {
 
 /// The first limit a call broke, shared by everything that can say no to it.
 #[derive(Clone, Debug, Default)]
-pub struct Verdict {
-    denied: Arc<AtomicU16>,
-    noted: Arc<AtomicU16>,
+pub struct Verdict(Arc<Said>);
+
+/// Both words in one allocation: a call has ten holders of its verdict.
+#[derive(Debug, Default)]
+struct Said {
+    denied: AtomicU16,
+    noted: AtomicU16,
 }
 
 impl Verdict {
     /// Remembers a denial; the first one stays.
     pub fn deny(&self, code: Code) {
-        first(&self.denied, code);
+        first(&self.0.denied, code);
     }
 
     /// Remembers what was cut off without failing the call.
     pub fn note(&self, code: Code) {
-        first(&self.noted, code);
+        first(&self.0.noted, code);
     }
 
     /// The first denial.
     pub fn code(&self) -> Option<Code> {
-        Code::from_number(self.denied.load(Ordering::Relaxed))
+        Code::from_number(self.0.denied.load(Ordering::Relaxed))
     }
 
     /// What was cut off, or else denied.
     pub fn noted(&self) -> Option<Code> {
-        Code::from_number(self.noted.load(Ordering::Relaxed)).or_else(|| self.code())
+        Code::from_number(self.0.noted.load(Ordering::Relaxed)).or_else(|| self.code())
     }
 }
 
@@ -165,17 +169,19 @@ fn first(cell: &AtomicU16, code: Code) {
     let _ = cell.compare_exchange(0, code.number(), Ordering::Relaxed, Ordering::Relaxed);
 }
 
-/// CPU time of one call: measured on the thread while the call is polled, checked at every epoch.
+/// CPU time of one call: what its thread used while the call was polled, checked at every epoch.
 ///
 /// Waiting costs nothing, and time on another thread's cores cannot be hidden: a call is polled by one thread at a time.
 /// Guests give up their thread at every epoch; a call whose workload has used up its share is then not polled again until
 /// there is some.
+///
+/// A slice is never charged less than its thread used ([`Slice`]).
 #[derive(Debug)]
 pub struct Cpu {
     share: Option<Share>,
     budget_nanos: u64,
     used: AtomicU64,
-    slice_start: AtomicU64,
+    running: Slice,
     interrupted: AtomicBool,
 }
 
@@ -196,14 +202,14 @@ impl Cpu {
             share,
             budget_nanos: limits.cpu_per_call.get().saturating_mul(1_000_000),
             used: AtomicU64::new(0),
-            slice_start: AtomicU64::new(0),
+            running: Slice::default(),
             interrupted: AtomicBool::new(false),
         })
     }
 
     /// Whether the budget is used up, seen from inside the call.
     pub fn exhausted(&self) -> bool {
-        let slice = thread_nanos().saturating_sub(self.slice_start.load(Ordering::Relaxed));
+        let slice = self.running.nanos();
         self.used.load(Ordering::Relaxed).saturating_add(slice) >= self.budget_nanos
     }
 
@@ -222,11 +228,11 @@ impl Cpu {
         self.used.load(Ordering::Relaxed).div_ceil(1_000_000)
     }
 
-    /// The same future, its polls measured.
-    pub fn measure<F: Future>(self: &Arc<Self>, call: F) -> Measured<F> {
+    /// The same future, its polls measured. It is pinned by the caller: a call needs no allocation for being measured.
+    pub fn measure<F: Future + Unpin>(self: &Arc<Self>, call: F) -> Measured<F> {
         Measured {
             cpu: Arc::clone(self),
-            call: Box::pin(call),
+            call,
             waiting: None,
         }
     }
@@ -243,7 +249,7 @@ struct Share {
 /// A call whose polls are measured. Made by [`Cpu::measure`].
 pub struct Measured<F> {
     cpu: Arc<Cpu>,
-    call: Pin<Box<F>>,
+    call: F,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
@@ -267,26 +273,17 @@ impl<F> Measured<F> {
     }
 }
 
-impl<F: Future> Future for Measured<F> {
+impl<F: Future + Unpin> Future for Measured<F> {
     type Output = F::Output;
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         ready!(self.poll_share(context));
-        let start = thread_nanos();
-        self.cpu.slice_start.store(start, Ordering::Relaxed);
-        let outcome = self.call.as_mut().poll(context);
-        let slice = thread_nanos().saturating_sub(start);
+        self.cpu.running.begin();
+        let outcome = Pin::new(&mut self.call).poll(context);
+        let slice = self.cpu.running.nanos();
         self.cpu.used.fetch_add(slice, Ordering::Relaxed);
         if let Some(share) = &self.cpu.share {
             share.workload.cpu.charge(share.rate, Instant::now(), slice);
         }
         outcome
     }
-}
-
-/// CPU time of this thread (`clock_gettime(2)`, `CLOCK_THREAD_CPUTIME_ID`), nanoseconds.
-fn thread_nanos() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }

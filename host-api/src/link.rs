@@ -12,24 +12,35 @@ use crate::state::{Capabilities, GuestState};
 use redan_policy::EffectiveGrant;
 use redan_policy::imports::Capability;
 use redan_protocol::Code;
-use wasmtime::component::{HasSelf, Linker, ResourceTableError};
+use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable, ResourceTableError};
 use wasmtime::{Engine, Result, Trap};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
 use wasmtime_wasi::{WasiCtxView, WasiView};
 use wasmtime_wasi_config::WasiConfig;
 use wasmtime_wasi_http::{FieldMapError, WasiHttp, WasiHttpView};
+use wasmtime_wasi_io::bindings::wasi::io;
 
 type G = GuestState;
+
+/// `wasi:io` needs the table of a call's resources and nothing else.
+struct HasTable;
+
+impl HasData for HasTable {
+    type Data<'a> = &'a mut ResourceTable;
+}
 
 /// A linker that offers exactly what the grant gives.
 pub fn linker(engine: &Engine, grant: &EffectiveGrant) -> Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
     let l = &mut linker;
-    // For wasi:random, replaced below by one that keeps the grant's limit.
+    // For wasi:random, replaced below by one that keeps the grant's limit, and wasi:io, by one that asks for no context.
     l.allow_shadowing(true);
     wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(l)?;
     random::random::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
+    io::error::add_to_linker::<G, HasTable>(l, |state| &mut state.table)?;
+    io::poll::add_to_linker::<G, HasTable>(l, |state| &mut state.table)?;
+    io::streams::add_to_linker::<G, HasTable>(l, |state| &mut state.table)?;
     l.allow_shadowing(false);
     random::insecure::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;
     random::insecure_seed::add_to_linker::<G, HasSelf<G>>(l, |state| state)?;

@@ -236,7 +236,8 @@ fn configuration(grant: &EffectiveGrant) -> WasiConfigVariables {
 /// The state of one call.
 pub struct GuestState {
     pub(crate) table: ResourceTable,
-    wasi: WasiCtx,
+    /// Made when the guest first asks for something of it: many services never do, and it seeds random generators.
+    wasi: Option<WasiCtx>,
     http: WasiHttpCtx,
     hooks: Hooks,
     meter: Meter,
@@ -261,7 +262,7 @@ impl GuestState {
     pub(crate) fn files(&mut self) -> FilesView<'_> {
         FilesView {
             inner: WasiFilesystemCtxView {
-                ctx: self.wasi.filesystem(),
+                ctx: opened(&mut self.wasi, &self.capabilities, &self.lines).filesystem(),
                 table: &mut self.table,
             },
             files: &mut self.files,
@@ -277,7 +278,7 @@ impl GuestState {
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView {
-            ctx: &mut self.wasi,
+            ctx: opened(&mut self.wasi, &self.capabilities, &self.lines),
             table: &mut self.table,
         }
     }
@@ -316,7 +317,7 @@ pub fn new_store(
     );
     let state = GuestState {
         table,
-        wasi: wasi(capabilities, &lines, verdict).map_err(CapabilityError::Folder)?,
+        wasi: wasi(capabilities, &lines).map_err(CapabilityError::Folder)?,
         http,
         hooks: Hooks {
             egress: capabilities.egress.clone(),
@@ -374,7 +375,40 @@ pub fn new_store(
 /// Room for the map itself: wasmtime counts a header map's memory, not its bytes on the wire, which the runtime checks.
 const FIELD_OVERHEAD: usize = 4096;
 
-fn wasi(capabilities: &Capabilities, lines: &Lines, verdict: &Verdict) -> io::Result<WasiCtx> {
+/// The context of a call, where there is something to open that may fail.
+fn wasi(capabilities: &Capabilities, lines: &Lines) -> io::Result<Option<WasiCtx>> {
+    let bench = capabilities.bench.as_ref();
+    if bench.is_none() && capabilities.volumes.is_empty() {
+        return Ok(None);
+    }
+    let mut builder = context(capabilities, lines);
+    if let Some(bench) = bench {
+        lend(&mut builder, bench, capabilities.grant.log.is_some())?;
+    }
+    for volume in &capabilities.volumes {
+        let write = volume.granted.mode == Mode::ReadWrite;
+        let usage = capabilities.workload.usage(&volume.granted.name);
+        let perms = if write && usage.begin(volume) {
+            FsPerms::ReadWrite
+        } else {
+            if write {
+                lines.verdict.note(Code::VolumeQuota);
+            }
+            FsPerms::ReadOnly
+        };
+        let opened = builder.preopened_dir(&volume.folder, &volume.granted.guest, perms);
+        opened.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+    }
+    Ok(Some(builder.build()))
+}
+
+/// The context of a call, now at the latest.
+fn opened<'a>(wasi: &'a mut Option<WasiCtx>, capabilities: &Capabilities, lines: &Lines) -> &'a mut WasiCtx {
+    wasi.get_or_insert_with(|| context(capabilities, lines).build())
+}
+
+/// All of a context that cannot fail.
+fn context(capabilities: &Capabilities, lines: &Lines) -> WasiCtxBuilder {
     let grant = &capabilities.grant;
     let mut builder = WasiCtx::builder();
     builder
@@ -406,24 +440,7 @@ fn wasi(capabilities: &Capabilities, lines: &Lines, verdict: &Verdict) -> io::Re
             .arg(grant.component.workload().as_str())
             .args(&grant.job_args);
     }
-    if let Some(bench) = bench {
-        lend(&mut builder, bench, grant.log.is_some())?;
-    }
-    for volume in &capabilities.volumes {
-        let write = volume.granted.mode == Mode::ReadWrite;
-        let usage = capabilities.workload.usage(&volume.granted.name);
-        let perms = if write && usage.begin(volume) {
-            FsPerms::ReadWrite
-        } else {
-            if write {
-                verdict.note(Code::VolumeQuota);
-            }
-            FsPerms::ReadOnly
-        };
-        let opened = builder.preopened_dir(&volume.folder, &volume.granted.guest, perms);
-        opened.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
-    }
-    Ok(builder.build())
+    builder
 }
 
 fn lend(builder: &mut WasiCtxBuilder, bench: &Bench, log: bool) -> io::Result<()> {

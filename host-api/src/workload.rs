@@ -40,20 +40,44 @@ impl Account {
     }
 }
 
+/// What changes in an account.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Keep(u64),
+    LetGo(u64),
+    Grow(u64),
+    Shrink(u64),
+}
+
 impl Ledger {
-    /// Changes one account, unless the sum of all would be over the total and over what it was.
-    fn change(&mut self, component: &ComponentName, change: impl FnOnce(&mut Account)) -> bool {
-        let account = self.accounts.entry(component.clone()).or_default();
-        let before = account.committed();
-        let kept = (account.minima.clone(), account.used);
-        change(account);
+    /// Changes one account, unless the sum of all would be over the total and over what it was. Every call comes here twice: it copies
+    /// no name and no list.
+    fn change(&mut self, component: &ComponentName, change: Change) -> bool {
+        let account = match self.accounts.get_mut(component) {
+            Some(account) => account,
+            None => self.accounts.entry(component.clone()).or_default(),
+        };
+        let (before, used) = (account.committed(), account.used);
+        match change {
+            Change::Keep(minimum) => account.minima.push(minimum),
+            Change::LetGo(minimum) => {
+                if let Some(at) = account.minima.iter().position(|kept| *kept == minimum) {
+                    account.minima.swap_remove(at);
+                }
+            }
+            Change::Grow(by) => account.used = used.saturating_add(by),
+            Change::Shrink(by) => account.used = used.saturating_sub(by),
+        }
         let after = account.committed();
         let sum = self.committed.saturating_sub(before).saturating_add(after);
         let held = after <= before || sum <= self.total;
         if held {
             self.committed = sum;
         } else {
-            (account.minima, account.used) = kept;
+            account.used = used;
+            if matches!(change, Change::Keep(_)) {
+                account.minima.pop();
+            }
         }
         if account.minima.is_empty() && account.used == 0 {
             self.accounts.remove(component);
@@ -112,10 +136,7 @@ impl Workload {
     /// Keeps a minimum of memory for a version, or says that it is not there.
     pub(crate) fn keep(self: &Arc<Self>, minimum: ByteCount) -> Option<Arc<Kept>> {
         let minimum = minimum.get();
-        let kept = self
-            .pools
-            .ledger()
-            .change(&self.component, |account| account.minima.push(minimum));
+        let kept = self.pools.ledger().change(&self.component, Change::Keep(minimum));
         kept.then(|| {
             Arc::new(Kept {
                 workload: Arc::clone(self),
@@ -153,14 +174,8 @@ pub(crate) struct Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.workload
-            .pools
-            .ledger()
-            .change(&self.workload.component, |account| {
-                if let Some(at) = account.minima.iter().position(|minimum| *minimum == self.minimum) {
-                    account.minima.swap_remove(at);
-                }
-            });
+        let mut ledger = self.workload.pools.ledger();
+        ledger.change(&self.workload.component, Change::LetGo(self.minimum));
     }
 }
 
@@ -182,9 +197,8 @@ impl Reservation {
     /// Enters growth, if there is room for it.
     pub(crate) fn grow(&mut self, by: u64) -> bool {
         let workload = &self.kept.workload;
-        let grown = workload.pools.ledger().change(&workload.component, |account| {
-            account.used = account.used.saturating_add(by);
-        });
+        let mut ledger = workload.pools.ledger();
+        let grown = ledger.change(&workload.component, Change::Grow(by));
         if grown {
             self.bytes = self.bytes.saturating_add(by);
         }
@@ -196,9 +210,8 @@ impl Reservation {
         let by = by.min(self.bytes);
         self.bytes = self.bytes.saturating_sub(by);
         let workload = &self.kept.workload;
-        workload.pools.ledger().change(&workload.component, |account| {
-            account.used = account.used.saturating_sub(by);
-        });
+        let mut ledger = workload.pools.ledger();
+        ledger.change(&workload.component, Change::Shrink(by));
     }
 }
 

@@ -16,6 +16,10 @@ pub const WASM_STACK: ByteCount = ByteCount::kib(512);
 /// Stack of a fiber: Wasm frames plus host functions called from them.
 pub const FIBER_STACK: ByteCount = ByteCount::mib(2);
 
+/// The top of a fiber's stack, which is overwritten with zeros for the next one instead of being unmapped. Every call pays for all of it, one
+/// that used more has page faults as well: a service that says "hello" uses less than 8 KiB, host functions included.
+const STACK_KEPT: ByteCount = ByteCount::kib(32);
+
 /// Address space reserved for each linear memory, and its guard: 32-bit memories then need no bounds checks
 /// (wasmtime's own default on 64-bit machines). Written out, because native code depends on them.
 const MEMORY_RESERVATION: ByteCount = ByteCount::mib(4096);
@@ -174,7 +178,7 @@ fn pool(sizes: &Sizes, scan: Enabled) -> PoolingAllocationConfig {
         .max_memory_size(size(sizes.memory_max))
         .linear_memory_keep_resident(size(sizes.keep_resident))
         .table_keep_resident(16 << 10)
-        .async_stack_keep_resident(64 << 10)
+        .async_stack_keep_resident(size(STACK_KEPT))
         .pagemap_scan(scan);
     pool
 }

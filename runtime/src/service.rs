@@ -334,6 +334,10 @@ impl Drop for Account {
 }
 
 async fn place(places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    // Places that come free go to who waits first: nobody is overtaken here.
+    if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+        return Some(place);
+    }
     let place = Arc::clone(places).acquire_owned();
     tokio::time::timeout(QUEUE_TIMEOUT, place).await.ok()?.ok()
 }

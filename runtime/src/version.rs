@@ -225,6 +225,7 @@ impl Call {
             Either::Right(std::future::pending())
         };
         let wall = Duration::from_millis(wall.get());
+        let guest = std::pin::pin!(guest);
         let code = tokio::select! {
             biased;
             outcome = tokio::time::timeout(wall, self.cpu.measure(guest)) => match outcome {

@@ -92,10 +92,10 @@ impl Scene {
         let verdict = Verdict::default();
         let cpu = Cpu::new(&self.capabilities, &verdict);
         let mut store = new_store(&self.engine, &self.capabilities, &verdict, &cpu).unwrap();
-        let mut call = Box::pin(cpu.measure(async {
+        let mut call = Box::pin(cpu.measure(Box::pin(async {
             let command = self.entry.instantiate_async(&mut store).await?;
             command.wasi_cli_run().call_run(&mut store).await
-        }));
+        })));
         let mut polled = 0;
         let outcome = self.runtime.block_on(poll_fn(|context| {
             if polled == polls {
