@@ -19,7 +19,9 @@ use redan_control::server::Server;
 use redan_identity::client::Connection;
 use redan_identity::{CertificateDer, FleetAnchor, KeyFile, est, pem, tls};
 use redan_protocol::report::Report;
-use redan_protocol::wire::{CHECKIN, CHECKIN_LEN_MAX, CHECKIN_REPLY_LEN, CheckIn, Nonce, padded};
+use redan_protocol::wire::{
+    CHECKIN, CHECKIN_LEN_MAX, CHECKIN_REPLY_LEN, CheckIn, CheckInReply, Nonce, Statement, Versions, padded,
+};
 use redan_protocol::{ByteCount, Digest, FleetId, PublisherName, Seconds, UnixSeconds};
 use redan_publish::Profile;
 use rustls::ClientConfig;
@@ -421,15 +423,35 @@ async fn handshakes(server: SocketAddr, devices: &[Arc<ClientConfig>], times: u6
 struct Device {
     connection: Connection,
     number: u64,
+    /// What it has done all with.
+    settled: Option<Versions>,
 }
 
 impl Device {
-    async fn check_in(&mut self) {
+    fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            number: 0,
+            settled: None,
+        }
+    }
+
+    /// From here on it has done all with what the server has.
+    async fn settle(&mut self) {
+        self.settled = None;
+        let answer = self.check_in().await;
+        let reply: CheckInReply = serde_json::from_slice(&answer).unwrap();
+        let statement: Statement = serde_json::from_value(reply.statement["signed"].clone()).unwrap();
+        self.settled = Some(statement.versions());
+    }
+
+    async fn check_in(&mut self) -> Bytes {
         self.number += 1;
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&self.number.to_be_bytes());
         let check_in = CheckIn {
             nonce: Nonce(nonce),
+            settled: self.settled,
             report: Report {
                 sequence: self.number,
                 ..Report::default()
@@ -442,6 +464,7 @@ impl Device {
             .await
             .unwrap();
         assert_eq!(answer.status, 200);
+        answer.body
     }
 }
 
@@ -457,10 +480,7 @@ async fn check_ins(devices: &mut [Device], times: u64) {
 async fn online(server: SocketAddr, fleet: &Fleet) -> Vec<Device> {
     let mut devices = Vec::new();
     for config in &fleet.devices {
-        devices.push(Device {
-            connection: connect(server, Arc::clone(config)).await,
-            number: 0,
-        });
+        devices.push(Device::new(connect(server, Arc::clone(config)).await));
     }
     devices
 }
@@ -471,10 +491,7 @@ async fn idle(server: &Running, fleet: &Fleet) -> f64 {
     let mut look = Vec::new();
     for _ in 0..2 {
         for _ in 0..IDLE {
-            let mut device = Device {
-                connection: connect(server.address, Arc::clone(&fleet.devices[0])).await,
-                number: 0,
-            };
+            let mut device = Device::new(connect(server.address, Arc::clone(&fleet.devices[0])).await);
             device.check_in().await;
             open.push(device);
         }
@@ -517,6 +534,17 @@ pub(crate) fn bench(asking: &mut Asking) {
     }
     let mut to_ours = runtime.block_on(online(ours.address, &fleet));
     let mut to_hyper = runtime.block_on(online(hyper.address, &fleet));
+    compare(
+        asking,
+        "check-in with a signed statement (cpu)",
+        &mut |times| ours.timed(|| runtime.block_on(check_ins(&mut to_ours, times))),
+        ("plain hyper", &mut |times| {
+            hyper.timed(|| runtime.block_on(check_ins(&mut to_hyper, times)))
+        }),
+    );
+    for device in &mut to_ours {
+        runtime.block_on(device.settle());
+    }
     compare(
         asking,
         "unchanged check-in (cpu)",

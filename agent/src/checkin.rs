@@ -12,7 +12,9 @@ use crate::session::{Decided, Verdict};
 use bytes::Bytes;
 use redan_policy::DeviceCeiling;
 use redan_protocol::report::Report;
-use redan_protocol::wire::{CHECKIN, CHECKIN_LEN_MAX, CheckIn, CheckInReply, Nonce, Statement, padded};
+use redan_protocol::wire::{
+    CHECKIN, CHECKIN_LEN_MAX, CheckIn, CheckInReply, Nonce, Statement, Versions, padded,
+};
 use redan_protocol::{ByteCount, Code, Digest, Seconds, SpiffeId, UnixSeconds, Version64};
 use redan_trust::TrustRecord;
 use tokio::sync::mpsc;
@@ -57,8 +59,10 @@ pub(crate) struct Settled {
 }
 
 impl Settled {
-    fn covers(&self, claimed: &Statement, now: UnixSeconds) -> bool {
-        self.versions == (claimed.release, claimed.director) && now < self.until
+    /// The versions while their files are good: what the server is told, and may say that there is nothing newer than.
+    fn at(self, now: UnixSeconds) -> Option<Versions> {
+        let (release, director) = self.versions;
+        (now < self.until).then_some(Versions { release, director })
     }
 }
 
@@ -137,8 +141,10 @@ impl Session {
         let mut standing = self.link.standing();
         let mut connection = self.link.open().await?;
         self.now = self.proven.now();
+        let settled = self.settled.and_then(|settled| settled.at(self.now));
         let check_in = CheckIn {
             nonce: self.nonce,
+            settled,
             report: self.report.clone(),
         };
         let body = padded(&check_in, CHECKIN_LEN_MAX).ok_or(Code::Internal)?;
@@ -166,7 +172,7 @@ impl Session {
             serde_json::from_slice(&response.body).map_err(|_| Code::MetadataInvalid)?;
         let claimed = claimed(&reply);
         let verdict = match &self.record {
-            Some(record) if !self.nothing_new(claimed.as_ref()) => Some(
+            Some(record) if !nothing_new(settled, claimed.as_ref()) => Some(
                 self.follow(record, (&mut connection, &mut standing), &reply)
                     .await?,
             ),
@@ -178,13 +184,12 @@ impl Session {
             verdict,
         })
     }
+}
 
-    /// Whether an unverified statement names the versions we settled on. A lie only means that we look once more, or later: when
-    /// what we settled on expires.
-    fn nothing_new(&self, claimed: Option<&Statement>) -> bool {
-        let settled = self.settled.zip(claimed);
-        settled.is_some_and(|(settled, claimed)| settled.covers(claimed, self.now))
-    }
+/// Whether an unverified statement names the versions we settled on: the one thing it is good for. A lie only means that we look once
+/// more, or later: when what we settled on expires.
+fn nothing_new(settled: Option<Versions>, claimed: Option<&Statement>) -> bool {
+    settled.is_some() && settled == claimed.map(Statement::versions)
 }
 
 /// The statement before its signature was checked: what the connection's other end says.
@@ -197,24 +202,44 @@ mod tests {
     use super::*;
     use redan_protocol::wire::StatementKind;
 
+    fn versions(release: u64, director: u64) -> Versions {
+        let [release, director] = [release, director].map(Version64::new);
+        Versions { release, director }
+    }
+
     /// The attacker holds the server's TLS key and nothing that signs: it repeats the versions the device settled on.
     #[test]
     fn a_settled_direction_is_looked_at_again_when_its_metadata_expires() {
-        let [at, before, other] = [100, 99, 8].map(UnixSeconds::new);
+        let [at, before] = [100, 99].map(UnixSeconds::new);
         let settled = Settled {
             versions: (Version64::new(3), Version64::new(4)),
             until: at,
         };
-        let claimed = |release| Statement {
+        assert_eq!(settled.at(before), Some(versions(3, 4)));
+        assert_eq!(settled.at(at), None);
+    }
+
+    /// The attacker is whoever answers: without a signature it may confirm what the device has done all with, and nothing else.
+    #[test]
+    fn whoever_signs_nothing_can_only_say_that_there_is_nothing_new() {
+        let claimed = |release, director| Statement {
             kind: StatementKind::TimeStatement,
             device: SpiffeId::parse("spiffe://plant.example/device/press-1").unwrap(),
             nonce: Nonce([0; 16]),
-            time: other,
+            time: UnixSeconds::new(8),
             release: Version64::new(release),
-            director: Version64::new(4),
+            director: Version64::new(director),
         };
-        assert!(settled.covers(&claimed(3), before));
-        assert!(!settled.covers(&claimed(3), at));
-        assert!(!settled.covers(&claimed(2), before));
+        let settled = Some(versions(3, 4));
+        assert!(nothing_new(settled, Some(&claimed(3, 4))), "positive control");
+        for (settled, claimed) in [
+            (settled, Some(claimed(2, 4))),
+            (settled, Some(claimed(3, 5))),
+            (settled, None),
+            (None, Some(claimed(3, 4))),
+            (None, None),
+        ] {
+            assert!(!nothing_new(settled, claimed.as_ref()), "{settled:?} {claimed:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Every liar but the one of another authority holds the server's own TLS key. That is more than a mirror has.
 
-use crate::checkin::{Session, Unreached};
+use crate::checkin::{Session, Settled, Unreached};
 use crate::clock::{Clock, Proven};
 use crate::disk::RealDisk;
 use crate::fetch::{Blobs, fetch};
@@ -14,10 +14,10 @@ use crate::revocation::ServerLists;
 use redan_identity::tls::{Fleets, accept, device_client, fleet_server};
 use redan_identity::{FleetAnchor, FleetCa, IssuerKind, KeyFile};
 use redan_protocol::report::Report;
-use redan_protocol::wire::{CheckIn, Nonce, control_host};
-use redan_protocol::{ByteCount, Code, DeviceId, Digest, FleetId, SpiffeId, UnixSeconds};
-use std::sync::Arc;
+use redan_protocol::wire::{CheckIn, Nonce, Versions, control_host};
+use redan_protocol::{ByteCount, Code, DeviceId, Digest, FleetId, SpiffeId, UnixSeconds, Version64};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -73,7 +73,11 @@ struct Site {
     ca: FleetCa,
     anchor: FleetAnchor,
     fleets: Arc<Fleets>,
+    /// The check-ins that its addresses have heard.
+    told: Told,
 }
+
+type Told = Arc<Mutex<Vec<CheckIn>>>;
 
 impl Site {
     fn of(name: &str) -> Self {
@@ -86,7 +90,13 @@ impl Site {
             .unwrap();
         let fleets = Arc::new(Fleets::default());
         fleets.put(&anchor, &fleet_server(&anchor, &chain, &key, now()).unwrap());
-        Self { ca, anchor, fleets }
+        let told = Told::default();
+        Self {
+            ca,
+            anchor,
+            fleets,
+            told,
+        }
     }
 
     /// An address of its server, and how many requests or connections it has had.
@@ -95,13 +105,14 @@ impl Site {
         let address = listener.local_addr().unwrap().to_string();
         let heard = Arc::new(AtomicUsize::new(0));
         let (fleets, counted) = (Arc::clone(&self.fleets), Arc::clone(&heard));
+        let told = Arc::clone(&self.told);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::SeqCst);
-                let fleets = Arc::clone(&fleets);
+                let (fleets, told) = (Arc::clone(&fleets), Arc::clone(&told));
                 tokio::spawn(async move {
                     if let Ok(accepted) = accept(&fleets, stream, now).await {
-                        drop(serve(accepted.stream, does).await);
+                        drop(serve(accepted.stream, does, &told).await);
                     }
                 });
             }
@@ -120,7 +131,7 @@ impl Site {
 }
 
 /// One request, its body included, and what is answered to it.
-async fn serve(mut stream: Stream, does: Does) -> std::io::Result<()> {
+async fn serve(mut stream: Stream, does: Does, told: &Told) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
@@ -132,7 +143,8 @@ async fn serve(mut stream: Stream, does: Does) -> std::io::Result<()> {
         stream.read_exact(&mut body).await?;
         if !body.is_empty() {
             assert_eq!(body.len(), 2048);
-            serde_json::from_slice::<CheckIn>(&body).unwrap();
+            let check_in = serde_json::from_slice(&body).unwrap();
+            told.lock().unwrap().push(check_in);
         }
     }
     let (status, whole) = if head.starts_with("POST") {
@@ -307,6 +319,26 @@ async fn a_check_in_that_one_address_does_not_answer_well_goes_to_the_other_at_t
         );
         assert_eq!(asked.load(Ordering::SeqCst), 1, "{liar}");
     }
+}
+
+/// Whoever is told so may confirm it without a signature.
+#[tokio::test]
+async fn a_device_says_what_it_has_settled_on_only_while_the_files_of_that_are_good() {
+    let site = Site::of("plant.example");
+    let link = site.link(site.address(Does::Well).await.0, &[]);
+    let [release, director] = [3, 4].map(Version64::new);
+    for until in [u64::MAX, 1].map(UnixSeconds::new) {
+        let mut session = session(&link);
+        session.settled = Some(Settled {
+            versions: (release, director),
+            until,
+        });
+        assert!(Box::pin(session.run()).await.is_ok());
+    }
+    assert!(Box::pin(session(&link).run()).await.is_ok());
+    let told = site.told.lock().unwrap();
+    let settled: Vec<_> = told.iter().map(|check_in| check_in.settled).collect();
+    assert_eq!(settled, [Some(Versions { release, director }), None, None]);
 }
 
 /// It repeats, well formed and with the server's own TLS key, that there is nothing new, and nobody could tell.

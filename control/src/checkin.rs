@@ -1,4 +1,4 @@
-//! The check-in: a closed report in, a signed statement of time and versions out.
+//! The check-in: a closed report in, a statement of time and versions out, signed for whoever looks at signatures.
 
 use crate::director::direct;
 use crate::error::Refused;
@@ -10,8 +10,11 @@ use redan_control_core::{Event, Input, Rollout};
 use redan_identity::VerifiedIdentity;
 use redan_protocol::audit::Action;
 use redan_protocol::report::Report;
-use redan_protocol::wire::{CheckIn, CheckInReply, Statement, StatementKind};
-use redan_protocol::{Code, DeviceId, DirectionSequence, Seconds, SpiffeId, UnixSeconds, Version64};
+use redan_protocol::wire::{
+    CHECKIN_REPLY_LEN, CheckIn, CheckInReply, Statement, StatementKind, padded, unpadded,
+};
+use redan_protocol::{Code, DeviceId, DirectionSequence, Seconds, UnixSeconds, Version64};
+use serde::Serialize;
 use std::time::Instant;
 
 /// Longest time for which the database does not know that a device was seen, which had nothing new to say.
@@ -30,15 +33,29 @@ pub struct Reporter<'a> {
     pub opened: Instant,
 }
 
-/// Takes a check-in.
+/// A [`CheckInReply`] whose statement nobody signed.
+#[derive(Serialize)]
+struct Unsigned<'a> {
+    statement: Envelope<'a>,
+    interval: Seconds,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    signed: &'a Statement,
+    signatures: [(); 0],
+}
+
+/// Takes a check-in; gives the answer, which is always as long.
 pub async fn check_in(
     fleet: &Fleet,
     from: Reporter<'_>,
     body: &[u8],
     interval: Seconds,
     now: UnixSeconds,
-) -> Result<CheckInReply, Refused> {
-    let check_in: CheckIn = serde_json::from_slice(body).map_err(|_| Refused::plain(Code::BadRequest))?;
+) -> Result<Vec<u8>, Refused> {
+    let check_in: CheckIn =
+        serde_json::from_slice(unpadded(body)).map_err(|_| Refused::plain(Code::BadRequest))?;
     let nonce = check_in.nonce;
     let mut state = fleet.state.lock().await;
     let device = from.device;
@@ -48,15 +65,27 @@ pub async fn check_in(
     let director = state.director.get(device).map_or(0, |row| row.version);
     let statement = Statement {
         kind: StatementKind::TimeStatement,
-        device: SpiffeId::Device(fleet.id.clone(), device.clone()),
+        device: from.identity.id().clone(),
         nonce,
         time: now,
         release: Version64::new(state.stamp().version),
         director: Version64::new(director),
     };
-    let signed = serde_json::to_value(&statement).map_err(|_| Refused::plain(Code::Internal))?;
-    let statement = redan_publish::metadata::envelope(&signed, &[&fleet.held().keys.director_timestamp])?;
-    Ok(CheckInReply { statement, interval })
+    let bug = || Refused::plain(Code::Internal);
+    if check_in.settled == Some(statement.versions()) {
+        // Nobody would look at a signature (decision 0023).
+        let statement = Envelope {
+            signed: &statement,
+            signatures: [],
+        };
+        return padded(&Unsigned { statement, interval }, CHECKIN_REPLY_LEN).ok_or_else(bug);
+    }
+    let held = fleet.held();
+    // Signed while nobody waits for the state.
+    drop(state);
+    let signed = serde_json::to_value(&statement).map_err(|_| bug())?;
+    let statement = redan_publish::metadata::envelope(&signed, &[&held.keys.director_timestamp])?;
+    padded(&CheckInReply { statement, interval }, CHECKIN_REPLY_LEN).ok_or_else(bug)
 }
 
 /// Keeps what the device said, and lets every rollout it belongs to take notice.
@@ -88,7 +117,10 @@ async fn note(
         if !state.unsaved.contains(device) {
             state.unsaved.insert(device.clone());
         }
-        state.reported_at.insert(device.clone(), Instant::now());
+        match state.reported_at.get_mut(device) {
+            Some(at) => *at = Instant::now(),
+            None => drop(state.reported_at.insert(device.clone(), Instant::now())),
+        }
         return Ok(());
     }
     let mut row = row.clone();
@@ -102,7 +134,7 @@ async fn note(
     }
     row.seen(check_in, now);
     let seen = Put::json("device", device.as_str(), &row)?;
-    keep(fleet, state, steps, (vec![seen], told), now).await?;
+    Box::pin(keep(fleet, state, steps, (vec![seen], told), now)).await?;
     state.devices.insert(device.clone(), row);
     state.unsaved.remove(device);
     state.reported_at.insert(device.clone(), Instant::now());
@@ -256,7 +288,7 @@ async fn renew_timestamp(fleet: &Fleet, state: &mut State, now: UnixSeconds) -> 
     if let Some(bytes) = renewed(fleet, state, now) {
         let bytes = bytes?;
         let put = Put::bytes("release", "timestamp.json", bytes.clone());
-        fleet.commit(state, now, "server", vec![put], &[]).await?;
+        Box::pin(fleet.commit(state, now, "server", vec![put], &[])).await?;
         state.release.insert("timestamp.json".into(), bytes);
     }
     Ok(())

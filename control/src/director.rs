@@ -2,7 +2,7 @@
 
 use crate::error::Refused;
 use crate::fleet::{DirectorRow, Fleet, State};
-use crate::held::OnlineKeys;
+use crate::held::{Held, OnlineKeys};
 use crate::release::current_role;
 use crate::store::Put;
 use redan_control_core::desired;
@@ -11,6 +11,7 @@ use redan_publish::{Directed, DirectorExpiry, DirectorKeys, director};
 use redan_trust::custom::{Direction, DirectorCustom, ReleaseCustom};
 use redan_trust::plan_path;
 use redan_trust::release_set::ReleaseSet;
+use std::sync::Arc;
 
 /// Lifetimes (10-trust), and the age at which files are made anew.
 const TARGETS_LIFE: Seconds = Seconds::new(7 * 86_400);
@@ -30,10 +31,13 @@ pub async fn direct(
     let wanted = desired(&state.rollouts, device);
     let (set, rollout) = wanted.map_or((None, 0), |wanted| (Some(wanted.set.clone()), wanted.id));
     let unblocked = wanted.map_or_else(Vec::new, |wanted| wanted.unblocked.iter().copied().collect());
+    let held = fleet.held();
+    let ours = state
+        .director
+        .get_mut(device)
+        .is_some_and(|row| is_by(&held, row));
     let old = state.director.get(device);
     let same = old.is_some_and(|row| row.set == set && row.rollout == rollout);
-    let held = fleet.held();
-    let ours = old.is_some_and(|row| signed_by_present_keys(&held.keys, row));
     if old.is_some_and(|row| same && ours && row.release == release && now < row.made.after(RENEW)) {
         return Ok(());
     }
@@ -46,7 +50,7 @@ pub async fn direct(
     let version = old.map_or(1, |row| row.version.saturating_add(1));
     let id = SpiffeId::Device(fleet.id.clone(), device.clone());
     let directed = match &set {
-        Some(set) => targets(fleet, state, &id, set, (sequence, unblocked)).await?,
+        Some(set) => Box::pin(targets(fleet, state, &id, set, (sequence, unblocked))).await?,
         None => Vec::new(),
     };
     let keys = DirectorKeys {
@@ -69,15 +73,29 @@ pub async fn direct(
         targets: String::new(),
         snapshot: String::new(),
         timestamp: String::new(),
+        by: Arc::downgrade(&held),
     };
     row.fill(files);
     let put = Put::json("director", device.as_str(), &row)?;
-    fleet.commit(state, now, "server", vec![put], &[]).await?;
+    Box::pin(fleet.commit(state, now, "server", vec![put], &[])).await?;
     state.director.insert(device.clone(), row);
     Ok(())
 }
 
-/// Whether files were signed by the keys this server has now: after a key was replaced, devices refuse those of the one before.
+/// Whether files were signed by the keys this server has now: after a key was replaced, devices refuse those of the one before. Looked
+/// for once for each set of keys.
+fn is_by(held: &Arc<Held>, row: &mut DirectorRow) -> bool {
+    let now = Arc::downgrade(held);
+    if row.by.ptr_eq(&now) {
+        return true;
+    }
+    let ours = signed_by_present_keys(&held.keys, row);
+    if ours {
+        row.by = now;
+    }
+    ours
+}
+
 fn signed_by_present_keys(keys: &OnlineKeys, row: &DirectorRow) -> bool {
     [
         (&row.targets, &keys.director_targets),

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Instant;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -124,6 +124,9 @@ pub struct DirectorRow {
     pub snapshot: String,
     /// `timestamp.json`
     pub timestamp: String,
+    /// Whose keys it was found signed by: every check-in asks.
+    #[serde(skip)]
+    pub(crate) by: Weak<Held>,
 }
 
 impl DirectorRow {

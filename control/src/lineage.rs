@@ -142,7 +142,7 @@ impl Fleet {
                 // Whoever speaks with the new key has the answer.
                 row.renewal = None;
                 let put = Put::json("device", device.as_str(), &row)?;
-                self.commit(&mut state, now, "server", vec![put], &[]).await?;
+                Box::pin(self.commit(&mut state, now, "server", vec![put], &[])).await?;
                 state.devices.insert(device.clone(), row);
                 state.superseded_at.insert(device.clone(), Instant::now());
                 Ok(())
@@ -151,7 +151,7 @@ impl Fleet {
                 // What the device itself had under way when its new key spoke is refused and means nothing.
                 let under_way = state.superseded_at.get(device).is_some_and(|at| opened < *at);
                 if !under_way {
-                    self.raise(&mut state, device, row, spki, now).await?;
+                    Box::pin(self.raise(&mut state, device, row, spki, now)).await?;
                 }
                 Err(Refused::plain(Code::KeySuperseded))
             }
@@ -178,7 +178,7 @@ impl Fleet {
         now: UnixSeconds,
     ) -> Result<(), Refused> {
         let grace = if now > identity.expires() && path == EST_REENROLL {
-            self.grace(shorter).await?
+            Box::pin(self.grace(shorter)).await?
         } else {
             Seconds::default()
         };

@@ -20,11 +20,10 @@ use redan_identity::est::PKCS10;
 use redan_identity::join::Binding;
 use redan_identity::{Peer, VerifiedIdentity};
 use redan_protocol::join::{Claim, TokenId};
-use redan_protocol::wire::{
-    CHECKIN_LEN_MAX, CHECKIN_REPLY_LEN, COMPONENT_LEN_MAX, CSR_LEN_MAX, EST_ENROLL, padded,
-};
+use redan_protocol::wire::{CHECKIN_LEN_MAX, COMPONENT_LEN_MAX, CSR_LEN_MAX, EST_ENROLL};
 use redan_protocol::{ByteCount, Code, DeviceId, Digest, OperatorName, Seconds, SpiffeId};
 use serde::Serialize;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,7 +35,7 @@ const BODY_WITHIN: Duration = Duration::from_mins(1);
 const OPERATOR_BODY_MAX: ByteCount = ByteCount::mib(16);
 
 /// Who opened a connection, of which fleet, under which name.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) peer: Peer,
@@ -68,8 +67,10 @@ pub(crate) async fn answer(caller: &Caller, request: Request<hyper::body::Incomi
     }
 }
 
+/// What is rare has a place of its own (`Box::pin`): every check-in would make room for it.
 async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Result<Response<Body>, Refused> {
-    let misdirected = authority(request.uri(), request.headers()).as_deref() != Some(&caller.host);
+    let addressed = authority(request.uri(), request.headers());
+    let misdirected = !addressed.is_some_and(|host| host.eq_ignore_ascii_case(&caller.host));
     if misdirected || caller.fleet.gone.load(Ordering::SeqCst) {
         return Err(Refused::plain(Code::MisdirectedRequest));
     }
@@ -81,33 +82,33 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
     match &caller.peer {
         Peer::Enrolling { spki } => {
             let token = path == EST_ENROLL;
-            no_claims(caller, "a key that enrols", request.headers(), token).await?;
+            no_claims(caller, &"a key that enrols", request.headers(), token).await?;
             let (op, _) = found(Who::Anybody, &method, &path)?;
-            enrolment(caller, *spki, op, request).await
+            Box::pin(enrolment(caller, *spki, op, request)).await
         }
         // Both are asked for their age: a connection may outlive the certificate that opened it.
-        Peer::Known(identity) | Peer::Expired(identity) => match identity.id().clone() {
+        Peer::Known(identity) | Peer::Expired(identity) => match identity.id() {
             SpiffeId::Device(_, device) => {
                 // Asked per request: a revocation acts on connections that are open.
                 let spki = identity.spki();
-                match caller.fleet.allows(&device, spki, caller.opened, now()).await {
+                match caller.fleet.allows(device, spki, caller.opened, now()).await {
                     Err(refused) if refused.code == Code::Decommissioned => {
-                        return last_request(caller, &device, &path, request).await;
+                        return Box::pin(last_request(caller, device, &path, request)).await;
                     }
                     allowed => allowed?,
                 }
                 let fleet = &caller.fleet;
                 fleet.in_time(identity, &path, caller.grace, now()).await?;
-                no_claims(caller, &identity.id().to_string(), request.headers(), false).await?;
+                no_claims(caller, identity.id(), request.headers(), false).await?;
                 let (op, parts) = found(Who::Device, &method, &path)?;
-                device_request(caller, (&device, identity), (op, &parts), request).await
+                device_request(caller, (device, identity), (op, &parts), request).await
             }
             SpiffeId::Operator(_, name) => {
                 in_time(identity, &path, Seconds::default(), now())?;
                 caller.fleet.not_taken_back(identity).await?;
                 // Asked per request, of the server's own store.
-                let role = caller.fleet.role(&name, identity.expires()).await?;
-                no_claims(caller, &identity.id().to_string(), request.headers(), false).await?;
+                let role = caller.fleet.role(name, identity.expires()).await?;
+                no_claims(caller, identity.id(), request.headers(), false).await?;
                 let (route, parts) = match find(Who::Operator(role), &method, &path) {
                     Found::Route(route, parts) => (route, parts),
                     Found::WrongMethod => return Err(Refused::plain(Code::WrongMethod)),
@@ -121,12 +122,12 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
                 };
                 let operator = Operator {
                     fleet: &caller.fleet,
-                    name: &name,
+                    name,
                     expires: identity.expires(),
                     needs,
                     now: now(),
                 };
-                operator_request(caller, operator, (route.op, &parts), request).await
+                Box::pin(operator_request(caller, operator, (route.op, &parts), request)).await
             }
             SpiffeId::Control(_) => Err(Refused::plain(Code::NotAuthorised)),
         },
@@ -134,10 +135,18 @@ async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Resu
 }
 
 /// Nothing in a header says who somebody is.
-async fn no_claims(caller: &Caller, who: &str, headers: &HeaderMap, token: bool) -> Result<(), Refused> {
+async fn no_claims(
+    caller: &Caller,
+    who: &(impl Display + Sync),
+    headers: &HeaderMap,
+    token: bool,
+) -> Result<(), Refused> {
     match claimed(headers, token) {
         None => Ok(()),
-        Some(field) => Err(caller.fleet.refuse_claim(who, field, now()).await?),
+        Some(field) => {
+            let who = who.to_string();
+            Err(Box::pin(caller.fleet.refuse_claim(&who, field, now())).await?)
+        }
     }
 }
 
@@ -151,20 +160,18 @@ fn found<'a>(who: Who, method: &Method, path: &'a str) -> Result<(Op, Vec<&'a st
 }
 
 /// The authority of the request, without a port.
-fn authority(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let named = match (uri.authority(), hosts.next(), hosts.next()) {
-        (Some(authority), None, _) => authority.as_str().to_owned(),
+        (Some(authority), None, _) => authority.as_str(),
         (Some(authority), Some(host), None) if authority.as_str().as_bytes() == host.as_bytes() => {
-            authority.as_str().to_owned()
+            authority.as_str()
         }
-        (None, Some(host), None) => host.to_str().ok()?.to_owned(),
+        (None, Some(host), None) => host.to_str().ok()?,
         _ => return None,
     };
-    let (host, port) = named.rsplit_once(':').unwrap_or((&named, ""));
-    port.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| host.to_ascii_lowercase())
+    let (host, port) = named.rsplit_once(':').unwrap_or((named, ""));
+    port.bytes().all(|b| b.is_ascii_digit()).then_some(host)
 }
 
 async fn enrolment(
@@ -215,17 +222,15 @@ async fn device_request(
                 opened: caller.opened,
             };
             let reply = check_in(fleet, from, &body, caller.interval, now()).await?;
-            let reply = padded(&reply, CHECKIN_REPLY_LEN).ok_or_else(|| Refused::plain(Code::Internal))?;
             Ok(respond("application/json", reply))
         }
         Op::Reenroll => {
             let body = text(request, CSR_LEN_MAX).await?;
-            Ok(pkcs7(
-                est::reenroll(fleet, device, identity.spki(), &body, now()).await?,
-            ))
+            let renewed = est::reenroll(fleet, device, identity.spki(), &body, now());
+            Ok(pkcs7(Box::pin(renewed).await?))
         }
         Op::CaCerts => Ok(pkcs7(est::cacerts(fleet)?)),
-        Op::Artifact => fleet.artifacts.serve(digest(part)?, request.headers()).await,
+        Op::Artifact => Box::pin(fleet.artifacts.serve(digest(part)?, request.headers())).await,
         Op::ReleaseFile => release_file(fleet, part).await,
         Op::DirectorFile => director_file(fleet, device, part).await,
         _ => Err(Refused::plain(Code::NotFound)),

@@ -2,15 +2,11 @@
 
 use crate::checkin::tick;
 use crate::config::Config;
-use crate::error::{Refused, ServerError};
+use crate::error::ServerError;
 use crate::fleet::Fleet;
 use crate::gate::{Gate, Handshake};
-use crate::live::Entry;
-use crate::routes::{Caller, answer};
-use axum::http::Request;
-use axum::response::IntoResponse as _;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use crate::routes::Caller;
+use crate::speak::{Conversation, speak};
 use redan_identity::Peer;
 use redan_identity::tls::{Fleets, accept};
 use redan_protocol::{Code, FleetId, UnixSeconds};
@@ -21,18 +17,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-/// Longest wait for a request's head (hyper's own default needs a timer, which is set here).
-const HEAD_WITHIN: Duration = Duration::from_secs(10);
-/// Oldest connection: older ones are told to come again, and prove themselves again.
-const CONNECTION_AGE: Duration = Duration::from_hours(1);
-/// Most bytes of a request's head. Tripped by `a_head_over_the_limit_is_refused`.
-const HEADERS_MAX: usize = 16 * 1024;
-/// The same for HTTP/2, after decompression. Tripped by `a_head_over_the_limit_is_refused`.
-const HEADERS_MAX_H2: u32 = 16 * 1024;
-/// Most streams of one HTTP/2 connection.
-const STREAMS_MAX: u32 = 100;
-/// How often a silent HTTP/2 connection is asked whether somebody is there.
-const PING_EVERY: Duration = Duration::from_secs(30);
 /// Between two looks at soaks, deadlines and expiring timestamps.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -167,7 +151,7 @@ impl Server {
         Ok(())
     }
 
-    async fn connection(&self, stream: TcpStream, mut handshake: Handshake, mut stop: watch::Receiver<bool>) {
+    async fn connection(&self, stream: TcpStream, mut handshake: Handshake, stop: watch::Receiver<bool>) {
         let Ok(local) = stream.local_addr() else { return };
         let opened = Instant::now();
         // Small answers, many of them.
@@ -205,7 +189,7 @@ impl Server {
             }
             Peer::Enrolling { .. } => None,
         };
-        let caller = Caller {
+        let caller = Arc::new(Caller {
             fleet: Arc::clone(&fleet),
             peer: accepted.peer,
             binding: accepted.binding,
@@ -214,56 +198,13 @@ impl Server {
             opened,
             interval: self.config.checkin_interval_seconds,
             grace: self.config.renewal_grace_seconds,
-        };
-        let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-            let caller = caller.clone();
-            // A task of its own: what has begun ends in order, also when the connection is cut or the caller hangs up in the middle
-            // of a commit. Else the database could have what memory has not.
-            let answered = tokio::spawn(async move { answer(&caller, request).await });
-            async move {
-                Ok::<_, std::convert::Infallible>(match answered.await {
-                    Ok(answer) => answer,
-                    // The server ends, told twice: whoever asked gets no answer rather than a wrong one.
-                    Err(ended) if ended.is_cancelled() => std::future::pending().await,
-                    Err(_) => Refused::plain(Code::Internal).into_response(),
-                })
-            }
         });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_WITHIN)
-            .max_buf_size(HEADERS_MAX);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
-            .max_header_list_size(HEADERS_MAX_H2)
-            .keep_alive_interval(Some(PING_EVERY));
-        let connection = builder.serve_connection(TokioIo::new(accepted.stream), service);
-        tokio::pin!(connection);
-        let mut stopping = false;
-        loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection failed");
-                    }
-                    return;
-                }
-                // Revoked: not a word more.
-                () = cut(entry.as_mut()) => return,
-                _ = stop.changed(), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = tokio::time::sleep(CONNECTION_AGE), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
-        }
+        let conversation = Conversation {
+            caller,
+            entry: entry.as_mut(),
+            stop,
+        };
+        speak(accepted.stream, conversation).await;
     }
 }
 
@@ -311,13 +252,5 @@ impl Reloader {
             outcomes.push((fleet.id.clone(), outcome));
         }
         outcomes
-    }
-}
-
-/// Until a connection is to be closed; never, for one that nobody revokes.
-async fn cut(entry: Option<&mut Entry<'_>>) {
-    match entry {
-        Some(entry) => entry.cut().await,
-        None => std::future::pending().await,
     }
 }

@@ -9,6 +9,7 @@ mod verify;
 
 pub use accept::{Accepted, Face, Fleets, HANDSHAKE_WITHIN, accept};
 pub use present::ServerChain;
+pub use tokio_rustls::server::TlsStream;
 pub use verify::{Floor, refusal, rejection};
 
 use crate::anchors::Anchors;

@@ -54,13 +54,25 @@ pub fn enrol_host(fleet: &FleetId) -> String {
 /// A document of exactly `length` bytes, whatever it says: blanks after its end, which a reader of JSON passes over (RFC 8259 §2). Who
 /// reads the sizes on the wire learns nothing from them. `None`: it is longer.
 pub fn padded(document: &impl Serialize, length: ByteCount) -> Option<Vec<u8>> {
-    let mut text = serde_json::to_vec(document).ok()?;
     let length = usize::try_from(length.get()).ok()?;
+    let mut text = Vec::with_capacity(length);
+    serde_json::to_writer(&mut text, document).ok()?;
     if text.len() > length {
         return None;
     }
     text.resize(length, b' ');
     Some(text)
+}
+
+/// What [`padded`] filled up, without most of the blanks at its end: a parser passes over them one by one.
+pub fn unpadded(text: &[u8]) -> &[u8] {
+    // Many at once.
+    const BLANKS: [u8; 32] = [b' '; 32];
+    let mut text = text;
+    while let Some((before, &BLANKS)) = text.split_last_chunk() {
+        text = before;
+    }
+    text
 }
 
 /// 16 random bytes, once.
@@ -89,8 +101,22 @@ impl From<Nonce> for String {
 pub struct CheckIn {
     /// Fresh for every check-in; the signed statement repeats it.
     pub nonce: Nonce,
+    /// The versions the device has done all with, as long as these are good: while the server has no others, the device looks at no
+    /// signature, and is sent none (decision 0023). `None`: it wants a statement that is signed, whatever that says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub settled: Option<Versions>,
     /// What the device has to say.
     pub report: Report,
+}
+
+/// What is current: a version of each repository's timestamp.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Versions {
+    /// Of the release repository's.
+    pub release: Version64,
+    /// Of this device's director repository's.
+    pub director: Version64,
 }
 
 /// The signed part of a freshness statement: who asked, with which nonce, when, and what is current.
@@ -114,6 +140,16 @@ pub struct Statement {
     pub director: Version64,
 }
 
+impl Statement {
+    /// What it says is current.
+    pub const fn versions(&self) -> Versions {
+        Versions {
+            release: self.release,
+            director: self.director,
+        }
+    }
+}
+
 /// The one `_type` of a [`Statement`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum StatementKind {
@@ -126,7 +162,8 @@ pub enum StatementKind {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckInReply {
-    /// TUF envelope `{"signed": Statement, "signatures": [...]}`, kept as received until its signature is checked.
+    /// TUF envelope `{"signed": Statement, "signatures": [...]}`, kept as received until its signature is checked. Without one for a
+    /// device that has [settled](CheckIn::settled) on the versions it names.
     pub statement: serde_json::Value,
     /// How long to wait before the next check-in.
     pub interval: Seconds,
@@ -256,6 +293,7 @@ mod tests {
     fn whatever_a_device_reports_its_check_in_has_one_length() {
         let check_in = |sequence, set: Option<&str>| CheckIn {
             nonce: Nonce([1; 16]),
+            settled: None,
             report: Report {
                 sequence,
                 set: set.map(|set| crate::SetId::parse(set).unwrap()),
@@ -266,10 +304,14 @@ mod tests {
             let text = padded(&said, CHECKIN_LEN_MAX).unwrap();
             assert_eq!(text.len(), 2048);
             assert_eq!(serde_json::from_slice::<CheckIn>(&text).unwrap(), said);
+            assert_eq!(serde_json::from_slice::<CheckIn>(unpadded(&text)).unwrap(), said);
+            assert!(unpadded(&text).len() < 1024, "most blanks are gone");
             // Blanks alone are passed over.
-            let mut more = text.clone();
-            more[2047] = b'1';
-            assert!(serde_json::from_slice::<CheckIn>(&more).is_err());
+            for at in [2047, 2000] {
+                let mut more = text.clone();
+                more[at] = b'1';
+                assert!(serde_json::from_slice::<CheckIn>(unpadded(&more)).is_err());
+            }
         }
     }
 
@@ -313,8 +355,13 @@ mod tests {
             slots: vec![slot; REPORT_SLOTS_MAX],
             ..Report::default()
         };
+        let most = Version64::new(u64::MAX);
         let body = serde_json::to_vec(&CheckIn {
             nonce: Nonce([255; 16]),
+            settled: Some(Versions {
+                release: most,
+                director: most,
+            }),
             report,
         })
         .unwrap();

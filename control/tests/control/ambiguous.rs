@@ -51,6 +51,7 @@ async fn a_document_that_could_be_read_in_two_ways_is_refused() {
     let mut operator = site.operator().await;
     let check_in = CheckIn {
         nonce: Nonce([1; 16]),
+        settled: None,
         report: Report::default(),
     };
     let check_in = serde_json::to_string(&check_in).unwrap();

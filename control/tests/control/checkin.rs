@@ -3,14 +3,15 @@
 use crate::raw::Raw;
 use crate::site::{Site, now};
 use redan_protocol::report::Report;
-use redan_protocol::wire::{CHECKIN_LEN_MAX, CHECKIN_REPLY_LEN, CheckIn, CheckInReply, Nonce};
-use redan_protocol::{Code, Seconds};
+use redan_protocol::wire::{CHECKIN_LEN_MAX, CHECKIN_REPLY_LEN, CheckIn, CheckInReply, Nonce, Versions};
+use redan_protocol::{Code, Seconds, Version64};
 use serde_json::{Value, json};
 
 fn body() -> Value {
     let nonce = Nonce([1; 16]);
     serde_json::to_value(CheckIn {
         nonce,
+        settled: None,
         report: Report::default(),
     })
     .unwrap()
@@ -28,6 +29,48 @@ async fn a_check_in_is_answered_with_a_statement_for_this_device_and_nonce() {
     assert!(signed["time"].as_u64().unwrap().abs_diff(now().get()) < 60);
     assert_eq!(reply.interval, Seconds::new(3));
     assert_eq!(reply.statement["signatures"].as_array().unwrap().len(), 1);
+}
+
+/// A statement that confirms what the device has done all with is looked at by nobody; any other is signed.
+#[tokio::test]
+async fn only_a_device_that_has_settled_on_the_served_versions_gets_a_statement_that_nobody_signed() {
+    let site = Site::open().await;
+    let mut device = site.device("press-1").await;
+    let first = device.check_in(Report::default()).await.statement;
+    let served: Versions = serde_json::from_value(json!({
+        "release": first["signed"]["release"], "director": first["signed"]["director"],
+    }))
+    .unwrap();
+    let next = |version: Version64| Version64::new(version.get() + 1);
+    let newer = Versions {
+        release: next(served.release),
+        ..served
+    };
+    let directed = Versions {
+        director: next(served.director),
+        ..served
+    };
+    for (settled, signatures) in [
+        (None, 1),
+        (Some(newer), 1),
+        (Some(directed), 1),
+        (Some(served), 0),
+    ] {
+        let statement = device
+            .check_in_settled(settled, Report::default())
+            .await
+            .statement;
+        assert_eq!(
+            statement["signatures"].as_array().unwrap().len(),
+            signatures,
+            "{settled:?}"
+        );
+        // But for the time, which goes on, they say the same.
+        for name in ["_type", "device", "nonce", "release", "director"] {
+            assert_eq!(statement["signed"][name], first["signed"][name], "{name}");
+        }
+        assert!(statement["signed"]["time"].as_u64() >= first["signed"]["time"].as_u64());
+    }
 }
 
 #[tokio::test]
@@ -58,15 +101,19 @@ async fn every_check_in_is_answered_in_one_length_whatever_it_says() {
         "press-with-a-name-that-is-long-and-says-much-about-its-place",
     ] {
         let mut device = site.device(name).await;
-        for sequence in [0, u64::MAX] {
+        plain["settled"] = json!(null);
+        for sequence in [0, u64::MAX, u64::MAX] {
             plain["report"]["sequence"] = json!(sequence);
             let answer = device.post("/v1/checkin", &plain).await;
             assert_eq!(answer.status, 200);
-            serde_json::from_slice::<CheckInReply>(&answer.body).unwrap();
+            let reply: CheckInReply = serde_json::from_slice(&answer.body).unwrap();
             lengths.push(answer.body.len());
+            // The last answer of a device is without a signature.
+            let said = &reply.statement["signed"];
+            plain["settled"] = json!({"release": said["release"], "director": said["director"]});
         }
     }
-    assert_eq!(lengths, [usize::try_from(CHECKIN_REPLY_LEN.get()).unwrap(); 4]);
+    assert_eq!(lengths, [usize::try_from(CHECKIN_REPLY_LEN.get()).unwrap(); 6]);
 }
 
 #[tokio::test]

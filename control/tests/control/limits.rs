@@ -27,6 +27,30 @@ async fn a_head_over_the_limit_is_refused() {
     assert_eq!(status_over_http2(&site, &bundle, HEAD).await, 431);
 }
 
+/// Which protocol is spoken was agreed on in the handshake; the first bytes do not change it.
+#[tokio::test]
+async fn who_agreed_on_one_protocol_is_not_served_the_other() {
+    let site = Site::open().await;
+    let bundle = site.founded().join("operators/admin.pem");
+    let request = "GET /v1/fleet HTTP/1.1\r\nhost: control.plant.example\r\n\r\n";
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let mut raw = Raw::known(&site, &bundle).await;
+    raw.send(request).await;
+    assert_eq!(raw.status().await, "200", "positive control");
+    let mut raw = Raw::known(&site, &bundle).await;
+    raw.send_bytes(preface).await;
+    let said = raw.rest().await;
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 4"), "{said:?}");
+    let mut raw = Raw::speaking(&site, &bundle, b"h2").await;
+    raw.send_bytes(request.as_bytes()).await;
+    let mut kinds = Vec::new();
+    while let Some((kind, ..)) = raw.frame().await {
+        kinds.push(kind);
+    }
+    // Its own settings at most, and that the connection ends.
+    assert!(kinds.iter().all(|kind| [4, 7].contains(kind)), "{kinds:?}");
+}
+
 #[tokio::test]
 async fn an_operators_document_one_byte_over_the_limit_is_refused() {
     let site = Site::open().await;

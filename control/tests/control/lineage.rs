@@ -360,7 +360,13 @@ async fn a_number_that_comes_twice_is_an_alarm_unless_it_is_the_same_to_the_last
     let mut one = site.connect(&bundle).await.unwrap();
     let body = |nonce: u8, report: Report| {
         let nonce = Nonce([nonce; 16]);
-        serde_json::to_vec(&CheckIn { nonce, report }).unwrap()
+        let settled = None;
+        serde_json::to_vec(&CheckIn {
+            nonce,
+            settled,
+            report,
+        })
+        .unwrap()
     };
     let other = Report {
         refusal: Some(Code::NotFresh),

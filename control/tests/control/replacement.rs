@@ -188,6 +188,7 @@ async fn every_online_key_is_replaced_while_the_server_runs() {
 async fn checks_in(door: &Door, bundle: &Path) -> Result<(), (u16, Code)> {
     let body = serde_json::to_vec(&CheckIn {
         nonce: Nonce([7; 16]),
+        settled: None,
         report: Report::default(),
     });
     let mut caller = door.connect(bundle).await.unwrap();

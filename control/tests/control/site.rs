@@ -10,7 +10,9 @@ use redan_control::server::{Reloader, Server};
 use redan_identity::client::{ClientError, Connection};
 use redan_identity::{CertificateDer, FleetAnchor, Issuer, IssuerKind, KeyFile, est, pem, tls};
 use redan_protocol::report::Report;
-use redan_protocol::wire::{CheckIn, CheckInReply, Nonce, Problem, Voucher, control_host, enrol_host};
+use redan_protocol::wire::{
+    CheckIn, CheckInReply, Nonce, Problem, Versions, Voucher, control_host, enrol_host,
+};
 use redan_protocol::{
     ByteCount, Code, ComponentName, FleetId, OperatorName, PublisherName, Role, Seconds, SpiffeId,
     UnixSeconds,
@@ -162,13 +164,27 @@ impl Caller {
     }
 
     /// Checks in with a report, which gets the next number as a device's does, unless it has one.
-    pub(crate) async fn check_in(&mut self, mut report: Report) -> CheckInReply {
+    pub(crate) async fn check_in(&mut self, report: Report) -> CheckInReply {
+        self.check_in_settled(None, report).await
+    }
+
+    /// The same of a device that has settled on versions, or on none.
+    pub(crate) async fn check_in_settled(
+        &mut self,
+        settled: Option<Versions>,
+        mut report: Report,
+    ) -> CheckInReply {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         if report.sequence == 0 {
             report.sequence = NUMBER.fetch_add(1, Ordering::SeqCst);
         }
         let nonce = Nonce([7; 16]);
-        let body = serde_json::to_vec(&CheckIn { nonce, report }).unwrap();
+        let check_in = CheckIn {
+            nonce,
+            settled,
+            report,
+        };
+        let body = serde_json::to_vec(&check_in).unwrap();
         let answer = self.ask("POST", "/v1/checkin", body).await;
         serde_json::from_value(answer.json()).unwrap()
     }

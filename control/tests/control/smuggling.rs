@@ -19,7 +19,13 @@ fn check_in(sequence: u64, refusal: Option<Code>) -> String {
         refusal,
         ..Report::default()
     };
-    serde_json::to_string(&CheckIn { nonce, report }).unwrap()
+    let settled = None;
+    serde_json::to_string(&CheckIn {
+        nonce,
+        settled,
+        report,
+    })
+    .unwrap()
 }
 
 /// The request nobody must ever read: it would show in what operators see.

@@ -7,9 +7,9 @@ use redan_protocol::ipc::{
 use redan_protocol::join::{DevicePrefix, JoinToken, TokenId, TokenSchema, TokenSecret};
 use redan_protocol::report::Report;
 use redan_protocol::wire::{
-    AdmissionRequest, CheckIn, CheckInReply, Nonce, Problem, Statement, Voucher, VoucherSchema,
+    AdmissionRequest, CheckIn, CheckInReply, Nonce, Problem, Statement, Versions, Voucher, VoucherSchema,
 };
-use redan_protocol::{ComponentName, DeviceId, Digest, FleetId, UnixSeconds};
+use redan_protocol::{ComponentName, DeviceId, Digest, FleetId, UnixSeconds, Version64};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -48,6 +48,10 @@ pub(crate) const CHECK_IN: Target = Target {
     seeds: || {
         let check_in = CheckIn {
             nonce: Nonce([7; 16]),
+            settled: Some(Versions {
+                release: Version64::new(3),
+                director: Version64::new(4),
+            }),
             report: Report::default(),
         };
         vec![serde_json::to_vec(&check_in).unwrap()]

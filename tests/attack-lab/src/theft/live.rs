@@ -112,6 +112,7 @@ fn asks(stage: &Stage, chain: Vec<CertificateDer<'static>>, key: &dyn KeyProvide
     let artifact = Digest::of(&std::fs::read(stage.programs.guest("thermo", "1.0.0")?)?);
     let check_in = CheckIn {
         nonce: Nonce([1; 16]),
+        settled: None,
         report: Report::default(),
     };
     let check_in = serde_json::to_vec(&check_in)?;
