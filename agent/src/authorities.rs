@@ -12,7 +12,7 @@
 use crate::AgentError;
 use crate::disk::{Disk, replace};
 use crate::pair::{Found, Pair};
-use crate::trust::own_record;
+use crate::record::claimed;
 use redan_identity::Anchors;
 use redan_protocol::wire::Voucher;
 use redan_protocol::{Authorities, ByteCount, FleetId, SpiffeId};
@@ -114,13 +114,13 @@ pub(crate) fn believed(disk: &impl Disk, state: &Path, voucher: &Voucher) -> Res
 fn recorded(disk: &impl Disk, state: &Path, voucher: &Voucher) -> Result<Option<Listed>, AgentError> {
     let folder = state.join("trust");
     let id = SpiffeId::Device(voucher.fleet.clone(), voucher.device.clone());
-    let generation = |bytes: &[u8]| own_record(bytes, &id).map(|record| record.generation);
+    let generation = |bytes: &[u8]| claimed(bytes, &id).map(|record| record.generation);
     let (_, found) =
         Pair::load(disk, &folder, generation).map_err(|source| AgentError::file("read", &folder, source))?;
     let Found::Record(bytes) = found else {
         return Ok(None);
     };
-    let root = own_record(&bytes, &id).map(|record| record.release_root);
+    let root = claimed(&bytes, &id).map(|record| record.release_root);
     Ok(root.and_then(|root| Listed::of(root.as_bytes())))
 }
 

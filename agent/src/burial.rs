@@ -11,9 +11,10 @@
 
 use crate::AgentError;
 use crate::disk::{Disk, RealDisk, is_full, replace};
-use crate::held::{Tokens, Vault, token_of};
+use crate::held::{Tokens, Vault, token_of, tpm_of};
 use crate::lock::StateLock;
 use redan_identity::Zeroizing;
+use redan_identity::tpm::Counter;
 use redan_protocol::{ByteCount, Digest, SpiffeId};
 use redan_trust::Decommissioned;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,7 @@ pub(crate) fn begin(state: &Path, proof: &Decommissioned) -> AgentError {
     if let Err(source) = written {
         return AgentError::file("write", &path, source);
     }
+    uncount(state, &tombstone.id);
     if let Err(error) = wipe(state, &Tokens, &mut remove) {
         return error;
     }
@@ -109,6 +111,7 @@ pub fn refuse_decommissioned(state: &Path) -> Result<(), AgentError> {
         return Ok(());
     };
     let _lock = StateLock::take(state)?;
+    uncount(state, &tombstone.id);
     wipe(state, &Tokens, &mut remove)?;
     Err(gone(state, tombstone))
 }
@@ -142,6 +145,25 @@ fn remove(path: &Path, folder: bool) -> io::Result<()> {
         std::fs::remove_dir(path)
     } else {
         std::fs::remove_file(path)
+    }
+}
+
+/// Gives the TPM the room of the counter back. Keys and secrets are not in it, and a counter is none: a TPM that is gone holds nothing up.
+fn uncount(state: &Path, id: &SpiffeId) {
+    let text = RealDisk.read(&state.join("identity/key.pem"), KEY_LEN_MAX);
+    let text = text
+        .ok()
+        .flatten()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = text.map(Zeroizing::new);
+    let Some(address) = text.and_then(|text| tpm_of(&text).ok().flatten()) else {
+        return;
+    };
+    if let Err(error) = Counter::of(&address, &id.to_string()).remove() {
+        tracing::warn!(
+            code = error.code().name(),
+            "the counter stays in the TPM: {error}"
+        );
     }
 }
 
@@ -307,6 +329,18 @@ mod tests {
             }
         }
         assert!(cuts > 15, "{cuts} removals");
+    }
+
+    #[test]
+    fn a_tpm_that_is_gone_does_not_keep_what_it_sealed_alive() {
+        let outside = tempfile::tempdir().unwrap();
+        let folder = lived_in(outside.path());
+        bury(folder.path());
+        let blob = "tpm:/nowhere?public=00&private=00\n";
+        std::fs::write(folder.path().join("identity/key.pem"), blob).unwrap();
+        let error = refuse_decommissioned(folder.path()).unwrap_err();
+        assert!(matches!(error, AgentError::Decommissioned { .. }), "{error}");
+        assert_eq!(left(folder.path()), ["decommissioned.json", "lock"]);
     }
 
     #[test]

@@ -12,20 +12,23 @@ use crate::next;
 use crate::pair::{Found, Pair};
 
 use crate::patience;
+use crate::record::RecordFile;
 use crate::store::{Identity, Store, parse_voucher};
 use bytes::Bytes;
 use redan_identity::client::Response;
+use redan_identity::tpm::Address;
 use redan_identity::{Anchors, CertificateDer, IdentityError, KeyProvider, TokenUri, est, pem, tls};
 use redan_protocol::wire::{AdmissionRequest, EST_ENROLL, Problem, VOUCHER_LEN_MAX, Voucher, enrol_host};
 use redan_protocol::{ByteCount, Code, DeviceId, Digest, FleetId, SpiffeId, UnixSeconds};
 use redan_trust::{Refresh, TrustRecord, Trusted};
 use std::path::Path;
+use std::rc::Rc;
 
 /// Largest answer to an enrolment, bytes: a leaf and its issuer in PKCS#7, base64.
 pub(crate) const ANSWER_LEN_MAX: ByteCount = ByteCount::kib(64);
 
 /// Makes the device's key, once, and says what an operator must admit. Doing it twice gives the same key. With `key`, it is made in
-/// that token and never leaves it. `offline`: with a certificate request, for a device that cannot enrol over the network.
+/// that token or TPM and never leaves it. `offline`: with a certificate request, for a device that cannot enrol over the network.
 pub fn init(
     state: &Path,
     device: &DeviceId,
@@ -35,11 +38,15 @@ pub fn init(
     crate::burial::look(state)?;
     let store = Store::create(state)?;
     let _lock = StateLock::take(state)?;
-    store.seal_key()?;
     let key = match key {
+        Some(name) if Address::is(name) => {
+            store.key_in_tpm(&Address::parse(name).map_err(IdentityError::from)?)?
+        }
         Some(uri) => store.key_in_token(&TokenUri::parse(uri).map_err(IdentityError::from)?)?,
         None => store.key()?,
     };
+    // After the key, which says whether there is a TPM to seal it.
+    store.seal_key()?;
     Ok(AdmissionRequest {
         device: device.clone(),
         spki: key.spki_sha256(),
@@ -171,22 +178,20 @@ pub(crate) fn check_root(voucher: &Voucher, root: &str) -> Result<(), AgentError
 
 pub(crate) fn found_record(store: &Store) -> Result<bool, AgentError> {
     let folder = store.at("trust");
-    let (_, found) = open_pair(&folder)?;
+    // Also one that is torn, or older than the device's newest: there was a record.
+    let (_, found) = Pair::load(&RealDisk, &folder, |_| None::<u64>)
+        .map_err(|source| AgentError::file("read", &folder, source))?;
     Ok(found != Found::Nothing)
-}
-
-fn open_pair(folder: &Path) -> Result<(Pair, Found), AgentError> {
-    let generation = |bytes: &[u8]| TrustRecord::decode(bytes).map(|record| record.generation);
-    Pair::load(&RealDisk, folder, generation).map_err(|source| AgentError::file("read", folder, source))
 }
 
 /// The first trust record. One that is there stays: it knows more than the voucher.
 fn record(store: &Store, identity: &Identity) -> Result<(), AgentError> {
-    let folder = store.at("trust");
-    let (mut pair, found) = open_pair(&folder)?;
-    if found != Found::Nothing {
+    if found_record(store)? {
         return Ok(());
     }
+    let folder = store.at("trust");
+    let guard = store.guard(&identity.id, &Rc::new(store.seal_key()?))?;
+    let (mut file, _) = RecordFile::open(&RealDisk, &folder, &identity.id, guard.as_ref())?;
     let voucher = &identity.voucher;
     let record = TrustRecord::enrolled(
         voucher.fleet.clone(),
@@ -194,8 +199,7 @@ fn record(store: &Store, identity: &Identity) -> Result<(), AgentError> {
         voucher.release_root.clone(),
         voucher.director_root.clone(),
     );
-    pair.store(&RealDisk, &record.encode())
-        .map_err(|source| AgentError::file("write", &folder, source))
+    file.begin(&RealDisk, &record).map_err(|error| error.of(&folder))
 }
 
 fn ask(link: &Link, csr: &str) -> Result<String, AgentError> {

@@ -1,9 +1,12 @@
-//! The device's key as its file holds it: the key itself, or the name of one that stays in a PKCS#11 token.
+//! The device's key as its file holds it: the key itself, the name of one that stays in a PKCS#11 token, or what its TPM alone loads.
 
 use crate::AgentError;
 use crate::store::random;
-use redan_identity::key::{held, uri_in};
-use redan_identity::{IdentityError, KeyFile, KeyProvider, TokenError, TokenKey, TokenUri, Zeroizing};
+use redan_identity::key::{blob_in, held, uri_in};
+use redan_identity::tpm::{Address, Blob};
+use redan_identity::{
+    IdentityError, KeyFile, KeyProvider, TokenError, TokenKey, TokenUri, TpmKey, Zeroizing,
+};
 use std::sync::Arc;
 
 /// Between the label a device's key was given and what tells its successors apart.
@@ -82,6 +85,15 @@ impl DeviceKey {
         Ok(Self { text: line(uri), key })
     }
 
+    /// A key of a TPM, made there. Nothing of it stays in the TPM.
+    pub(crate) fn make_in_tpm(address: &Address) -> Result<Self, AgentError> {
+        let key = TpmKey::generate(address)?;
+        Ok(Self {
+            text: Zeroizing::new(format!("{}\n", key.blob())),
+            key: Arc::new(key),
+        })
+    }
+
     /// What its file holds.
     pub(crate) fn text(&self) -> &str {
         &self.text
@@ -97,6 +109,13 @@ pub(crate) fn line(uri: &TokenUri) -> Zeroizing<String> {
 pub(crate) fn token_of(text: &str) -> Result<Option<TokenUri>, AgentError> {
     let parsed = uri_in(text).map(TokenUri::parse).transpose();
     Ok(parsed.map_err(IdentityError::from)?)
+}
+
+/// The TPM that a key is of, when a text holds what that TPM loads.
+pub(crate) fn tpm_of(text: &str) -> Result<Option<Address>, AgentError> {
+    let parsed = blob_in(text).map(Blob::parse).transpose();
+    let parsed = parsed.map_err(IdentityError::from)?;
+    Ok(parsed.map(|blob| blob.address().clone()))
 }
 
 /// Whether an error says that the token is there and the key is not.

@@ -53,6 +53,7 @@ mod next;
 mod pair;
 mod patience;
 pub mod qr;
+mod record;
 mod recover;
 mod refresh;
 mod renewal;

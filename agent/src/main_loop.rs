@@ -9,6 +9,7 @@ use crate::executor::{Around, Executor};
 use crate::journal::Journal;
 use crate::link::Link;
 use crate::local_bus::Links;
+use crate::record::Guard;
 use crate::refresh::{Files, Which};
 use crate::renewal::{Outcome, Renewal};
 use crate::revocation::Revoked;
@@ -67,6 +68,8 @@ pub(crate) struct Agent {
     pub(crate) renewal: Renewal,
     pub(crate) identity_folder: PathBuf,
     pub(crate) trust_folder: PathBuf,
+    /// What the trust record is bound to, if there is a TPM.
+    pub(crate) guard: Option<Guard>,
     pub(crate) bundles: VecDeque<(PathBuf, oneshot::Sender<Applied>)>,
     /// The last direction that was carried here.
     pub(crate) carried: DirectionSequence,
@@ -290,13 +293,14 @@ impl Agent {
         if self.trust.is_some() {
             return;
         }
-        match Trust::open(&self.trust_folder, &self.id, self.clock, &self.proven) {
-            Ok(Some(mut trust)) => {
+        let guard = self.guard.as_ref();
+        match Trust::open(&self.trust_folder, &self.id, self.clock, &self.proven, guard) {
+            Ok(Ok(mut trust)) => {
                 tracing::warn!("there is a trust record again: the device follows its fleet from it");
                 trust.settle(&self.machine);
                 self.trust = Some(trust);
             }
-            Ok(None) => {}
+            Ok(Err(_)) => {}
             Err(error) => tracing::warn!(code = error.code().name(), "{error}"),
         }
     }

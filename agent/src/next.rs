@@ -15,10 +15,13 @@
 //! A device whose key is in a token gets the next one in the same token, and these files hold names. Names are durable before keys are
 //! made and after they are destroyed, so that no key is in the token that no file names: `identity/replaced` names the one whose
 //! place was taken, until it is gone.
+//!
+//! A device whose key is of a TPM gets the next one from the same TPM. Nothing of it stays there: these files hold all there is of it,
+//! and what they held is gone with them.
 
 use crate::AgentError;
 use crate::disk::{Disk, replace};
-use crate::held::{DeviceKey, Vault, line, no_such_key, successor, token_of};
+use crate::held::{DeviceKey, Vault, line, no_such_key, successor, token_of, tpm_of};
 use redan_identity::profile::presented_spki;
 use redan_identity::{KeyFile, KeyProvider as _, Zeroizing, pem};
 use redan_protocol::ByteCount;
@@ -90,7 +93,11 @@ pub(crate) fn make_key(
         synced(disk, identity)?;
         return DeviceKey::make(vault, &uri);
     }
-    let key = DeviceKey::from(KeyFile::generate()?);
+    let tpm = present.as_deref().map(|present| tpm_of(present)).transpose()?;
+    let key = match tpm.flatten() {
+        Some(address) => DeviceKey::make_in_tpm(&address)?,
+        None => KeyFile::generate()?.into(),
+    };
     // The folder itself may be new.
     put(disk, &path, key.text().as_bytes())?;
     synced(disk, identity)?;

@@ -11,8 +11,9 @@ use redan_protocol::ByteCount;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Largest record of a pair, bytes: two roots, or a set of 32 members with a grant of 64 KiB each.
-pub(crate) const RECORD_LEN_MAX: ByteCount = ByteCount::mib(8);
+/// Largest record of a pair, bytes: two roots, or a set of 32 members with a grant of 64 KiB each; and what stands before one that is
+/// bound to a counter.
+pub(crate) const RECORD_LEN_MAX: ByteCount = ByteCount::new(8 * 1024 * 1024 + 64);
 
 /// Largest file of a pair, bytes: its record and the room behind it.
 const FILE_LEN_MAX: ByteCount = ByteCount::new(RECORD_LEN_MAX.get() + 2 * RESERVE.get());
@@ -49,10 +50,10 @@ pub(crate) enum Found {
 
 impl Pair {
     /// Reads both files. `generation` says whether bytes are a valid record, and which of two is newer. A record does not end with a blank.
-    pub(crate) fn load(
+    pub(crate) fn load<G: Ord>(
         disk: &impl Disk,
         folder: &Path,
-        generation: impl Fn(&[u8]) -> Option<u64>,
+        generation: impl Fn(&[u8]) -> Option<G>,
     ) -> io::Result<(Self, Found)> {
         // What is there and is no file, or no file of ours by its length, is there and is no record.
         let read = |name| match disk.read(&folder.join(name), FILE_LEN_MAX) {

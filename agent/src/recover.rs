@@ -5,14 +5,14 @@ use crate::AgentError;
 use crate::clock::{Clock, Proven};
 use crate::disk::{Disk, RealDisk};
 use crate::journal::{Journal, Start};
-use crate::pair::Pair;
+use crate::record::{Opened, RecordFile};
 use crate::store::{Identity, Store, random};
-use crate::trust::own_record;
 use redan_protocol::wire::{Nonce, RecoveryRequest, RecoveryRequestSchema};
 use redan_protocol::{ByteCount, SpiffeId};
 use redan_trust::TrustRecord;
 use redan_trust::recovery::{Asking, RECOVERY_LEN_MAX, recover as verify};
 use std::path::Path;
+use std::rc::Rc;
 
 /// The request that waits for its answer.
 const REQUEST: &str = "trust/recovery-request.json";
@@ -66,11 +66,9 @@ pub fn recover(state: &Path, document: &Path) -> Result<SpiffeId, AgentError> {
     let mut record = verify(&bytes, &asking)?;
     remembered(&store, &mut record)?;
     let folder = store.at("trust");
-    let generation = |bytes: &[u8]| own_record(bytes, &identity.id).map(|record| record.generation);
-    let (mut pair, _) = Pair::load(&RealDisk, &folder, generation)
-        .map_err(|source| AgentError::file("read", &folder, source))?;
-    pair.store(&RealDisk, &record.encode())
-        .map_err(|source| AgentError::file("write", &folder, source))?;
+    let (mut file, _) = open(&store, &identity)?;
+    file.begin(&RealDisk, &record)
+        .map_err(|error| error.of(&folder))?;
     forget(&store)?;
     Ok(identity.id)
 }
@@ -117,15 +115,18 @@ fn lost(state: &Path) -> Result<(Store, Identity), AgentError> {
         state: state.to_owned(),
     };
     let identity = store.identity()?.ok_or_else(not_enrolled)?;
-    let folder = store.at("trust");
-    let generation = |bytes: &[u8]| own_record(bytes, &identity.id).map(|record| record.generation);
-    let (_, found) = Pair::load(&RealDisk, &folder, generation)
-        .map_err(|source| AgentError::file("read", &folder, source))?;
-    if matches!(found, crate::pair::Found::Record(_)) {
+    let (_, opened) = open(&store, &identity)?;
+    if matches!(opened, Opened::Record(_)) {
         forget(&store)?;
         return Err(AgentError::NotLost);
     }
     Ok((store, identity))
+}
+
+fn open(store: &Store, identity: &Identity) -> Result<(RecordFile, Opened), AgentError> {
+    let key = Rc::new(store.seal_key()?);
+    let guard = store.guard(&identity.id, &key)?;
+    RecordFile::open(&RealDisk, &store.at("trust"), &identity.id, guard.as_ref())
 }
 
 fn waiting(store: &Store) -> Result<Option<RecoveryRequest>, AgentError> {

@@ -14,6 +14,7 @@ use crate::lock::StateLock;
 use crate::main_loop::Agent;
 use crate::native::Native;
 use crate::next::{self, Next};
+use crate::record::Guard;
 use crate::refresh::Files;
 use crate::renewal::Renewal;
 use crate::revocation::ServerLists;
@@ -141,18 +142,10 @@ fn assemble(
     };
     let proven = Proven::new(clock);
     let identity = std::rc::Rc::clone(&renewal.identity);
-    let trust = Trust::open(&store.at("trust"), &identity.id, clock, &proven)?;
+    let guard = store.guard(&identity.id, &key)?;
+    let trust = open_trust(store, &identity.id, (clock, &proven), guard.as_ref())?;
     // Under the maximum of the record, if there is one.
     proven.learn(identity.since);
-    if trust.is_none() {
-        tracing::error!(
-            code = redan_protocol::Code::StateLost.name(),
-            remedy = redan_protocol::Code::StateLost.remedy(),
-            "the trust record is lost: what is committed runs on, nothing new is adopted"
-        );
-    } else {
-        recover::forget(store)?;
-    }
     let folder = store.at("revoked");
     let revoked = ServerLists::open(&RealDisk, &folder, &identity.believed.anchors, &proven)
         .map_err(|source| AgentError::file("read", &folder, source))?;
@@ -185,6 +178,7 @@ fn assemble(
         renewal,
         identity_folder: store.at("identity"),
         trust_folder: store.at("trust"),
+        guard,
         bundles: VecDeque::new(),
         carried: redan_protocol::DirectionSequence::default(),
         proven,
@@ -228,6 +222,29 @@ fn assemble(
         agent.feed(input);
     }
     Ok(agent)
+}
+
+/// The trust record; `None`: it is lost, which is said.
+fn open_trust(
+    store: &Store,
+    id: &SpiffeId,
+    (clock, proven): (Clock, &Proven),
+    guard: Option<&Guard>,
+) -> Result<Option<Trust>, AgentError> {
+    match Trust::open(&store.at("trust"), id, clock, proven, guard)? {
+        Ok(trust) => {
+            recover::forget(store)?;
+            Ok(Some(trust))
+        }
+        Err(loss) => {
+            tracing::error!(
+                code = redan_protocol::Code::StateLost.name(),
+                remedy = redan_protocol::Code::StateLost.remedy(),
+                "{loss}; what is committed runs on, nothing new is adopted"
+            );
+            Ok(None)
+        }
+    }
 }
 
 /// The numbers of the reports: they only grow, also over restarts.

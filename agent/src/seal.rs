@@ -26,6 +26,7 @@ pub(crate) enum Purpose {
     NativeCode,
     Journal,
     Policy,
+    TrustRecord,
 }
 
 impl Purpose {
@@ -34,6 +35,7 @@ impl Purpose {
             Self::NativeCode => b"redan native code\0",
             Self::Journal => b"redan journal\0",
             Self::Policy => b"redan fleet policy\0",
+            Self::TrustRecord => b"redan trust record\0",
         }
     }
 }

@@ -4,15 +4,20 @@ use crate::AgentError;
 use crate::authorities::{self, Believed};
 use crate::clock::Proven;
 use crate::disk::{Disk, RealDisk, replace};
-use crate::held::{DeviceKey, Tokens, line, no_such_key};
+use crate::held::{DeviceKey, Tokens, line, no_such_key, tpm_of};
+use crate::record::Guard;
 use crate::seal::{KEY_LEN, SealKey};
 use redan_identity::key::read_private;
 use redan_identity::profile::{latest_not_before, read_own_leaf, valid_between};
-use redan_identity::{FleetAnchor, KeyFile, KeyProvider as _, ProfileFault, TokenUri, Zeroizing, tls};
+use redan_identity::tpm::{Address, Blob, Counter, seal, unseal};
+use redan_identity::{
+    FleetAnchor, IdentityError, KeyFile, KeyProvider as _, ProfileFault, TokenUri, Zeroizing, tls,
+};
 use redan_protocol::wire::{VOUCHER_LEN_MAX, Voucher};
 use redan_protocol::{AuthorityState, ByteCount, DeviceId, Digest, FleetId, SpiffeId, UnixSeconds};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Largest identity file, bytes: a chain of a few certificates.
@@ -108,8 +113,70 @@ impl Store {
         Ok(key)
     }
 
-    /// The device-only MAC key; made when there is none.
+    /// The device's own key, of a TPM; made there when the device has none.
+    pub(crate) fn key_in_tpm(&self, address: &Address) -> Result<DeviceKey, AgentError> {
+        let path = self.at("identity/key.pem");
+        if path.exists() {
+            let text = read_private(&path)?;
+            if tpm_of(&text)?.as_ref() != Some(address) {
+                return Err(AgentError::OtherKey { path });
+            }
+            return DeviceKey::read(&Tokens, &text);
+        }
+        let key = DeviceKey::make_in_tpm(address)?;
+        self.keep("identity/key.pem", key.text().as_bytes())?;
+        Ok(key)
+    }
+
+    /// The TPM of a device whose key is of one: it seals the device's secret too, and counts its trust records.
+    pub(crate) fn tpm(&self) -> Result<Option<Address>, AgentError> {
+        let path = self.at("identity/key.pem");
+        if !path.exists() {
+            return Ok(None);
+        }
+        tpm_of(&read_private(&path)?)
+    }
+
+    /// The device-only MAC key; made when there is none. In a TPM where there is one: a copied disk has it in a form that no other TPM
+    /// opens.
     pub(crate) fn seal_key(&self) -> Result<SealKey, AgentError> {
+        match self.tpm()? {
+            Some(address) => self.seal_key_of(&address),
+            None => self.seal_key_on_disk(),
+        }
+    }
+
+    /// What this device's trust records are bound to, where there is a TPM.
+    pub(crate) fn guard(&self, id: &SpiffeId, key: &Rc<SealKey>) -> Result<Option<Guard>, AgentError> {
+        Ok(self.tpm()?.map(|address| Guard {
+            key: Rc::clone(key),
+            counter: Rc::new(Counter::of(&address, &id.to_string())),
+        }))
+    }
+
+    fn seal_key_of(&self, address: &Address) -> Result<SealKey, AgentError> {
+        let path = self.at("identity/seal.tpm");
+        if path.exists() {
+            let blob = Blob::parse(read_private(&path)?.trim()).map_err(IdentityError::from)?;
+            let bytes = unseal(&blob).map_err(IdentityError::from)?;
+            return sealing(&bytes, &path);
+        }
+        let fresh: Zeroizing<[u8; KEY_LEN]> = Zeroizing::new(random()?);
+        let blob = seal(address, &*fresh).map_err(IdentityError::from)?;
+        self.keep("identity/seal.tpm", format!("{blob}\n").as_bytes())?;
+        // One that was on this disk is not taken over: whoever copied the disk has it.
+        let before = self.at("identity/seal.key");
+        if before.exists() {
+            let failed = |source| AgentError::file("remove", &before, source);
+            RealDisk.remove(&before).map_err(failed)?;
+            tracing::warn!(
+                "the TPM seals a new key from now on: the journal and native code under the one before are made again"
+            );
+        }
+        Ok(SealKey::new(&fresh))
+    }
+
+    fn seal_key_on_disk(&self) -> Result<SealKey, AgentError> {
         let path = self.at("identity/seal.key");
         let length = ByteCount::new(u64::try_from(KEY_LEN).unwrap_or(0));
         let read = RealDisk
@@ -122,11 +189,7 @@ impl Store {
             self.keep("identity/seal.key", &*fresh)?;
             Zeroizing::new(fresh.to_vec())
         };
-        let bytes = bytes
-            .first_chunk::<KEY_LEN>()
-            .filter(|_| bytes.len() == KEY_LEN)
-            .ok_or_else(|| AgentError::file("read", &path, std::io::ErrorKind::InvalidData.into()))?;
-        Ok(SealKey::new(bytes))
+        sealing(&bytes, &path)
     }
 
     /// Reads the identity and proves it once more. `None`: not enrolled.
@@ -258,6 +321,14 @@ impl Identity {
         let config = tls::device_client(anchors, self.chain.clone(), &self.key, proven.floor());
         Ok(config?)
     }
+}
+
+fn sealing(bytes: &[u8], path: &Path) -> Result<SealKey, AgentError> {
+    let key = bytes
+        .first_chunk::<KEY_LEN>()
+        .filter(|_| bytes.len() == KEY_LEN)
+        .ok_or_else(|| AgentError::file("read", path, std::io::ErrorKind::InvalidData.into()))?;
+    Ok(SealKey::new(key))
 }
 
 fn no_leaf() -> redan_identity::IdentityError {

@@ -3,7 +3,7 @@
 use crate::AgentError;
 use crate::clock::{Clock, Proven};
 use crate::disk::{Disk, RealDisk};
-use crate::pair::{Found, Pair};
+use crate::record::{Guard, Loss, Opened, RecordFile};
 use crate::refresh::Which;
 use crate::session::Kept;
 use redan_agent_core::Machine;
@@ -17,7 +17,7 @@ const SAVE_EVERY: Seconds = Seconds::new(600);
 
 /// The open record.
 pub(crate) struct Trust {
-    pair: Pair,
+    file: RecordFile,
     record: TrustRecord,
     proven: Proven,
     clock: Clock,
@@ -27,35 +27,34 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Opens the record, and says what time it proves; `None` when both copies are bad, gone or another device's: the state is lost
-    /// and nothing is adopted.
+    /// Opens the record, and says what time it proves; the loss when both copies are bad, gone, another device's or older than this
+    /// device's newest: the state is lost and nothing is adopted.
     pub(crate) fn open(
         folder: &Path,
         id: &SpiffeId,
         clock: Clock,
         proven: &Proven,
-    ) -> Result<Option<Self>, AgentError> {
-        let generation = |bytes: &[u8]| own_record(bytes, id).map(|record| record.generation);
-        let (pair, found) = Pair::load(&RealDisk, folder, generation)
-            .map_err(|source| AgentError::file("read", folder, source))?;
-        let Found::Record(bytes) = found else {
-            return Ok(None);
+        guard: Option<&Guard>,
+    ) -> Result<Result<Self, Loss>, AgentError> {
+        let (file, opened) = RecordFile::open(&RealDisk, folder, id, guard)?;
+        let mut record = match opened {
+            Opened::Record(record) => *record,
+            Opened::Nothing => return Ok(Err(Loss::Unreadable)),
+            Opened::Lost(loss) => return Ok(Err(loss)),
         };
-        Ok(own_record(&bytes, id).map(|mut record| {
-            proven.learn(record.proven);
-            // After it: a maximum takes nothing back that was proven.
-            proven.bound(record.maximum);
-            // A record of before this was kept: it counts from now.
-            record.refreshed.get_or_insert(proven.now());
-            Self {
-                pair,
-                proven: proven.clone(),
-                record,
-                clock,
-                saved: clock.elapsed(),
-                kept: None,
-                dirty: false,
-            }
+        proven.learn(record.proven);
+        // After it: a maximum takes nothing back that was proven.
+        proven.bound(record.maximum);
+        // A record of before this was kept: it counts from now.
+        record.refreshed.get_or_insert(proven.now());
+        Ok(Ok(Self {
+            file,
+            proven: proven.clone(),
+            record,
+            clock,
+            saved: clock.elapsed(),
+            kept: None,
+            dirty: false,
         }))
     }
 
@@ -187,17 +186,15 @@ impl Trust {
         self.advance();
         self.record.generation = self.record.generation.saturating_add(1);
         self.record.format = RecordFormat::V2;
-        self.pair
-            .store(disk, &self.record.encode())
-            .map_err(|error| crate::fetch::disk_code(&error))?;
+        self.file
+            .store(disk, &self.record, self.clock.elapsed())
+            .map_err(|error| {
+                tracing::error!(code = error.code().name(), "the trust record: {error}");
+                error.code()
+            })?;
         self.dirty = false;
         Ok(())
     }
-}
-
-/// A record this device wrote: one copied from another device knows nothing of what this one committed.
-pub(crate) fn own_record(bytes: &[u8], id: &SpiffeId) -> Option<TrustRecord> {
-    TrustRecord::decode(bytes).filter(|record| record.device == *id && record.fleet == *id.fleet())
 }
 
 #[cfg(test)]

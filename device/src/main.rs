@@ -39,7 +39,7 @@ enum Device {
         /// The name the device would like to have.
         #[arg(long)]
         id: DeviceId,
-        /// pkcs11: URI of the key: it is made in that token, and never leaves it. Without it, the key is a file in the state folder.
+        /// pkcs11: URI of the key, or tpm: and the path of a TPM 2.0: it is made there, and never leaves it. Without it, the key is a file in the state folder.
         #[arg(long)]
         key: Option<String>,
         /// With a certificate request, for a device that cannot reach the server: `redan device admit --offline`.

@@ -2,6 +2,7 @@
 
 use redan_protocol::{Code, Digest, FleetId, NameError, SpiffeId, UnixSeconds};
 use redan_token::TokenError;
+use redan_tpm::TpmError;
 
 /// Why a key, a certificate or a request is not taken.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -84,6 +85,9 @@ pub enum IdentityError {
     /// A key in a token.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// A key of a TPM.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
     /// The cryptographic library refused: a bug or a broken machine.
     #[error("the cryptographic library failed while {doing}")]
     Crypto {
@@ -176,6 +180,7 @@ impl IdentityError {
             Self::Csr => Code::CsrInvalid,
             Self::KeyMode { .. } | Self::File { .. } => Code::DiskFailed,
             Self::Token(error) => error.code(),
+            Self::Tpm(error) => error.code(),
             Self::Crypto { .. } => Code::Internal,
         }
     }
@@ -187,6 +192,7 @@ impl IdentityError {
             Self::KeyMode { .. } => "make the file readable by its owner alone: chmod 600",
             Self::File { .. } => "check that the file exists and may be read or written",
             Self::Token(error) => error.remedy(),
+            Self::Tpm(error) => error.remedy(),
             other => other.code().remedy(),
         }
     }

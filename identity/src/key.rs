@@ -1,19 +1,21 @@
-//! Private keys: one trait for wherever they live: in a file, for small devices and development, or in a PKCS#11 token.
+//! Private keys: one trait for wherever they live: in a file, for small devices and development, in a PKCS#11 token, or in a TPM 2.0.
 
 mod adapt;
 mod file;
 mod token;
+mod tpm;
 
 pub(crate) use adapt::{ForCertificates, for_tls};
 pub use file::{KeyFile, read_private, write_private};
 pub use token::{TokenKey, held, uri_in};
+pub use tpm::{TpmKey, blob_in};
 
 use crate::error::IdentityError;
 use redan_protocol::Digest;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-/// A P-256 key that signs and is never asked for its private half: in a file, in a PKCS#11 token, later in a TPM. TLS,
+/// A P-256 key that signs and is never asked for its private half: in a file, in a PKCS#11 token, in a TPM. TLS,
 /// certificate requests and issuing all go through it, so a key that can be non-exportable is.
 pub trait KeyProvider: Debug + Send + Sync {
     /// The DER-encoded `SubjectPublicKeyInfo` (RFC 5480 §2), uncompressed point.

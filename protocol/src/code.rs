@@ -401,6 +401,14 @@ codes! {
     QuotaReached = 219, "quota-reached", "remove what is no longer needed, or raise the fleet's quota in control.toml";
     /// The control server's certificate is on its issuer's revocation list.
     ServerRevoked = 220, "server-revoked", "give the server a certificate that is not revoked; whoever presents this one may have stolen its key";
+    /// The TPM cannot be talked to.
+    TpmMissing = 221, "tpm-missing", "check that the TPM's device is there and that this program's user may use it (group tss)";
+    /// What is on the disk was made by another TPM, or by this one before it was cleared.
+    TpmForeign = 222, "tpm-foreign", "put the disk back into its machine; if the TPM was cleared, revoke the device and enrol it anew in a new state folder";
+    /// The TPM failed, or answered what is no answer.
+    TpmFailed = 223, "tpm-failed", "see the lines above for what the TPM answered; if it lasts, restart the machine, and see its maker's notes";
+    /// The TPM is locked, or wants a password.
+    TpmLocked = 224, "tpm-locked", "wait until it unlocks itself, or have its lockout reset: tpm2_dictionarylockout --clear-lockout";
     /// More certificates were asked for than the server signs in a minute.
     IssuingPaced = 225, "issuing-paced", "wait: a device asks again by itself; if it lasts, see which token or device asks for so many (`redan audit list`), or raise enrolments_per_minute_max or renewals_per_minute_max in control.toml";
     /// The audit log is not the one that was seen before, or its chain is broken.

@@ -210,6 +210,12 @@ const SERVICES: &[Service] = &[
         needs: "softhsm2-util and its module, Debian's softhsm2",
         asked: &["softhsm2-util", "--version"],
     },
+    Service {
+        package: "swtpm",
+        of: "of keys in a TPM 2.0",
+        needs: "swtpm, Debian's swtpm",
+        asked: &["swtpm", "--version"],
+    },
 ];
 
 impl Service {

@@ -76,11 +76,11 @@ fn root(version: u64, listed: Option<&Authorities>) -> String {
 /// A trust record that holds this root, written as the agent writes it.
 fn record(disk: &FaultyDisk, root: String) {
     let id = SpiffeId::Device(fleet(), DeviceId::parse("press-1").unwrap());
-    let generation = |bytes: &[u8]| own_record(bytes, &id).map(|record| record.generation);
+    let generation = |bytes: &[u8]| claimed(bytes, &id).map(|record| record.generation);
     let (mut pair, found) = Pair::load(disk, Path::new("trust"), generation).unwrap();
     let mut record = TrustRecord::enrolled(fleet(), id.clone(), root, String::new());
     if let Found::Record(bytes) = found {
-        record.generation = own_record(&bytes, &id).unwrap().generation + 1;
+        record.generation = claimed(&bytes, &id).unwrap().generation + 1;
     }
     pair.store(disk, &record.encode()).unwrap();
 }

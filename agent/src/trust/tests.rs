@@ -14,7 +14,7 @@ fn record() -> TrustRecord {
 
 fn opened(folder: &Path) -> Trust {
     let clock = Clock::start();
-    Trust::open(folder, &id(), clock, &Proven::new(clock))
+    Trust::open(folder, &id(), clock, &Proven::new(clock), None)
         .unwrap()
         .unwrap()
 }
@@ -97,8 +97,8 @@ fn a_record_of_another_device_is_as_good_as_none() {
         "spiffe://mill.example/device/press-1",
     ] {
         let other = SpiffeId::parse(other).unwrap();
-        let opened = Trust::open(folder.path(), &other, clock, &Proven::new(clock)).unwrap();
-        assert!(opened.is_none(), "{other}");
+        let opened = Trust::open(folder.path(), &other, clock, &Proven::new(clock), None).unwrap();
+        assert_eq!(opened.err(), Some(Loss::Unreadable), "{other}");
     }
     opened(folder.path());
 }

@@ -1,12 +1,13 @@
 //! Keys in PKCS#11 tokens: the token signs, and the key never leaves it.
 
-use super::{KeyFile, KeyProvider};
+use super::{KeyFile, KeyProvider, TpmKey, blob_in};
 use crate::error::IdentityError;
 use redan_token::{Key, Kind, Pin, TokenError, Uri};
+use redan_tpm::Blob;
 use std::sync::Arc;
 
 /// What stands before the point in the `SubjectPublicKeyInfo` of a P-256 key (RFC 5480 §2): its length never changes.
-const SPKI_P256: &[u8] = &[
+pub(super) const SPKI_P256: &[u8] = &[
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
@@ -69,18 +70,25 @@ impl KeyProvider for TokenKey {
     }
 }
 
-/// The key a text holds: itself in PEM, or in the first line the `pkcs11:` URI of one in a token.
+/// The key a text holds: itself in PEM, or in the first line the `pkcs11:` URI of one in a token, or what a TPM loads.
 pub fn held(text: &str) -> Result<Arc<dyn KeyProvider>, IdentityError> {
-    let Some(uri) = uri_in(text) else {
+    let (uri, blob) = (uri_in(text), blob_in(text));
+    if uri.is_none() && blob.is_none() {
         return Ok(Arc::new(KeyFile::from_pem(text)?));
-    };
+    }
     // Two keys in one file: whoever wrote it meant one, and nobody can tell which.
     if text.contains("PRIVATE KEY-----") {
         return Err(IdentityError::Malformed {
             what: "a file with one key",
         });
     }
-    Ok(Arc::new(TokenKey::open(&Uri::parse(uri)?, None)?))
+    if let Some(blob) = blob {
+        return Ok(Arc::new(TpmKey::open(Blob::parse(blob)?)?));
+    }
+    Ok(Arc::new(TokenKey::open(
+        &Uri::parse(uri.unwrap_or_default())?,
+        None,
+    )?))
 }
 
 /// The URI in the first line of a text, not parsed; `None`: it is PEM.
@@ -89,7 +97,7 @@ pub fn uri_in(text: &str) -> Option<&str> {
 }
 
 /// `Ecdsa-Sig-Value` (RFC 3279 §2.2.3) of two numbers of 32 bytes.
-fn ecdsa_sig_value(r: &[u8], s: &[u8]) -> Vec<u8> {
+pub(super) fn ecdsa_sig_value(r: &[u8], s: &[u8]) -> Vec<u8> {
     let mut numbers = Vec::new();
     for number in [r, s] {
         let start = number.iter().position(|byte| *byte != 0).unwrap_or(number.len());
@@ -118,6 +126,7 @@ fn push_length(der: &mut Vec<u8>, length: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use redan_tpm::TpmError;
 
     #[test]
     fn a_signature_of_two_numbers_is_written_as_the_shortest_der() {
@@ -149,6 +158,11 @@ mod tests {
             what: "a file with one key",
         };
         assert_eq!(held(&both).unwrap_err(), refused);
+        let both = format!("tpm:/dev/tpmrm0?public=00&private=00\n{}", key.to_pem().as_str());
+        assert_eq!(held(&both).unwrap_err(), refused);
+        let wrong = TpmError::Name("its public half is not that of a key fixed to its TPM");
+        let blob = "tpm:/dev/tpmrm0?public=00&private=00\n";
+        assert_eq!(held(blob).unwrap_err(), IdentityError::Tpm(wrong));
         let wrong = IdentityError::Token(TokenError::Uri("object= is missing"));
         assert_eq!(held("pkcs11:token=t?module-path=/m").unwrap_err(), wrong);
     }

@@ -49,6 +49,7 @@ const TESTS: &[&str] = &[
     "redan-fuzz",
     "tuf-client",
     "softhsm",
+    "swtpm",
     "xtask",
 ];
 /// Crates that may say `unsafe`: each argues at every block.
