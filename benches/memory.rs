@@ -1,6 +1,7 @@
 //! How much memory do instances and a whole device take? Live instances are counted by what the process grows by while they are held,
 //! ours in the store of a call under its grant, the reference in a bare one. A device is a real one with the demonstration's two
-//! workloads (of the programs that `cargo xtask build` made), and its figure what its agent and executor hold.
+//! workloads (of the programs that `cargo xtask build` made; the device's own as released, where `target/release` has it), and its figure what
+//! its agent and executor hold.
 
 use crate::sandbox::Sandbox;
 use redan_benches::{Asking, built, figure};
@@ -58,8 +59,12 @@ fn instances(asking: &Asking) {
 
 /// What a process holds, KiB.
 fn resident(process: &str) -> u64 {
-    let text = read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    held(&read_to_string(format!("/proc/{process}/status")).unwrap(), "VmRSS:")
+}
+
+/// A line of `proc_pid_status(5)`, KiB.
+fn held(status: &str, what: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
@@ -68,18 +73,24 @@ fn device(asking: &Asking) -> anyhow::Result<()> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    let mut stage = Stage::new(Programs::find()?, folder.path())?;
+    let mut programs = Programs::find()?;
+    let release = programs.device.with_file_name("../release/redan-device");
+    if release.exists() {
+        programs.device = release;
+    }
+    let mut stage = Stage::new(programs, folder.path())?;
     stage.play_first_release(&["press-1"])?;
     let supervisor = stage.device_mut("press-1")?.process()?.id();
     let mut sum = 0;
     for entry in std::fs::read_dir("/proc")?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
         let status = read_to_string(entry.path().join("status")).unwrap_or_default();
         let line = read_to_string(entry.path().join("cmdline")).unwrap_or_default();
         let kind = line.split('\0').nth(1).unwrap_or_default();
         if status.contains(&format!("PPid:\t{supervisor}\n")) && ["agent", "executor"].contains(&kind) {
-            println!("{kind}: {} KiB", resident(&name));
-            sum += resident(&name);
+            // The rest is pages of the one program that both of them are: they are there once, and counted twice.
+            let (all, own) = (held(&status, "VmRSS:"), held(&status, "RssAnon:"));
+            println!("{kind}: {all} KiB, of them its own {own} KiB");
+            sum += all;
         }
     }
     stage.stop()?;
