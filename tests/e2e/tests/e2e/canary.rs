@@ -361,7 +361,7 @@ impl Upstream {
     }
 }
 
-/// Kills every process of the device as a failed assertion would, the executor first.
+/// Kills every process of the device as a failed assertion would, the executor first; and stops what begins in their places.
 fn crash(stage: &mut Stage) -> Result<()> {
     let device = stage.device_mut(DEVICE)?.process()?;
     let supervisor = device.id();
@@ -369,13 +369,23 @@ fn crash(stage: &mut Stage) -> Result<()> {
     children.retain(|(kind, _)| kind != "supervisor");
     children.sort_by_key(|(kind, _)| kind != "executor");
     ensure!(children.len() >= 3, "agent, broker and executor: {children:?}");
-    for (_, child) in children {
-        let id = i32::try_from(child).ok().and_then(rustix::process::Pid::from_raw);
+    for (_, child) in &children {
+        let id = i32::try_from(*child)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         // The first one's end may take the others along.
         rustix::process::kill_process(id.context("a process")?, rustix::process::Signal::ABORT).ok();
     }
-    device.wait(SOON)?;
-    stage.device_mut(DEVICE)?.kill()
+    await_that("others in their places", SOON, || {
+        let now = memory::processes(supervisor)?;
+        let dead = |id: &u32| children.iter().any(|(_, child)| child == id);
+        Ok(if now.contains_key("agent") && !now.values().any(dead) {
+            Ok(())
+        } else {
+            Err(format!("{children:?}, now {now:?}"))
+        })
+    })?;
+    stage.device_mut(DEVICE)?.stop()
 }
 
 /// Who talks to the platform has seen no payload: not a byte of it is in the memory of supervisor, agent and broker. The executor's is
