@@ -386,8 +386,6 @@ impl WasiHttpHooks for Hooks {
     fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
         Arc::new(|name| {
             wasmtime_wasi_http::DEFAULT_FORBIDDEN_HEADERS.contains(name)
-                || *name == http::header::PROXY_AUTHORIZATION
-                || *name == http::header::PROXY_AUTHENTICATE
                 || name.as_str().starts_with("redan-")
         })
     }
