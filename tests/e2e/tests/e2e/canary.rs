@@ -361,16 +361,20 @@ impl Upstream {
     }
 }
 
-/// Kills every process of the device as a failed assertion would, the executor first.
+/// Kills every process of the device as a failed assertion would, the executor first and the supervisor, who begins them again, last.
 fn crash(stage: &mut Stage) -> Result<()> {
     let device = stage.device_mut(DEVICE)?.process()?;
     let supervisor = device.id();
-    let mut children: Vec<_> = memory::processes(supervisor)?.into_iter().collect();
-    children.retain(|(kind, _)| kind != "supervisor");
-    children.sort_by_key(|(kind, _)| kind != "executor");
-    ensure!(children.len() >= 3, "agent, broker and executor: {children:?}");
-    for (_, child) in children {
-        let id = i32::try_from(child).ok().and_then(rustix::process::Pid::from_raw);
+    let mut processes: Vec<_> = memory::processes(supervisor)?.into_iter().collect();
+    processes.sort_by_key(|(kind, _)| (kind == "supervisor", kind != "executor"));
+    ensure!(
+        processes.len() >= 4,
+        "supervisor, agent, broker and executor: {processes:?}"
+    );
+    for (_, process) in processes {
+        let id = i32::try_from(process)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         // The first one's end may take the others along.
         rustix::process::kill_process(id.context("a process")?, rustix::process::Signal::ABORT).ok();
     }
