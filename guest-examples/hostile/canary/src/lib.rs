@@ -7,6 +7,7 @@ mod bindings {
 }
 
 use bindings::exports::redan::workload::health::{Guest as Health, State, Status};
+use bindings::redan::outbox::outbox::{self, Item};
 use bindings::wasi::config::store as config;
 use bindings::wasi::keyvalue::store;
 use bindings::wasi::logging::logging::{Level, log};
@@ -133,6 +134,18 @@ fn keep(heard: &Heard) -> String {
     }
     if !file.is_empty() {
         std::fs::write(format!("/state/{file}"), heard.header("x-content")).expect("within the quota");
+    }
+    let topic = heard.header("x-topic");
+    if !topic.is_empty() {
+        // To another workload, which says it again.
+        let item = Item {
+            outbox: "bus".to_owned(),
+            target: format!("plant/{topic}"),
+            content_type: Some(heard.header("x-type").to_owned()),
+            payload: heard.header("x-said").as_bytes().to_vec(),
+            dedup: Some(heard.header("x-name").to_owned()),
+        };
+        outbox::enqueue(&item).expect("within the quota");
     }
     let keys = bucket.list_keys(None).map(|list| list.keys).unwrap_or_default();
     format!("{keys:?}")

@@ -82,11 +82,12 @@ fn play(own_network: bool) -> Result<()> {
     let upstream = own_network.then(|| Upstream::start(&mut marks)).transpose()?;
     let (relay, service) = settle(&mut stage, &mut marks, upstream.as_ref())?;
     converse(&mut marks, service, upstream.as_ref())?;
+    passed_on(&stage, &marks)?;
     memories(&mut stage, &marks)?;
 
     // An update that fails its probe, saying why wherever it can, and is rolled back.
     publish(&stage, "1.1.0", 2, upstream.as_ref())?;
-    stage.publish_set("sick", &[(SERVICE, "1.1.0"), (JOB, "1.0.0")])?;
+    stage.publish_set("sick", &[(SERVICE, "1.1.0"), (JOB, "1.0.0"), (RECEIVER, "1.0.0")])?;
     let rollout = stage.start_rollout("sick", &["all=1000permille"])?;
     stage.await_rollout(&rollout, &["halted"], SOON)?;
     stage.await_devices("a rollback", SOON, |views| {
@@ -112,9 +113,50 @@ fn play(own_network: bool) -> Result<()> {
     whatever_leaks_is_found(&marks, &places)
 }
 
+/// Who hears what the canary says to another workload of the device.
+const RECEIVER: &str = "acme/alarm";
+const RECEIVERS_ASK: &str = r#"schema = "redan.policy/1"
+kind = "ask"
+[subject]
+name = "acme/alarm"
+version = "1.0.0"
+world = "redan:messaging/handler@0.1"
+[[trigger.bus]]
+id = "canary"
+from = "acme/thermo"
+subscribe = ["plant/+"]
+budget = { messages = "1000/s" }
+required = true
+[[net.bus]]
+id = "alarms"
+to = "acme/thermo"
+publish = ["plant/+/alarm"]
+[[outbox]]
+id = "alarms"
+to = "alarms"
+[log]
+budget = "8MiB/min"
+[health]
+interval = "250ms"
+timeout = "2s"
+probation = "2s"
+"#;
+/// What fleet and device say of it.
+const ADMITTED: &str = r#"[[trigger.bus]]
+id = "canary"
+from = "acme/thermo"
+subscribe = ["plant/#"]
+[[net.bus]]
+id = "canary"
+to = "acme/alarm"
+publish = ["plant/#"]
+[[outbox]]
+id = "bus"
+"#;
+
 /// A device behind the relay that runs the canary, its settings full of marks.
 fn settle(stage: &mut Stage, marks: &mut Marks, upstream: Option<&Upstream>) -> Result<(Relay, SocketAddr)> {
-    stage.run_ceremony()?;
+    stage.run_ceremony_for(&[SERVICE, JOB, RECEIVER])?;
     let server = stage.start_control()?;
     stage.prepare_device(DEVICE)?;
     let device = stage.device(DEVICE)?;
@@ -133,14 +175,23 @@ fn settle(stage: &mut Stage, marks: &mut Marks, upstream: Option<&Upstream>) -> 
     let text = std::fs::read_to_string(&ceiling)?;
     // Else the guest's own budget hides what it says.
     let text = text.replace("64KiB/min", BUDGET);
-    std::fs::write(&ceiling, format!("{text}\n{rest}{values}{}", egress(upstream)))?;
+    std::fs::write(
+        &ceiling,
+        format!("{text}\n{rest}{ADMITTED}{values}{}", egress(upstream)),
+    )?;
     stage.start_device(DEVICE)?;
 
     let policy = stage.folder.join("policy.toml");
     let text = std::fs::read_to_string(stage.programs.repository.join("policies/fleet/demo.toml"))?;
     let names = "[env]\nallow = [\"CANARY\"]\n[config]\nkeys = [\"canary\"]\n";
-    let text = text.replace("32KiB/min", BUDGET);
-    std::fs::write(&policy, format!("{text}\n{rest}{names}{}", egress(upstream)))?;
+    let text = text.replace("32KiB/min", BUDGET).replace(
+        "\"wasi:cli/command@0.2\"]",
+        "\"wasi:cli/command@0.2\", \"redan:messaging/handler@0.1\"]",
+    );
+    std::fs::write(
+        &policy,
+        format!("{text}\n{rest}{ADMITTED}{names}{}", egress(upstream)),
+    )?;
     stage.publish_policy(&policy)?;
     publish(stage, "1.0.0", 1, upstream)?;
     stage.publish(Release {
@@ -148,7 +199,13 @@ fn settle(stage: &mut Stage, marks: &mut Marks, upstream: Option<&Upstream>) -> 
         version: "1.0.0",
         counter: 1,
     })?;
-    stage.publish_set("plant-1", &[(SERVICE, "1.0.0"), (JOB, "1.0.0")])?;
+    let ask = stage.folder.join("receiver.ask.toml");
+    std::fs::write(&ask, RECEIVERS_ASK)?;
+    sign(stage, "alarm", "1.0.0", &ask, 1, "component.acme.alarm-1")?;
+    stage.publish_set(
+        "plant-1",
+        &[(SERVICE, "1.0.0"), (JOB, "1.0.0"), (RECEIVER, "1.0.0")],
+    )?;
     let rollout = stage.start_rollout("plant-1", &["all=1000permille"])?;
     stage.await_rollout(&rollout, &["complete"], SOON)?;
     Ok((relay, service))
@@ -170,7 +227,9 @@ fn publish(stage: &Stage, version: &str, counter: u64, upstream: Option<&Upstrea
     let text = text.replace("version = \"1.0.0\"", &format!("version = \"{version}\""));
     let text = text.replace("64KiB/min", BUDGET);
     let more = "[[fs]]\nname = \"state\"\nguest = \"/state\"\nmode = \"rw\"\nrequired = true\n\
-                [env]\nallow = [\"CANARY\"]\nrequired = true\n[config]\nkeys = [\"canary\"]\nrequired = true\n";
+                [env]\nallow = [\"CANARY\"]\nrequired = true\n[config]\nkeys = [\"canary\"]\nrequired = true\n\
+                [[net.bus]]\nid = \"bus\"\nto = \"acme/alarm\"\npublish = [\"plant/+\"]\nbudget = { messages = \"1000/s\" }\n\
+                [[outbox]]\nid = \"bus\"\nto = \"bus\"\nrequired = true\n";
     // Without an upstream there is a rule all the same, for an address that nobody has.
     let rule = match upstream {
         Some(_) => egress(upstream),
@@ -179,16 +238,19 @@ fn publish(stage: &Stage, version: &str, counter: u64, upstream: Option<&Upstrea
     };
     let ask = stage.folder.join(format!("canary-{version}.ask.toml"));
     std::fs::write(&ask, format!("{text}\n{more}{rule}"))?;
-    let wasm = stage.programs.guest("canary", version)?;
+    sign(stage, "canary", version, &ask, counter, "component.acme.thermo-1")
+}
+
+fn sign(stage: &Stage, guest: &str, version: &str, ask: &Path, counter: u64, key: &str) -> Result<()> {
     stage.redan(&[
         "publish",
-        &wasm.to_string_lossy(),
+        &stage.programs.guest(guest, version)?.to_string_lossy(),
         "--ask",
         &ask.to_string_lossy(),
         "--counter",
         &counter.to_string(),
         "--key",
-        &stage.key("component.acme.thermo-1"),
+        &stage.key(key),
         "--key",
         &stage.key("release.snapshot-1"),
     ])?;
@@ -280,6 +342,10 @@ fn request(marks: &mut Marks, way: &str, more: &[(&str, &str)]) -> Result<Vec<u8
         ("x-send-header", "outgoing header"),
         ("x-send-path", "outgoing path"),
         ("x-send-body", "outgoing body"),
+        ("x-topic", "bus topic"),
+        ("x-type", "bus content type"),
+        ("x-said", "bus payload"),
+        ("x-name", "bus item's name"),
         ("authorization", "authorization"),
         ("cookie", "cookie"),
         ("referer", "referer"),
@@ -359,6 +425,26 @@ impl Upstream {
         });
         Ok(Self { address, kind, heard })
     }
+}
+
+/// Positive control: what the canary said to another workload of the device came there, past the agent.
+fn passed_on(stage: &Stage, marks: &Marks) -> Result<()> {
+    let log = stage.device(DEVICE)?.state.join("data/acme/logs/alarm.log");
+    await_that("every message of the canary", SOON, || {
+        let heard = std::fs::read(&log).unwrap_or_default();
+        let said = marks
+            .all()
+            .filter(|(what, _)| what.starts_with("bus topic") || what.starts_with("bus payload"));
+        let missing: Vec<&str> = said
+            .filter(|(_, text)| count(&heard, text.as_bytes()) == 0)
+            .map(|(what, _)| what)
+            .collect();
+        Ok(if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(missing.join(", "))
+        })
+    })
 }
 
 /// Kills every process of the device as a failed assertion would, the executor first; and stops what begins in their places.
