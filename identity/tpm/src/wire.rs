@@ -156,8 +156,14 @@ impl<'a> Reader<'a> {
 }
 
 /// What is written; may be a secret.
-#[derive(Default)]
 pub(crate) struct Parameters(pub(crate) Zeroizing<Vec<u8>>);
+
+impl Default for Parameters {
+    /// Room for the whole of what carries a secret: a buffer that grows leaves copies behind.
+    fn default() -> Self {
+        Self(Zeroizing::new(Vec::with_capacity(512)))
+    }
+}
 
 impl Parameters {
     pub(crate) fn u16(&mut self, number: u16) {
