@@ -27,7 +27,7 @@ use redan_publish::DirectorFiles;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Instant;
 use tokio::sync::{Mutex, Semaphore};
@@ -212,6 +212,8 @@ pub struct Fleet {
     pub(crate) live: Live,
     /// How fast certificates are signed.
     pub(crate) issuing: Issuing,
+    /// How many of them have rested, and keep no more than they need to wait.
+    pub(crate) waiting: AtomicUsize,
     /// What changes; one writer at a time.
     pub state: Mutex<State>,
 }
@@ -279,6 +281,7 @@ impl Fleet {
             places,
             live: Live::default(),
             issuing,
+            waiting: AtomicUsize::new(0),
             state: Mutex::new(state),
         };
         let mut state = fleet.state.lock().await;

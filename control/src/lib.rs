@@ -45,6 +45,7 @@ mod speak;
 pub mod store;
 pub mod table;
 pub mod tokens;
+mod turn;
 mod twice;
 mod view;
 pub mod waves;

@@ -9,6 +9,7 @@ use axum::response::IntoResponse as _;
 use redan_control_core::State as RolloutState;
 use redan_protocol::UnixSeconds;
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
 /// Renders a fleet's metrics.
 pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, Refused> {
@@ -61,6 +62,11 @@ pub async fn render(fleet: &Fleet, now: UnixSeconds) -> Result<Response<Body>, R
         "redan_device_connections",
         "Open connections of devices",
         u64::try_from(fleet.live.devices()).unwrap_or(u64::MAX),
+    );
+    gauge(
+        "redan_connections_waiting",
+        "Connections without a request for a while, which keep no buffers",
+        u64::try_from(fleet.waiting.load(Ordering::Relaxed)).unwrap_or(u64::MAX),
     );
     gauge(
         "redan_operator_list_expired",

@@ -10,6 +10,7 @@ use crate::operator::{Operator, parse};
 use crate::server::now;
 use crate::table::{Found, Op, Who, find};
 use crate::tokens;
+use crate::turn::Asked;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse as _;
@@ -48,7 +49,7 @@ pub(crate) struct Caller {
 }
 
 /// Answers a request, whatever it is.
-pub(crate) async fn answer(caller: &Caller, request: Request<hyper::body::Incoming>) -> Response<Body> {
+pub(crate) async fn answer(caller: &Caller, request: Request<Asked>) -> Response<Body> {
     // Says its length or is refused: with chunks, where a request ends is what two readers disagree about (RFC 9112 §6.1, §11.2), and
     // no client of ours sends any. What follows on the connection is not read.
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
@@ -68,7 +69,7 @@ pub(crate) async fn answer(caller: &Caller, request: Request<hyper::body::Incomi
 }
 
 /// What is rare has a place of its own (`Box::pin`): every check-in would make room for it.
-async fn route(caller: &Caller, request: Request<hyper::body::Incoming>) -> Result<Response<Body>, Refused> {
+async fn route(caller: &Caller, request: Request<Asked>) -> Result<Response<Body>, Refused> {
     let addressed = authority(request.uri(), request.headers());
     let misdirected = !addressed.is_some_and(|host| host.eq_ignore_ascii_case(&caller.host));
     if misdirected || caller.fleet.gone.load(Ordering::SeqCst) {
@@ -178,7 +179,7 @@ async fn enrolment(
     caller: &Caller,
     spki: Digest,
     op: Op,
-    request: Request<hyper::body::Incoming>,
+    request: Request<Asked>,
 ) -> Result<Response<Body>, Refused> {
     match op {
         Op::CaCerts => Ok(pkcs7(est::cacerts(&caller.fleet)?)),
@@ -205,7 +206,7 @@ async fn device_request(
     caller: &Caller,
     (device, identity): (&DeviceId, &VerifiedIdentity),
     (op, parts): (Op, &[&str]),
-    request: Request<hyper::body::Incoming>,
+    request: Request<Asked>,
 ) -> Result<Response<Body>, Refused> {
     let fleet = &caller.fleet;
     let part = parts.first().copied().unwrap_or_default();
@@ -247,7 +248,7 @@ async fn last_request(
     caller: &Caller,
     device: &DeviceId,
     path: &str,
-    request: Request<hyper::body::Incoming>,
+    request: Request<Asked>,
 ) -> Result<Response<Body>, Refused> {
     let fleet = &caller.fleet;
     let refused = || Refused::plain(Code::Decommissioned);
@@ -293,7 +294,7 @@ async fn operator_request(
     caller: &Caller,
     operator: Operator<'_>,
     (op, parts): (Op, &[&str]),
-    request: Request<hyper::body::Incoming>,
+    request: Request<Asked>,
 ) -> Result<Response<Body>, Refused> {
     let part = parts.first().copied().unwrap_or_default();
     let device = || DeviceId::parse(part).map_err(|_| Refused::plain(Code::NotFound));
@@ -357,13 +358,11 @@ async fn operator_request(
 }
 
 /// What an operator sends, read strictly.
-async fn document<T: for<'de> serde::Deserialize<'de>>(
-    request: Request<hyper::body::Incoming>,
-) -> Result<T, Refused> {
+async fn document<T: for<'de> serde::Deserialize<'de>>(request: Request<Asked>) -> Result<T, Refused> {
     parse(&collect(request, OPERATOR_BODY_MAX).await?)
 }
 
-async fn collect(request: Request<hyper::body::Incoming>, limit: ByteCount) -> Result<Bytes, Refused> {
+async fn collect(request: Request<Asked>, limit: ByteCount) -> Result<Bytes, Refused> {
     // What says that it is too long is refused before a byte of it is read.
     if request.body().size_hint().lower() > limit.get() {
         return Err(Refused::plain(Code::TooLarge));
@@ -379,7 +378,7 @@ async fn collect(request: Request<hyper::body::Incoming>, limit: ByteCount) -> R
     }
 }
 
-async fn text(request: Request<hyper::body::Incoming>, limit: ByteCount) -> Result<String, Refused> {
+async fn text(request: Request<Asked>, limit: ByteCount) -> Result<String, Refused> {
     // RFC 7030 §4.2.1.
     if request.headers().get(header::CONTENT_TYPE) != Some(&HeaderValue::from_static(PKCS10)) {
         return Err(Refused::plain(Code::WrongContentType));

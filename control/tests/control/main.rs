@@ -35,6 +35,7 @@ mod reach;
 mod release;
 mod renewal;
 mod replacement;
+mod rests;
 mod revocation;
 mod rollouts;
 mod site;

@@ -163,6 +163,17 @@ impl Raw {
         head.split(' ').nth(1).unwrap().to_owned()
     }
 
+    /// The status of the next answer, whose body is read too.
+    pub(crate) async fn answer(&mut self) -> String {
+        let head = self.head().await;
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let mut body = vec![0; length.unwrap().parse().unwrap()];
+        self.0.read_exact(&mut body).await.unwrap();
+        head.split(' ').nth(1).unwrap().to_owned()
+    }
+
     /// Whatever comes until the connection ends, in order or not.
     pub(crate) async fn rest(&mut self) -> String {
         let mut read = Vec::new();
