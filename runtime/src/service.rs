@@ -1,11 +1,12 @@
 //! A service: a listener that never closes, and each request's way through the version that answers.
 
+mod asked;
 mod tasks;
 
 use crate::swap::{Lease, Pointer};
-use crate::version::{Call, Entry, Version};
+use crate::version::{Call, Entry};
+use asked::{Answer, Ready};
 use bytes::Bytes;
-use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -14,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use redan_host_api::body::Bounded;
 use redan_host_api::egress::{empty_body, header_bytes};
-use redan_host_api::state::{Capabilities, GuestState};
+use redan_host_api::state::Capabilities;
 use redan_policy::grant::HttpTrigger;
 use redan_protocol::Code;
 use std::convert::Infallible;
@@ -24,18 +25,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tasks::Task;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::AbortHandle;
-use wasmtime::Store;
-use wasmtime::component::Resource;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
-use wasmtime_wasi_http::p3::bindings::ServicePre;
-use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView};
+use wasmtime_wasi_http::{Error, WasiBody};
 
 /// Open connections of one listener. Each costs a task and a read buffer.
 pub(crate) const CONNECTIONS_MAX: usize = 512;
@@ -105,12 +98,13 @@ impl Service {
         match &version.entry {
             Entry::Service(entry) => {
                 let (sender, receiver) = oneshot::channel();
-                let ready = prepare(entry, &call, &version, request, sender).inspect_err(refused)?;
+                let ready = asked::prepare(entry, &call, &version, request, sender).inspect_err(refused)?;
                 handled(version, call, place, ready, receiver).await
             }
             Entry::Tasks(entry) => {
                 let (sender, receiver) = oneshot::channel();
-                let ready = prepare_task(entry, &call, &version, request, sender).inspect_err(refused)?;
+                let ready =
+                    asked::prepare_task(entry, &call, &version, request, sender).inspect_err(refused)?;
                 handled(version, call, place, ready, receiver).await
             }
             Entry::Job(_) | Entry::Message(_) => Err((StatusCode::INTERNAL_SERVER_ERROR, Code::Internal)),
@@ -172,73 +166,6 @@ where
 }
 
 type Refused = (StatusCode, Code);
-type Answer<B, E> = Result<Response<B>, E>;
-type Ready = (Store<GuestState>, Asked);
-
-/// What is asked of a guest, by the WASI it is of.
-enum Asked {
-    Handle(
-        ProxyPre<GuestState>,
-        Resource<HostIncomingRequest>,
-        Resource<HostResponseOutparam>,
-    ),
-    Task(Task),
-}
-
-impl Asked {
-    async fn run(self, store: &mut Store<GuestState>) -> wasmtime::Result<()> {
-        match self {
-            Self::Handle(entry, incoming, out) => {
-                let proxy = entry.instantiate_async(&mut *store).await?;
-                let handler = proxy.wasi_http_incoming_handler();
-                handler.call_handle(store, incoming, out).await
-            }
-            Self::Task(task) => task.run(store).await,
-        }
-    }
-}
-
-fn prepare(
-    entry: &ProxyPre<GuestState>,
-    call: &Call,
-    version: &Version,
-    request: Request<Incoming>,
-    sender: oneshot::Sender<Answer<HyperOutgoingBody, ErrorCode>>,
-) -> Result<Ready, Refused> {
-    let mut store = call.store(version).map_err(|code| (status(code), code))?;
-    let limit = call.limits().body_request;
-    let request = request.map(|body| Bounded::new(body, limit, call.verdict.clone()));
-    let mut http = store.data_mut().http();
-    // Fails without a readable Host (RFC 9112 §3.2).
-    let incoming = http
-        .new_incoming_request(Scheme::Http, request)
-        .map_err(|_| (StatusCode::BAD_REQUEST, Code::BadRequest))?;
-    let out = http.new_response_outparam(sender);
-    let out = out.map_err(|_| (StatusCode::INTERNAL_SERVER_ERROR, Code::HandleLimit))?;
-    Ok((store, Asked::Handle(entry.clone(), incoming, out)))
-}
-
-/// The same for WASI 0.3.
-fn prepare_task(
-    entry: &ServicePre<GuestState>,
-    call: &Call,
-    version: &Version,
-    request: Request<Incoming>,
-    sender: oneshot::Sender<tasks::Answer>,
-) -> Result<Ready, Refused> {
-    // As for 0.2, which is told the authority (RFC 9112 §3.2).
-    let host = request.headers().get(http::header::HOST);
-    let readable = host.and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    if readable.is_none() && request.uri().authority().is_none() {
-        return Err((StatusCode::BAD_REQUEST, Code::BadRequest));
-    }
-    let mut store = call.store(version).map_err(|code| (status(code), code))?;
-    let limit = call.limits().body_request;
-    let request = request.map(|body| Bounded::new(body, limit, call.verdict.clone()));
-    let task = Task::new(entry, &mut store, request, sender);
-    Ok((store, Asked::Task(task)))
-}
-
 /// Checks the guest's answer and bounds its body.
 fn outgoing<B, E>(answer: Answer<B, E>, account: Arc<Account>) -> Result<Response<WasiBody>, Refused>
 where

@@ -20,7 +20,7 @@ pub(crate) fn hostile_service() -> Vec<u8> {
 
 /// `conformance/tasks`: a service of WASI 0.3.
 pub(crate) fn tasks() -> Vec<u8> {
-    std::fs::read(built().join("conformance_tasks.wasm")).unwrap()
+    std::fs::read(built().join("tasks.wasm")).unwrap()
 }
 
 /// `rust/uploader`.
@@ -88,6 +88,6 @@ fn built() -> &'static Path {
         "hostile-service",
         "hostile-handler",
         "uploader",
-        "conformance-tasks",
+        "tasks",
     ])
 }

@@ -153,7 +153,13 @@ fn a_flood_of_lines_in_one_write_is_cut_off_like_any_loop() {
             per: Millis::seconds(3600),
         },
     });
-    refused(&grant, "/floods", 504, Code::CpuLimit);
+    let (mut device, slot, address) = served(&grant);
+    assert_eq!(get(address, "/floods").refusal(), (504, "cpu-limit"));
+    let signals = device.signals(slot);
+    assert_eq!(signals.last, Some(Code::CpuLimit));
+    // Below two seconds of CPU time: all of it at once would be many more.
+    assert!(signals.cpu.bits() <= 11, "{signals:?}");
+    lives_on(device, address);
 }
 
 #[test]

@@ -154,6 +154,71 @@ fn nothing_outside_a_volume_is_reached_the_same_way() {
     ends_well("preopens");
 }
 
+/// By the names of the programs of outside suites, which no registry holds (docs/runtime.md).
+#[test]
+fn what_outside_suites_ask_of_files_is_the_same() {
+    for what in [
+        "suite-slashes",
+        "suite-links",
+        "suite-paths",
+        "suite-leave",
+        "suite-odd-times",
+        "suite-places",
+        "suite-sizes",
+    ] {
+        ends_well(what);
+    }
+}
+
+/// Differs on purpose: two volumes are two file systems, whatever leave a guest has in each.
+#[test]
+fn no_file_goes_from_one_volume_to_another() {
+    let start = Start {
+        arguments: vec!["suite-across"],
+        ..Start::default()
+    };
+    let left = "Ok(\"own\") Ok(\"read me\")\n";
+    for (outcome, code) in [
+        (
+            reference::run(&guest::job(), "guest", &start, &Folders::new()),
+            "not-permitted\n",
+        ),
+        (
+            ours::run(&guest::job(), &start, &Folders::new()),
+            "cross-device\n",
+        ),
+    ] {
+        assert_eq!(outcome.out, format!("{}{left}", code.repeat(4)));
+        assert_eq!(outcome.exit, Some(0));
+    }
+}
+
+#[test]
+fn what_outside_suites_do_often_is_the_same() {
+    ends_well("suite-often");
+}
+
+#[test]
+fn what_outside_suites_expect_to_trap_traps_the_same() {
+    for what in [
+        "trap-poll-nothing",
+        "trap-stream-before-pollable",
+        "trap-long-blocking-write",
+    ] {
+        let outcome = same(&Start {
+            arguments: vec![what],
+            ..Start::default()
+        });
+        assert_eq!(outcome.exit, None, "{what} {outcome:?}");
+    }
+    // An exit while something is open is an exit.
+    let outcome = same(&Start {
+        arguments: vec!["trap-exit-within"],
+        ..Start::default()
+    });
+    assert_eq!(outcome.exit, Some(0), "{outcome:?}");
+}
+
 #[test]
 fn sockets_refuse_as_they_do_without_a_network() {
     let outcome = ends_well("sockets");

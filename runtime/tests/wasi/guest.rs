@@ -12,14 +12,19 @@ pub(crate) fn service() -> Vec<u8> {
 
 /// Of WASI 0.3.
 pub(crate) fn tasks() -> Vec<u8> {
-    std::fs::read(built().join("conformance_tasks.wasm")).unwrap()
+    std::fs::read(built().join("tasks.wasm")).unwrap()
+}
+
+/// Sends requests; by its path, for another program to run.
+pub(crate) fn sender() -> PathBuf {
+    built().join("conformance-sender.wasm")
 }
 
 fn built() -> &'static Path {
     all_built(&[
         "conformance-job",
         "conformance-service",
-        "conformance-tasks",
+        "tasks",
         "conformance-sender",
     ])
 }

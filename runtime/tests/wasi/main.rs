@@ -12,6 +12,7 @@ mod commands;
 mod guest;
 mod later;
 mod ours;
+mod outgoing;
 mod reference;
 mod services;
 mod versions;

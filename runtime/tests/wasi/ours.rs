@@ -40,6 +40,7 @@ mode = "ro"
 [[fs]]
 name = "state"
 mode = "rw"
+quota = { bytes = "64MiB", files = 5000 }
 "#;
 
 fn grant(world: &str, more: &str, given: &Given) -> EffectiveGrant {
@@ -60,10 +61,8 @@ fn command(start: &Start, folders: &Folders) -> EffectiveGrant {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
-        folders: BTreeMap::from([
-            ("/lib".to_owned(), path(&folders.lib)),
-            ("/state".to_owned(), path(&folders.state)),
-        ]),
+        // `/state` is the workload's own: in a folder of the device's no file has two names.
+        folders: BTreeMap::from([("/lib".to_owned(), path(&folders.lib))]),
         config: BTreeMap::new(),
     };
     let names: Vec<&str> = start.env.iter().map(|(name, _)| *name).collect();
@@ -152,6 +151,16 @@ fn capabilities(grant: EffectiveGrant, data: &std::path::Path, lent: Lent) -> Ar
 /// Runs a command to its end.
 pub(crate) fn run(wasm: &[u8], start: &Start, folders: &Folders) -> Outcome {
     ran(wasm, start, command(start, folders))
+}
+
+/// The same with leave to send to these.
+pub(crate) fn send(wasm: &[u8], arguments: &[String], to: &[String]) -> Outcome {
+    let more = format!(
+        "[job]\nargs = {arguments:?}\n[[net.http]]\nid = \"upstream\"\nallow = {to:?}\nprivate_addresses = true\n\
+         methods = [\"GET\", \"HEAD\", \"POST\", \"PUT\", \"DELETE\", \"OPTIONS\", \"PATCH\", \"TRACE\", \"BREW\"]\n"
+    );
+    let grant = grant("wasi:cli/command@0.2", &more, &Given::default());
+    ran(wasm, &Start::default(), grant)
 }
 
 fn ran(wasm: &[u8], start: &Start, grant: EffectiveGrant) -> Outcome {

@@ -3,6 +3,7 @@
 
 mod files;
 mod streams;
+mod suites;
 
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::process::ExitCode;
@@ -57,6 +58,16 @@ fn main() -> ExitCode {
         "read-only" => files::read_only(),
         "preopens" => files::preopens(),
         "sockets" => sockets(),
+        "suite-slashes" => suites::slashes(),
+        "suite-links" => suites::links(),
+        "suite-paths" => suites::paths(),
+        "suite-across" => suites::across(),
+        "suite-leave" => suites::leave(),
+        "suite-odd-times" => suites::odd_times(),
+        "suite-places" => suites::places(),
+        "suite-often" => suites::often(),
+        "suite-sizes" => suites::sizes(),
+        trap if trap.starts_with("trap-") => suites::traps(trap),
         other => {
             eprintln!("there is no {other:?}");
             return ExitCode::from(99);
