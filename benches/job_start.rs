@@ -7,7 +7,7 @@ use aws_lc_rs::{constant_time, hmac};
 use redan_benches::fleet::{ASK_JOB, grant};
 use redan_benches::{Asking, built, compare, each, tool};
 use redan_channel::{pair, send};
-use redan_jail::{Kind, Spec, confine, inherited, reserve, spawn};
+use redan_jail::{Folders, Kind, Spec, confine, inherited, reserve, spawn};
 use redan_protocol::ipc::{FromExecutor, SlotId, ToExecutor, WorkloadKind};
 use redan_protocol::{ByteCount, ComponentName, Digest};
 use redan_runtime::compiler::admit;
@@ -107,7 +107,11 @@ pub(crate) fn become_executor(folder: &str) {
     let (agent, broker) = (inherited(3).unwrap(), inherited(4).unwrap());
     let data = std::fs::File::open(folder).unwrap();
     let prepared = Executor::prepare(&Sizes::default(), false).unwrap();
-    let isolation = confine(Kind::Executor, Some(data.as_fd()), None).unwrap();
+    let folders = Folders {
+        data: Some(data.as_fd()),
+        lent: &[],
+    };
+    let isolation = confine(Kind::Executor, folders, None).unwrap();
     // It ends with its channel.
     drop(prepared.run(agent, broker, PathBuf::from("."), isolation));
 }

@@ -59,7 +59,10 @@ fn instances(asking: &Asking) {
 
 /// What a process holds, KiB.
 fn resident(process: &str) -> u64 {
-    held(&read_to_string(format!("/proc/{process}/status")).unwrap(), "VmRSS:")
+    held(
+        &read_to_string(format!("/proc/{process}/status")).unwrap(),
+        "VmRSS:",
+    )
 }
 
 /// A line of `proc_pid_status(5)`, KiB.

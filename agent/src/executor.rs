@@ -9,7 +9,9 @@ use crate::supervisor::Started;
 use redan_agent_core::{Input, MemberRecord};
 use redan_channel::AsyncChannel;
 use redan_policy::EffectiveGrant;
-use redan_protocol::ipc::{FromExecutor, SecretValue, SlotId, ToExecutor, ToSupervisor, WorkloadKind};
+use redan_protocol::ipc::{
+    FromExecutor, LentFolder, SecretValue, SlotId, ToExecutor, ToSupervisor, WorkloadKind,
+};
 use redan_protocol::report::Isolation;
 use redan_protocol::{ByteCount, Code, Digest, PublisherName};
 use std::net::TcpListener;
@@ -60,6 +62,8 @@ pub(crate) struct Around {
     pub(crate) memory: ByteCount,
     /// Whether they run WASI 0.3 too.
     pub(crate) wasi_0_3: bool,
+    /// The folders that the ceiling maps volumes to.
+    pub(crate) lent: Vec<LentFolder>,
     pub(crate) events: mpsc::UnboundedSender<Event>,
 }
 
@@ -189,6 +193,7 @@ async fn begin(publisher: &PublisherName, around: &Around) -> Result<Running, Co
     let request = ToSupervisor::StartExecutor {
         publisher: publisher.clone(),
         wasi_0_3: around.wasi_0_3,
+        lent: around.lent.clone(),
     };
     // Not started at all: the supervisor will not say that it ended.
     let started = around.native.supervisor.ask(request).await.map_err(|code| {

@@ -25,6 +25,9 @@ use crate::{AgentError, Config, admin, burial, recover};
 use redan_agent_core::cadence::Cadence;
 use redan_agent_core::{Machine, Record};
 use redan_channel::AsyncChannel;
+use redan_policy::DeviceCeiling;
+use redan_policy::grant::Mode;
+use redan_protocol::ipc::LentFolder;
 use redan_protocol::wire::control_host;
 use redan_protocol::{SpiffeId, Version64};
 use std::cell::RefCell;
@@ -98,6 +101,7 @@ pub fn run(
             broker: Broker::start(channel("broker", broker)?),
             memory: ceiling.publisher_memory(),
             wasi_0_3: ceiling.wasi_0_3(),
+            lent: lent(&ceiling),
             events: events.clone(),
         };
         let id = identity.id.clone();
@@ -284,4 +288,14 @@ impl Reports {
         self.next = self.next.saturating_add(1);
         self.next
     }
+}
+
+/// Every executor reaches what the ceiling maps, whichever guest is granted it: which one is, a later policy may change. File permissions
+/// are per publisher.
+fn lent(ceiling: &DeviceCeiling) -> Vec<LentFolder> {
+    let folders = ceiling.folders().map(|(path, mode)| LentFolder {
+        path: path.to_owned(),
+        writable: mode == Mode::ReadWrite,
+    });
+    folders.collect()
 }

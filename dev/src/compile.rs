@@ -3,7 +3,7 @@
 use crate::fault::Fault;
 use crate::remark;
 use redan_channel::{ChannelError, pair, recv, send};
-use redan_jail::{Kind, Spec, confine, inherited, reserve, spawn};
+use redan_jail::{Folders, Kind, Spec, confine, inherited, reserve, spawn};
 use redan_policy::EffectiveGrant;
 use redan_protocol::ipc::{Compile, Compiled};
 use redan_protocol::{Code, Digest};
@@ -26,7 +26,7 @@ pub(crate) fn asked_to_compile() -> Option<Result<(), Fault>> {
     let alone = words.next()? == COMPILER && words.next().is_none();
     let channel = alone.then(|| inherited(3).ok()).flatten()?;
     let compile = || {
-        confine(Kind::Compiler, None, None).map_err(Fault::system("confining the compiler"))?;
+        confine(Kind::Compiler, Folders::default(), None).map_err(Fault::system("confining the compiler"))?;
         compiler::run(&channel).map_err(Fault::system("compiling"))
     };
     Some(compile())

@@ -119,6 +119,12 @@ enum Device {
         publisher: PublisherName,
         #[arg(long)]
         data: PathBuf,
+        /// A folder of the device's own, to read.
+        #[arg(long)]
+        lend: Vec<PathBuf>,
+        /// The same, to write as well.
+        #[arg(long)]
+        lend_writable: Vec<PathBuf>,
         #[arg(long)]
         user: Option<u32>,
         #[arg(long = "wasi-0-3")]
@@ -237,9 +243,16 @@ fn main() -> ExitCode {
         Device::Executor {
             publisher,
             data,
+            lend,
+            lend_writable,
             user,
             wasi_0_3,
-        } => children::executor(&publisher, &data, user, wasi_0_3).map(|()| 0),
+        } => {
+            let to_read = lend.into_iter().map(|folder| (folder, false));
+            let to_write = lend_writable.into_iter().map(|folder| (folder, true));
+            let lent: Vec<_> = to_read.chain(to_write).collect();
+            children::executor(&publisher, &data, &lent, user, wasi_0_3).map(|()| 0)
+        }
         Device::Broker { user } => children::broker(user).map(|()| 0),
         Device::Compiler { user, less } => children::compiler(user, less.budget()).map(|()| 0),
     };

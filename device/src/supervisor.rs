@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::restarts::Restarts;
 use redan_channel::{ChannelError, pair, recv, send};
 use redan_jail::{Child, Spec, may_give_users, reserve, spawn};
-use redan_protocol::ipc::{FromSupervisor, ToSupervisor};
+use redan_protocol::ipc::{FromSupervisor, LentFolder, ToSupervisor};
 use redan_protocol::report::Isolation;
 use redan_protocol::{Code, PublisherName};
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -274,7 +274,11 @@ impl Supervisor {
 
     fn answer(&mut self, request: ToSupervisor) {
         let answered = match request {
-            ToSupervisor::StartExecutor { publisher, wasi_0_3 } => self.start_executor(&publisher, wasi_0_3),
+            ToSupervisor::StartExecutor {
+                publisher,
+                wasi_0_3,
+                lent,
+            } => self.start_executor(&publisher, wasi_0_3, lent),
             ToSupervisor::StartCompiler => self.start_compiler(),
             ToSupervisor::StopExecutor { publisher } => {
                 self.signal(&Who::Executor(publisher), Signal::KILL);
@@ -304,7 +308,12 @@ impl Supervisor {
         }
     }
 
-    fn start_executor(&mut self, publisher: &PublisherName, wasi_0_3: bool) -> Result<Vec<OwnedFd>, Fault> {
+    fn start_executor(
+        &mut self,
+        publisher: &PublisherName,
+        wasi_0_3: bool,
+        lent: Vec<LentFolder>,
+    ) -> Result<Vec<OwnedFd>, Fault> {
         let data = self.state.join("data").join(publisher.as_str());
         std::fs::create_dir_all(&data).map_err(Fault::system("making the data folder"))?;
         let mut arguments: Vec<OsString> =
@@ -312,6 +321,10 @@ impl Supervisor {
         arguments.extend(["--data".into(), data.clone().into_os_string()]);
         if wasi_0_3 {
             arguments.push("--wasi-0-3".into());
+        }
+        for LentFolder { path, writable } in lent {
+            let flag = if writable { "--lend-writable=" } else { "--lend=" };
+            arguments.push(format!("{flag}{path}").into());
         }
         if self.users {
             let user = user_of(publisher);

@@ -1,5 +1,6 @@
 //! Reading documents, with file, line and a suggestion in every error.
 
+use crate::grant::Mode;
 use crate::intersect::amounts::MEMORY_TOTAL;
 use crate::place::{Source, line_of};
 use crate::schema::{Document, Kind};
@@ -198,6 +199,12 @@ impl DeviceCeiling {
     /// Whether services of WASI 0.3 may run here.
     pub fn wasi_0_3(&self) -> bool {
         self.document.runtime.wasi_0_3.unwrap_or(false)
+    }
+
+    /// The device's own folders that volumes are mapped to, and what may be done there at most.
+    pub fn folders(&self) -> impl Iterator<Item = (&str, Mode)> {
+        let volumes = self.document.fs.iter();
+        volumes.filter_map(|volume| Some((volume.host.as_deref()?, volume.mode)))
     }
 
     /// The file that holds a publisher's secret.

@@ -26,6 +26,15 @@ pub const RUNNING_EVERY: Duration = Duration::from_secs(15);
 #[serde(transparent)]
 pub struct SlotId(pub u32);
 
+/// A folder of the device's own that some volume is mapped to.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct LentFolder {
+    /// Where it is, absolute.
+    pub path: String,
+    /// Whether guests may write there at all.
+    pub writable: bool,
+}
+
 /// Agent → supervisor.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum ToSupervisor {
@@ -36,6 +45,8 @@ pub enum ToSupervisor {
         publisher: PublisherName,
         /// Whether it is to run WASI 0.3 too, as the device ceiling says.
         wasi_0_3: bool,
+        /// The folders that the device ceiling maps volumes to.
+        lent: Vec<LentFolder>,
     },
     /// Start a compiler. Answer: [`FromSupervisor::Started`] with one descriptor, its channel.
     StartCompiler,

@@ -8,7 +8,7 @@
 #![allow(clippy::as_conversions, reason = "a system call takes addresses as numbers")]
 #![allow(clippy::print_stdout, reason = "its findings are its output")]
 
-use redan_jail::{Kind, confine};
+use redan_jail::{Folders, Kind, Lent, confine};
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -25,6 +25,10 @@ struct Targets {
     secret: PathBuf,
     /// A folder of somebody else.
     elsewhere: PathBuf,
+    /// A folder that is lent.
+    lent: PathBuf,
+    /// One that is lent to read.
+    lent_to_read: PathBuf,
     /// A listening server.
     server: SocketAddr,
     /// A listening local socket, such as the agent's admin socket.
@@ -60,6 +64,24 @@ const ACTIONS: &[(&str, Action)] = &[
     }),
     ("read-secret-by-dots", |t| {
         fs::read(t.data.join("../secret/key")).map(drop)
+    }),
+    ("read-lent", |t| fs::read(t.lent.join("note")).map(drop)),
+    ("write-lent", |t| fs::write(t.lent.join("more"), "mine")),
+    ("read-lent-to-read", |t| {
+        fs::read(t.lent_to_read.join("note")).map(drop)
+    }),
+    ("list-lent-to-read", |t| fs::read_dir(&t.lent_to_read).map(drop)),
+    ("write-lent-to-read", |t| {
+        fs::write(t.lent_to_read.join("more"), "mine")
+    }),
+    ("overwrite-lent-to-read", |t| {
+        fs::write(t.lent_to_read.join("note"), "mine")
+    }),
+    ("remove-lent-to-read", |t| {
+        fs::remove_file(t.lent_to_read.join("removable"))
+    }),
+    ("leave-lent-by-dots", |t| {
+        fs::read(t.lent.join("../secret/key")).map(drop)
     }),
     ("write-elsewhere", |t| fs::write(t.elsewhere.join("planted"), "x")),
     ("make-folder-elsewhere", |t| {
@@ -203,6 +225,8 @@ fn main() -> io::Result<()> {
         data: data.into(),
         secret: secret.into(),
         elsewhere: elsewhere.into(),
+        lent: PathBuf::from(elsewhere).with_file_name("lent"),
+        lent_to_read: PathBuf::from(elsewhere).with_file_name("lent-to-read"),
         server: server.parse().map_err(|_| io::Error::other("an address"))?,
         admin: admin.into(),
         victim: victim.parse().map_err(invalid)?,
@@ -221,8 +245,24 @@ fn main() -> io::Result<()> {
     }
     if let Some(kind) = jail {
         let folder = fs::File::open(&targets.data)?;
-        let data = (kind == Kind::Executor).then_some(folder.as_fd());
-        let isolation = confine(kind, data, None).map_err(|error| io::Error::other(error.to_string()))?;
+        let lent = [(&targets.lent, true), (&targets.lent_to_read, false)];
+        let lent = lent.map(|(path, writable)| {
+            fs::File::open(path).map(|folder| Lent {
+                folder: folder.into(),
+                writable,
+            })
+        });
+        let lent = lent.into_iter().collect::<io::Result<Vec<_>>>()?;
+        let folders = Folders {
+            data: Some(folder.as_fd()),
+            lent: &lent,
+        };
+        let folders = if kind == Kind::Executor {
+            folders
+        } else {
+            Folders::default()
+        };
+        let isolation = confine(kind, folders, None).map_err(|error| io::Error::other(error.to_string()))?;
         println!("landlock {}", isolation.landlock);
         println!("seccomp {}", isolation.seccomp);
     }

@@ -7,7 +7,7 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd,
     RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
 };
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// Kinds of process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,10 +40,27 @@ const FILES_MAX: u64 = 65_536;
 /// Compiler: CPU time, seconds.
 const COMPILER_CPU: u64 = 120;
 
-/// Confines this process for good. Call with one thread, before anything from a peer was read. `data`: the executor's folder, which
-/// becomes its working directory; opened (`O_PATH`) by the caller, for neither the user before nor the one after could walk there:
+/// What an executor reaches of the file system; nothing of anybody else's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Folders<'a> {
+    /// Its own, which becomes its working directory.
+    pub data: Option<BorrowedFd<'a>>,
+    /// What the device ceiling maps volumes to.
+    pub lent: &'a [Lent],
+}
+
+/// A folder of the device's own.
+#[derive(Debug)]
+pub struct Lent {
+    /// Opened with `O_PATH`.
+    pub folder: OwnedFd,
+    /// Whether more than reading is possible there.
+    pub writable: bool,
+}
+
+/// Confines this process for good. Call with one thread, before anything from a peer was read. The executor's own folder is opened (`O_PATH`) by the caller, for neither the user before nor the one after could walk there:
 /// the folders above belong to the one, the folder itself to the other. `user`: the user and group to become, if this process may.
-pub fn confine(kind: Kind, data: Option<BorrowedFd<'_>>, user: Option<u32>) -> Result<Isolation, JailError> {
+pub fn confine(kind: Kind, folders: Folders<'_>, user: Option<u32>) -> Result<Isolation, JailError> {
     let mut isolation = Isolation {
         processes: true,
         ..Isolation::default()
@@ -54,7 +71,7 @@ pub fn confine(kind: Kind, data: Option<BorrowedFd<'_>>, user: Option<u32>) -> R
         isolation.no_new_privs = true;
     }
     if kind != Kind::Agent {
-        isolation.landlock = landlock(kind, data);
+        isolation.landlock = landlock(kind, folders);
     }
     if matches!(kind, Kind::Executor | Kind::Compiler) {
         leave_the_network();
@@ -64,7 +81,7 @@ pub fn confine(kind: Kind, data: Option<BorrowedFd<'_>>, user: Option<u32>) -> R
         isolation.users = true;
     }
     privileges::give_up(kind)?;
-    if let Some(data) = data {
+    if let Some(data) = folders.data {
         // SAFETY: fchdir on a descriptor that is borrowed for this call.
         if unsafe { libc::fchdir(data.as_raw_fd()) } != 0 {
             return Err(last("entering the data folder"));
@@ -149,8 +166,10 @@ fn limit(what: libc::__rlimit_resource_t, most: u64) -> Result<(), JailError> {
 }
 
 /// Files beneath the given folders, no TCP for those who make no connections. Best effort: older kernels know less, and say so.
-fn landlock(kind: Kind, data: Option<BorrowedFd<'_>>) -> bool {
+fn landlock(kind: Kind, folders: Folders<'_>) -> bool {
     let abi = ABI::V5;
+    let all = AccessFs::from_all(abi) & !AccessFs::Execute & !AccessFs::MakeChar & !AccessFs::MakeBlock;
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let restricted = || -> Result<RestrictionStatus, landlock::RulesetError> {
         let mut ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
@@ -161,10 +180,12 @@ fn landlock(kind: Kind, data: Option<BorrowedFd<'_>>) -> bool {
             ruleset.handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?
         };
         let mut ruleset = ruleset.create()?;
-        if let Some(folder) = data {
-            let access =
-                AccessFs::from_all(abi) & !AccessFs::Execute & !AccessFs::MakeChar & !AccessFs::MakeBlock;
-            ruleset = ruleset.add_rule(PathBeneath::new(folder, access))?;
+        if let Some(folder) = folders.data {
+            ruleset = ruleset.add_rule(PathBeneath::new(folder, all))?;
+        }
+        for Lent { folder, writable } in folders.lent {
+            let access = if *writable { all } else { read };
+            ruleset = ruleset.add_rule(PathBeneath::new(folder.as_fd(), access))?;
         }
         if kind == Kind::Broker {
             for folder in RESOLVER.iter().filter_map(|path| PathFd::new(path).ok()) {

@@ -19,7 +19,7 @@ mod filter;
 mod privileges;
 pub mod spawn;
 
-pub use confine::{Kind, confine, deny_sockets, keep_out_of_swap};
+pub use confine::{Folders, Kind, Lent, confine, deny_sockets, keep_out_of_swap};
 pub use privileges::may_give_users;
 pub use redan_protocol::report::Isolation;
 pub use spawn::{Child, Spec, inherited, reserve, spawn};

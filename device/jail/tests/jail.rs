@@ -65,6 +65,20 @@ const FILES: &[&str] = &[
     "read-victims-memory",
     "read-own-memory-file",
 ];
+/// What a lent folder is not for, and what is behind it.
+const NOT_LENT: &[&str] = &[
+    "write-lent-to-read",
+    "overwrite-lent-to-read",
+    "remove-lent-to-read",
+    "leave-lent-by-dots",
+];
+/// Folders that the device ceiling lends to guests.
+const LENT: &[&str] = &[
+    "read-lent",
+    "write-lent",
+    "read-lent-to-read",
+    "list-lent-to-read",
+];
 /// Its own folder.
 const OWN: &[&str] = &["write-own-folder", "read-own-folder"];
 /// Talking to a network.
@@ -106,6 +120,10 @@ fn hostile(kind: &str) -> Findings {
     std::fs::write(&key, "the device key").unwrap();
     std::fs::write(elsewhere.join("removable"), "").unwrap();
     std::fs::write(data.join("note"), "").unwrap();
+    for lent in [make("lent"), make("lent-to-read")] {
+        std::fs::write(lent.join("note"), "").unwrap();
+        std::fs::write(lent.join("removable"), "").unwrap();
+    }
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let admin = folder.path().join("admin.sock");
     let _admin = UnixListener::bind(&admin).unwrap();
@@ -166,6 +184,8 @@ fn outside_of_a_jail_the_same_program_gets_what_it_wants() {
         &found,
         &[
             OWN,
+            LENT,
+            NOT_LENT,
             FILES_ANYBODY,
             CONNECT,
             LOCAL,
@@ -203,8 +223,12 @@ const FILES_ANYBODY: &[&str] = &[
 fn an_executor_has_its_folder_and_the_sockets_it_was_given() {
     let found = hostile("executor");
     if enforced("executor", &found) {
-        denied("executor", &found, &[NOBODY, FILES, CONNECT, LOCAL, SERVE]);
-        done("executor", &found, &[OWN, &["start-thread"]]);
+        denied(
+            "executor",
+            &found,
+            &[NOBODY, FILES, NOT_LENT, CONNECT, LOCAL, SERVE],
+        );
+        done("executor", &found, &[OWN, LENT, &["start-thread"]]);
     }
 }
 
@@ -212,7 +236,11 @@ fn an_executor_has_its_folder_and_the_sockets_it_was_given() {
 fn a_compiler_has_neither_files_nor_sockets() {
     let found = hostile("compiler");
     if enforced("compiler", &found) {
-        denied("compiler", &found, &[NOBODY, FILES, OWN, CONNECT, LOCAL, SERVE]);
+        denied(
+            "compiler",
+            &found,
+            &[NOBODY, FILES, OWN, LENT, NOT_LENT, CONNECT, LOCAL, SERVE],
+        );
         done("compiler", &found, &[&["start-thread"]]);
     }
 }
@@ -221,7 +249,7 @@ fn a_compiler_has_neither_files_nor_sockets() {
 fn a_broker_connects_and_does_nothing_else() {
     let found = hostile("broker");
     if enforced("broker", &found) {
-        denied("broker", &found, &[NOBODY, FILES, OWN, SERVE]);
+        denied("broker", &found, &[NOBODY, FILES, OWN, LENT, NOT_LENT, SERVE]);
         done(
             "broker",
             &found,

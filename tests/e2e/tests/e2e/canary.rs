@@ -21,6 +21,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -177,7 +178,11 @@ fn settle(stage: &mut Stage, marks: &mut Marks, upstream: Option<&Upstream>) -> 
     let text = text.replace("64KiB/min", BUDGET);
     std::fs::write(
         &ceiling,
-        format!("{text}\n{rest}{ADMITTED}{values}{}", egress(upstream)),
+        format!(
+            "{text}\n{rest}host = \"{}\"\n{ADMITTED}{values}{}",
+            lent(stage)?.display(),
+            egress(upstream)
+        ),
     )?;
     stage.start_device(DEVICE)?;
 
@@ -209,6 +214,16 @@ fn settle(stage: &mut Stage, marks: &mut Marks, upstream: Option<&Upstream>) -> 
     let rollout = stage.start_rollout("plant-1", &["all=1000permille"])?;
     stage.await_rollout(&rollout, &["complete"], SOON)?;
     Ok((relay, service))
+}
+
+/// A folder of the device's own, outside of its state, for the canary's volume: whoever its publisher's user is, it may write there.
+fn lent(stage: &Stage) -> Result<PathBuf> {
+    let folder = stage.folder.join("lent");
+    std::fs::create_dir_all(&folder)?;
+    let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+    open(&stage.folder, 0o711)?;
+    open(&folder, 0o777)?;
+    Ok(folder)
 }
 
 fn egress(upstream: Option<&Upstream>) -> String {
@@ -578,6 +593,9 @@ fn files(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
 fn all_were_heard(stage: &Stage, marks: &Marks, upstream: Option<&Upstream>) -> Result<()> {
     let mut own = Vec::new();
     files(&stage.device(DEVICE)?.state.join("data/acme"), &mut own)?;
+    let kept = own.len();
+    files(&lent(stage)?, &mut own)?;
+    ensure!(own.len() > kept, "nothing in the folder that the ceiling maps");
     let mut heard = Vec::new();
     for path in own {
         heard.extend(path.display().to_string().into_bytes());
