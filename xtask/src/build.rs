@@ -18,6 +18,7 @@ const GUESTS: &[(&str, &str, bool)] = &[
     ("alarm", "1.0.0", false),
     ("alarm", "1.1.0", false),
     ("uploader", "1.0.0", false),
+    ("tasks", "1.0.0", false),
 ];
 /// The programs, and the attackers.
 const PROGRAMS: &[&str] = &[

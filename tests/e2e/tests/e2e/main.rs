@@ -15,6 +15,7 @@ mod full;
 mod interrupted;
 mod join;
 mod languages;
+mod later;
 mod local_bus;
 mod messages;
 mod narrowed;
