@@ -28,6 +28,8 @@ pub struct Row {
     pub tests: Vec<TestName>,
     /// A test in which the same flow passes without the attack; it may be one of `tests`.
     pub control: Option<TestName>,
+    /// The question of the benches that measures what no test may assert: how long something takes.
+    pub bench: Option<String>,
     /// What programs and tests do not show yet. A row that has it counts as not covered.
     pub open: Option<String>,
 }
@@ -154,7 +156,28 @@ pub fn rows() -> Result<Vec<Row>> {
         "registry.toml names tests that there are not:\n  {}",
         missing.join("\n  ")
     );
+    for bench in rows.iter().filter_map(|row| row.bench.as_ref()) {
+        ensure!(
+            is_asked(bench)?,
+            "registry.toml names a bench that there is not: {bench}"
+        );
+    }
     Ok(rows)
+}
+
+/// Whether the benches ask this question.
+fn is_asked(question: &str) -> Result<bool> {
+    let benches = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches"))?;
+    let quoted = format!("\"{question}\"");
+    for file in benches {
+        let path = file?.path();
+        if path.extension().is_some_and(|ending| ending == "rs")
+            && std::fs::read_to_string(path)?.contains(&quoted)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn read(text: &str) -> Result<Vec<Row>> {
@@ -283,6 +306,12 @@ mod tests {
             "P03 is played but not listed"
         );
         assert!(x("sleeps = true").is_err());
+    }
+
+    #[test]
+    fn a_bench_that_a_row_names_is_looked_for() {
+        assert!(is_asked("refusal of what another fleet has").unwrap());
+        assert!(!is_asked("refusal of what nobody asked").unwrap());
     }
 
     #[test]

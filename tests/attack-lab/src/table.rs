@@ -31,7 +31,12 @@ pub fn page(rows: &[Row]) -> String {
     );
     text += "| id | attack | expected | status | code | shown by | positive control | open |\n|---|---|---|---|---|---|---|---|\n";
     for row in rows {
-        let tests: Vec<String> = row.tests.iter().map(|test| format!("`{test}`")).collect();
+        let mut tests: Vec<String> = row.tests.iter().map(|test| format!("`{test}`")).collect();
+        tests.extend(
+            row.bench
+                .iter()
+                .map(|bench| format!("its time by the bench `{bench}`")),
+        );
         let control = row.control.as_ref().map(|test| format!("`{test}`"));
         let cells = [
             row.id.clone(),

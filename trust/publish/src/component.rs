@@ -16,10 +16,10 @@ pub struct Interfaces {
     pub exports: Vec<String>,
 }
 
-/// Reads and validates a component. Native code, core modules and proposals the runtime has off are refused.
+/// Reads and validates a component of WASI 0.2. Native code, core modules and proposals the runtime has off are refused.
 pub fn inspect(bytes: &[u8]) -> Result<Interfaces, PublishError> {
     let found = surface(bytes)?;
-    validate(bytes)?;
+    validate(bytes, false)?;
     Ok(found)
 }
 
@@ -84,14 +84,16 @@ fn surface(bytes: &[u8]) -> Result<Interfaces, PublishError> {
     Ok(found)
 }
 
-/// After the cheap answers, so that "core module" is said before "does not validate as a component".
-fn validate(bytes: &[u8]) -> Result<(), PublishError> {
+/// After the cheap answers, so that "core module" is said before "does not validate as a component". `tasks`: with what WASI 0.3 needs
+/// of the component model beyond 0.2.
+fn validate(bytes: &[u8], tasks: bool) -> Result<(), PublishError> {
     // As the runtime's engine has them (`runtime/src/engine.rs`). Engines of other languages use the last two.
-    let features = WasmFeatures::WASM2
+    let mut features = WasmFeatures::WASM2
         | WasmFeatures::COMPONENT_MODEL
         | WasmFeatures::TAIL_CALL
         | WasmFeatures::EXTENDED_CONST
         | WasmFeatures::MULTI_MEMORY;
+    features.set(WasmFeatures::CM_ASYNC, tasks);
     if let Err(error) = Validator::new_with_features(features).validate_all(bytes) {
         let what = format!("the component does not validate at offset {}", error.offset());
         return Err(PublishError::Component {
@@ -109,6 +111,29 @@ pub fn check(bytes: &[u8], ask: &Ask) -> Result<Interfaces, PublishError> {
         code: refused.code(),
         what: refused.to_string(),
     })?;
-    validate(bytes)?;
+    validate(bytes, ask.world().is_wasi_0_3())?;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_and_tasks_are_taken_for_wasi_0_3_alone() {
+        for of_tasks in [
+            "(type (stream u8))",
+            "(type (future))",
+            "(core func (canon task.return))",
+        ] {
+            let bytes = wat::parse_str(format!("(component {of_tasks})")).unwrap();
+            validate(&bytes, true).unwrap();
+            assert!(validate(&bytes, false).is_err(), "{of_tasks}");
+        }
+        let beyond = wat::parse_str("(component (core func (canon error-context.drop)))").unwrap();
+        assert!(
+            validate(&beyond, true).is_err(),
+            "what the runtime has off stays off"
+        );
+    }
 }
