@@ -88,7 +88,7 @@ impl Store {
             return DeviceKey::read(&Tokens, &read_private(&path)?);
         }
         let key = KeyFile::generate()?;
-        key.save(&path)?;
+        self.keep("identity/key.pem", key.to_pem().as_bytes())?;
         Ok(key.into())
     }
 

@@ -101,6 +101,13 @@ pub enum IdentityError {
 #[error("{}", std::io::Error::from_raw_os_error(*.0))]
 pub struct FileFault(pub i32);
 
+impl FileFault {
+    /// No room on the disk, or in its owner's part of it: `ENOSPC`, `EDQUOT` (errno(3)).
+    const fn is_full(self) -> bool {
+        matches!(self.0, 28 | 122)
+    }
+}
+
 impl From<&std::io::Error> for FileFault {
     fn from(error: &std::io::Error) -> Self {
         Self(error.raw_os_error().unwrap_or(0))
@@ -178,6 +185,7 @@ impl IdentityError {
             Self::NotNow { .. } => Code::CertificateExpired,
             Self::TakenBack => Code::CertificateRevoked,
             Self::Csr => Code::CsrInvalid,
+            Self::File { source, .. } if source.is_full() => Code::DiskFull,
             Self::KeyMode { .. } | Self::File { .. } => Code::DiskFailed,
             Self::Token(error) => error.code(),
             Self::Tpm(error) => error.code(),
@@ -190,6 +198,7 @@ impl IdentityError {
         match self {
             Self::KeyMismatch => "keep a key together with the certificate that was issued for it",
             Self::KeyMode { .. } => "make the file readable by its owner alone: chmod 600",
+            Self::File { source, .. } if source.is_full() => Code::DiskFull.remedy(),
             Self::File { .. } => "check that the file exists and may be read or written",
             Self::Token(error) => error.remedy(),
             Self::Tpm(error) => error.remedy(),

@@ -159,7 +159,11 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
             _ => File::open(".")?.sync_all(),
         }
     })();
-    written.map_err(|error: std::io::Error| fault(path, &error))
+    written.map_err(|error: std::io::Error| {
+        // A full disk is left as it was; if even this fails, the next write removes the rest.
+        drop(std::fs::remove_file(temporary));
+        fault(path, &error)
+    })
 }
 
 fn fault(path: &Path, error: &std::io::Error) -> IdentityError {
