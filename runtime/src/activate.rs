@@ -25,9 +25,11 @@ impl Running {
                 self.say(FromExecutor::Activated { slot }).await;
             }
             Strategy::StopStart => {
+                // Now, so that whoever gives the next order finds it done.
+                let before = self.take_traffic(&version);
                 let executor = Arc::clone(self);
                 // Takes as long as the calls under way: the next order must not wait for it.
-                tokio::spawn(async move { executor.stop_then_start(&version, turn).await });
+                tokio::spawn(async move { executor.stop_then_start(before, &version, turn).await });
             }
         }
     }
@@ -55,9 +57,9 @@ impl Running {
         }
     }
 
-    async fn stop_then_start(&self, version: &Arc<Version>, turn: u64) {
+    async fn stop_then_start(&self, before: Vec<Arc<Version>>, version: &Arc<Version>, turn: u64) {
         let slot = version.slot;
-        for before in self.take_traffic(version) {
+        for before in before {
             before.pause(before.capabilities().grant().upgrade.drain).await;
         }
         let current = {
