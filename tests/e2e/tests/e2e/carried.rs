@@ -60,24 +60,21 @@ fn component(stage: &Stage, bundle: &Path) -> Result<PathBuf> {
 }
 
 /// Release managers sign a direction, and somebody writes the folder to carry.
+/// Signs a direction and takes it out on a stick.
 fn bundle(stage: &Stage, device: &str, sequence: &str, set: &str) -> Result<PathBuf> {
+    direct(stage, device, sequence, set)?;
+    taken_out(stage, device, sequence)
+}
+
+fn direct(stage: &Stage, device: &str, sequence: &str, set: &str) -> Result<()> {
     let (signer, snapshot) = (stage.key("release.direction-1"), stage.key("release.snapshot-1"));
-    stage.redan(&[
-        "direction",
-        "publish",
-        "--device",
-        device,
-        "--sequence",
-        sequence,
-        "--set",
-        set,
-        "--good-for",
-        "24h",
-        "--key",
-        &signer,
-        "--key",
-        &snapshot,
-    ])?;
+    let device = ["--device", device, "--sequence", sequence, "--set", set];
+    let keys = ["--good-for", "24h", "--key", &signer, "--key", &snapshot];
+    stage.redan(&[&["direction", "publish"][..], &device, &keys].concat())?;
+    Ok(())
+}
+
+fn taken_out(stage: &Stage, device: &str, sequence: &str) -> Result<PathBuf> {
     let out = stage.folder.join(format!("stick-{device}-{sequence}"));
     let path = out.display().to_string();
     stage.redan(&[
@@ -129,8 +126,11 @@ fn a_stick_updates_a_device_without_a_network_and_a_bad_one_is_refused_with_its_
         counter: 2,
     })?;
     stage.publish_set("plant-2", &[(SERVICE, "1.1.0"), (JOB, "1.0.0")])?;
-    let other = bundle(&stage, "press-2", "9", "plant-2")?;
-    let stick = bundle(&stage, "press-1", "9", "plant-2")?;
+    // Both first: the device may read of either from the server at any time, and knows then what an older stick does not.
+    direct(&stage, "press-2", "9", "plant-2")?;
+    direct(&stage, "press-1", "9", "plant-2")?;
+    let other = taken_out(&stage, "press-2", "9")?;
+    let stick = taken_out(&stage, "press-1", "9")?;
     stage.control()?.stop()?;
 
     // Another device's stick, and the same with the hint changed: its direction is another device's all the same.

@@ -255,8 +255,13 @@ fn steal(stage: &mut Stage, thief: &Path) -> Result<()> {
     copied
 }
 
-fn refusal(stage: &Stage) -> Result<Option<String>> {
-    Ok(stage.views()?.into_iter().find_map(|view| view.refusal))
+/// What the device refuses, as the thief's server shows it to somebody who has seen no log of this fleet before.
+fn refusal_by(stage: &Stage, state: &Path) -> Result<Option<String>> {
+    let state = state.display().to_string();
+    let list = stage.redan(&["--state-dir", &state, "device", "list"])?;
+    let devices = list["devices"].as_array().or(list.as_array()).cloned();
+    let mut devices = devices.unwrap_or_default().into_iter();
+    Ok(devices.find_map(|device| device["refusal"].as_str().map(str::to_owned)))
 }
 
 #[test]
@@ -317,8 +322,14 @@ fn stolen_online_keys_are_replaced_over_running_devices_with_no_hands_on_them() 
     serve.args(["serve", "--config"]).arg(&config);
     let mut server = Process::start("the thief", &mut serve, &folder.path().join("thief.log"))?;
     server.ready("redan-control: listening on ")?;
+    // Whoever operated the fleet before sees at once that this log is an older one.
+    let noticed = stage.redan_raw(&["device", "list"])?;
+    ensure!(
+        noticed.code == Some(1) && noticed.stderr.contains("audit-shortened"),
+        "{noticed:?}"
+    );
     await_that("the device to refuse what the stolen keys signed", SOON, || {
-        Ok(match refusal(&stage)? {
+        Ok(match refusal_by(&stage, &thief.join("operator"))? {
             Some(code) if code == "threshold-not-met" => Ok(()),
             other => Err(format!("{other:?}")),
         })
