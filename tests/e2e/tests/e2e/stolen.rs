@@ -256,12 +256,16 @@ fn steal(stage: &mut Stage, thief: &Path) -> Result<()> {
 }
 
 /// What the device refuses, as the thief's server shows it to somebody who has seen no log of this fleet before.
-fn refusal_by(stage: &Stage, state: &Path) -> Result<Option<String>> {
-    let state = state.display().to_string();
-    let list = stage.redan(&["--state-dir", &state, "device", "list"])?;
-    let devices = list["devices"].as_array().or(list.as_array()).cloned();
-    let mut devices = devices.unwrap_or_default().into_iter();
-    Ok(devices.find_map(|device| device["refusal"].as_str().map(str::to_owned)))
+fn refusal_by(stage: &Stage, kept: &Path) -> Result<Option<String>> {
+    let list = stage.redan(&["--state-dir", &kept.display().to_string(), "device", "list"])?;
+    let devices = list
+        .get("devices")
+        .unwrap_or(&list)
+        .as_array()
+        .into_iter()
+        .flatten();
+    let mut refusals = devices.filter_map(|device| device.get("refusal")?.as_str());
+    Ok(refusals.next().map(str::to_owned))
 }
 
 #[test]
