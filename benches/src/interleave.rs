@@ -33,7 +33,7 @@ pub enum Asking {
     Once,
     /// Often enough to say how long it takes.
     Measured(Box<Criterion>),
-    /// Ours alone, for [`ALONE`]: so that somebody can look at where its time goes.
+    /// Ours alone, for a while: so that somebody can look at where its time goes.
     Alone,
 }
 

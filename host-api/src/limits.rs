@@ -175,7 +175,7 @@ fn first(cell: &AtomicU16, code: Code) {
 /// Guests give up their thread at every epoch; a call whose workload has used up its share is then not polled again until
 /// there is some.
 ///
-/// A slice is never charged less than its thread used ([`Slice`]).
+/// A slice is never charged less than its thread used (`slice.rs`).
 #[derive(Debug)]
 pub struct Cpu {
     share: Option<Share>,
