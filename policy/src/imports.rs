@@ -74,27 +74,10 @@ pub fn need(interface: &str) -> Need {
     let stable = version.starts_with(VERSION_02) && !version.contains('-');
     match name {
         "wasi:io/error" | "wasi:io/poll" | "wasi:io/streams" | "wasi:http/types" if stable => Need::Always,
-        "wasi:clocks/monotonic-clock"
-        | "wasi:clocks/wall-clock"
-        | "wasi:random/random"
-        | "wasi:random/insecure"
-        | "wasi:random/insecure-seed"
-        | "wasi:cli/environment"
-        | "wasi:cli/exit"
-        | "wasi:cli/stdin"
-        | "wasi:cli/stdout"
-        | "wasi:cli/stderr"
-        | "wasi:cli/terminal-input"
-        | "wasi:cli/terminal-output"
-        | "wasi:cli/terminal-stdin"
-        | "wasi:cli/terminal-stdout"
-        | "wasi:cli/terminal-stderr"
-        | "wasi:filesystem/types"
-        | "wasi:filesystem/preopens"
-            if stable =>
-        {
+        "wasi:clocks/wall-clock" | "wasi:filesystem/types" | "wasi:filesystem/preopens" if stable => {
             Need::Inert
         }
+        _ if stable && is_of_std(name) => Need::Inert,
         "wasi:http/outgoing-handler" if stable => Need::Granted(Capability::NetHttp),
         "wasi:keyvalue/store" | "wasi:keyvalue/atomics" | "wasi:keyvalue/batch"
             if version.starts_with("0.2.0-draft") =>
@@ -111,6 +94,27 @@ pub fn need(interface: &str) -> Need {
     }
 }
 
+/// What every standard library imports, under one name in both versions.
+fn is_of_std(name: &str) -> bool {
+    matches!(
+        name,
+        "wasi:clocks/monotonic-clock"
+            | "wasi:random/random"
+            | "wasi:random/insecure"
+            | "wasi:random/insecure-seed"
+            | "wasi:cli/environment"
+            | "wasi:cli/exit"
+            | "wasi:cli/stdin"
+            | "wasi:cli/stdout"
+            | "wasi:cli/stderr"
+            | "wasi:cli/terminal-input"
+            | "wasi:cli/terminal-output"
+            | "wasi:cli/terminal-stdin"
+            | "wasi:cli/terminal-stdout"
+            | "wasi:cli/terminal-stderr"
+    )
+}
+
 /// The same for a component of a world of WASI 0.3, which may import interfaces of both: its standard library is of 0.2.
 fn need_of_later(interface: &str) -> Need {
     let (name, version) = interface.split_once('@').unwrap_or((interface, ""));
@@ -119,21 +123,8 @@ fn need_of_later(interface: &str) -> Need {
     }
     match name {
         "wasi:http/types" | "wasi:clocks/types" | "wasi:cli/types" => Need::Always,
-        "wasi:clocks/monotonic-clock"
-        | "wasi:clocks/system-clock"
-        | "wasi:random/random"
-        | "wasi:random/insecure"
-        | "wasi:random/insecure-seed"
-        | "wasi:cli/environment"
-        | "wasi:cli/exit"
-        | "wasi:cli/stdin"
-        | "wasi:cli/stdout"
-        | "wasi:cli/stderr"
-        | "wasi:cli/terminal-input"
-        | "wasi:cli/terminal-output"
-        | "wasi:cli/terminal-stdin"
-        | "wasi:cli/terminal-stdout"
-        | "wasi:cli/terminal-stderr" => Need::Inert,
+        "wasi:clocks/system-clock" => Need::Inert,
+        _ if is_of_std(name) => Need::Inert,
         "wasi:http/client" => Need::Granted(Capability::NetHttp),
         _ => need(interface),
     }
