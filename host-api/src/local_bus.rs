@@ -14,12 +14,9 @@ pub struct Spent {
 impl Spent {
     /// Whether the budget admits a message of so many bytes now; then it is spent.
     pub fn admits(&self, budget: BusBudget, now: Instant, bytes: u64) -> bool {
-        let counted = self.messages.take(budget.messages, now, 1);
-        let admitted = counted && self.bytes.take(budget.bytes, now, bytes);
-        if counted && !admitted {
-            self.messages.give_back(budget.messages, now, 1);
-        }
-        admitted
+        let of_bytes = (&self.bytes, Some(budget.bytes));
+        self.messages
+            .take_with(Some(budget.messages), of_bytes, now, bytes)
     }
 }
 

@@ -54,8 +54,26 @@ impl Tokens {
         })
     }
 
+    /// One of this, and so much of another bucket, or nothing of either: what waits and is tried again must not use up the one.
+    pub(crate) fn take_with(
+        &self,
+        rate: Option<Rate>,
+        (other, others): (&Self, Option<Rate>),
+        now: Instant,
+        amount: u64,
+    ) -> bool {
+        if !rate.is_none_or(|rate| self.take(rate, now, 1)) {
+            return false;
+        }
+        let whole = others.is_none_or(|rate| other.take(rate, now, amount));
+        if let Some(rate) = rate.filter(|_| !whole) {
+            self.give_back(rate, now, 1);
+        }
+        whole
+    }
+
     /// What was taken for nothing.
-    pub(crate) fn give_back(&self, rate: Rate, now: Instant, amount: u64) {
+    fn give_back(&self, rate: Rate, now: Instant, amount: u64) {
         let full = scaled(rate, rate.amount);
         self.with(rate, now, |level| {
             *level = level.saturating_add(scaled(rate, amount)).min(full);

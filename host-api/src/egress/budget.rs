@@ -16,7 +16,7 @@ pub(super) struct Spent {
 }
 
 impl Spent {
-    /// Takes one request, or one message, if the rate still has it.
+    /// Takes one request if the rate still has it.
     pub(super) fn request(&self, rate: Option<Rate>, now: Instant) -> bool {
         rate.is_none_or(|rate| self.requests.take(rate, now, 1))
     }
@@ -42,16 +42,10 @@ impl Publishing {
             let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(rules.entry(rule.id.clone()).or_default())
         };
-        let budget = rule.budget;
-        if !spent.request(budget.messages, now) {
-            return false;
-        }
-        let admitted = spent.bytes(budget.bytes_out, now, bytes);
-        if let Some(rate) = budget.messages.filter(|_| !admitted) {
-            // It waits and is tried again: that must not use up the messages.
-            spent.requests.give_back(rate, now, 1);
-        }
-        admitted
+        let of_bytes = (&spent.bytes, rule.budget.bytes_out);
+        spent
+            .requests
+            .take_with(rule.budget.messages, of_bytes, now, bytes)
     }
 }
 
