@@ -1,5 +1,6 @@
 //! A development fleet on this machine: ceremony, control server, devices, publishing.
 
+use crate::traffic::{get, version};
 use crate::{DeviceView, Process, Programs};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -190,17 +191,19 @@ impl Stage {
         for id in devices {
             self.add_device(id)?;
         }
+        self.roll_first_release_out()
+    }
+
+    /// The end of that story, for the devices there are: policy, components, set, rollout.
+    pub fn roll_first_release_out(&self) -> Result<()> {
         self.publish_policy(&self.programs.repository.join("policies/fleet/demo.toml"))?;
-        self.publish(Release {
-            component: SERVICE,
-            version: "1.0.0",
-            counter: 1,
-        })?;
-        self.publish(Release {
-            component: JOB,
-            version: "1.0.0",
-            counter: 1,
-        })?;
+        for component in [SERVICE, JOB] {
+            self.publish(Release {
+                component,
+                version: "1.0.0",
+                counter: 1,
+            })?;
+        }
         self.publish_set("plant-1", &[(SERVICE, "1.0.0"), (JOB, "1.0.0")])?;
         let rollout = self.start_rollout("plant-1", &["all=1000permille"])?;
         self.await_rollout(&rollout, &["complete"], ROLLOUT_WITHIN)?;
@@ -549,9 +552,25 @@ impl Stage {
         })
     }
 
+    /// Waits until a device's service answers as this version.
+    pub fn await_version(&self, device: &str, wanted: &str, within: Duration) -> Result<()> {
+        let service = self.device(device)?.service;
+        await_that(&format!("version {wanted} of {device}"), within, || {
+            Ok(match get(service, "/thermo/") {
+                Ok(answer) if version(&answer.body).as_deref() == Some(wanted) => Ok(()),
+                other => Err(format!("{other:?}")),
+            })
+        })
+    }
+
     /// All devices as the server shows them.
     pub fn views(&self) -> Result<Vec<DeviceView>> {
-        let answer = self.redan(&["device", "list"])?;
+        self.views_with(&[])
+    }
+
+    /// The same, to somebody with more options.
+    pub fn views_with(&self, options: &[&str]) -> Result<Vec<DeviceView>> {
+        let answer = self.redan(&[options, &["device", "list"]].concat())?;
         let list = answer.get("devices").cloned().unwrap_or(answer);
         serde_json::from_value(list).context("the list of devices")
     }

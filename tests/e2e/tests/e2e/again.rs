@@ -3,7 +3,7 @@
 use crate::canary::memory::processes;
 use anyhow::{Context as _, Result, ensure};
 use redan_kit::stage::{JOB, Release, SERVICE, await_that, run};
-use redan_kit::traffic::{Load, get, version};
+use redan_kit::traffic::Load;
 use redan_kit::{Programs, Stage};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -60,16 +60,6 @@ pub(crate) fn the_agent_dies(stage: &mut Stage) -> Result<bool> {
     Ok(ended)
 }
 
-fn serves(stage: &Stage, wanted: &str) -> Result<()> {
-    let service = stage.device(DEVICE)?.service;
-    await_that(&format!("version {wanted}"), SOON, || {
-        Ok(match get(service, "/thermo/") {
-            Ok(answer) if version(&answer.body).as_deref() == Some(wanted) => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-    })
-}
-
 fn status(stage: &Stage) -> Result<Value> {
     let mut status = Command::new(&stage.programs.device);
     status
@@ -87,7 +77,7 @@ fn an_agent_that_dies_again_and_again_serves_the_last_good_set_at_every_start_an
     // Nothing is wrong with what runs: it never costs the device its set.
     let mut ends = Vec::new();
     for death in 0..ENOUGH {
-        serves(&stage, "1.0.0")?;
+        stage.await_version(DEVICE, "1.0.0", SOON)?;
         if the_agent_dies(&mut stage)? {
             ends.push(death);
         }
@@ -97,7 +87,7 @@ fn an_agent_that_dies_again_and_again_serves_the_last_good_set_at_every_start_an
         ends.first().is_some_and(|first| *first >= 5),
         "the device ended at {ends:?}"
     );
-    serves(&stage, "1.0.0")?;
+    stage.await_version(DEVICE, "1.0.0", SOON)?;
     ensure!(status(&stage)?["set"] == "plant-1");
 
     // An update under which the agent dies each time it is on trial.
@@ -128,7 +118,7 @@ fn an_agent_that_dies_again_and_again_serves_the_last_good_set_at_every_start_an
         the_agent_dies(&mut stage)?;
     }
     ensure!(deaths >= 2, "one death is no proof: {deaths}");
-    serves(&stage, "1.0.0")?;
+    stage.await_version(DEVICE, "1.0.0", SOON)?;
     stage.await_rollout(&rollout, &["halted"], SOON)?;
     stage.await_devices("the set before", SOON, |views| {
         views
@@ -137,7 +127,7 @@ fn an_agent_that_dies_again_and_again_serves_the_last_good_set_at_every_start_an
     })?;
     // And it is not tried again.
     the_agent_dies(&mut stage)?;
-    serves(&stage, "1.0.0")?;
+    stage.await_version(DEVICE, "1.0.0", SOON)?;
     ensure!(status(&stage)?["set"] == "plant-1");
     stage.stop()
 }
@@ -151,7 +141,7 @@ fn a_device_whose_agent_or_broker_is_killed_under_traffic_serves_again_by_itself
     let mut stage = Stage::new(Programs::find()?, folder.path())?;
     stage.play_first_release(&[DEVICE])?;
     let supervisor = stage.device_mut(DEVICE)?.process()?.id();
-    serves(&stage, "1.0.0")?;
+    stage.await_version(DEVICE, "1.0.0", SOON)?;
     let traffic = Load::start(stage.device(DEVICE)?.service, "/thermo/");
     let native = stage.device(DEVICE)?.state.join("native");
     for kind in ["agent", "broker", "agent"] {
@@ -169,7 +159,7 @@ fn a_device_whose_agent_or_broker_is_killed_under_traffic_serves_again_by_itself
         }
         ensure!(entries > 0, "nothing to poison");
         ensure!(!dies(&mut stage, kind)?, "the device ended with its {kind}");
-        serves(&stage, "1.0.0")?;
+        stage.await_version(DEVICE, "1.0.0", SOON)?;
         ensure!(
             native.join("refused").exists(),
             "what was poisoned was not looked at"

@@ -2,7 +2,6 @@
 
 use anyhow::{Result, ensure};
 use redan_kit::stage::{JOB, Ran, Release, SERVICE, await_that, run};
-use redan_kit::traffic::{get, version};
 use redan_kit::{Programs, Stage};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,16 +28,6 @@ fn refused(ran: &Ran, word: &str) -> Result<()> {
     );
     ensure!(ran.stderr.contains("try:"), "{ran:?}");
     Ok(())
-}
-
-fn serves(stage: &Stage, id: &str, wanted: &str) -> Result<()> {
-    let service = stage.device(id)?.service;
-    await_that("the service to answer", SOON, || {
-        Ok(match get(service, "/thermo/") {
-            Ok(answer) if version(&answer.body).as_deref() == Some(wanted) => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-    })
 }
 
 fn copied(from: &Path, to: PathBuf) -> Result<PathBuf> {
@@ -163,7 +152,7 @@ fn a_stick_updates_a_device_without_a_network_and_a_bad_one_is_refused_with_its_
     std::fs::remove_file(&path)?;
     refused(&apply(&stage, "press-1", &resigned)?, "bundle-invalid")?;
     refused(&apply(&stage, "press-1", folder.path())?, "bundle-invalid")?;
-    serves(&stage, "press-1", "1.0.0")?;
+    stage.await_version("press-1", "1.0.0", SOON)?;
 
     // The right one, with nobody to ask.
     let applied = apply(&stage, "press-1", &stick)?;
@@ -171,7 +160,7 @@ fn a_stick_updates_a_device_without_a_network_and_a_bad_one_is_refused_with_its_
         applied.code == Some(0) && applied.stdout.contains("direction 9"),
         "{applied:?}"
     );
-    serves(&stage, "press-1", "1.1.0")?;
+    stage.await_version("press-1", "1.1.0", SOON)?;
     await_that("the set to be committed", SOON, || {
         let said = status(&stage, "press-1")?;
         Ok(if said.contains("\"set\":\"plant-2\"") {
@@ -183,8 +172,8 @@ fn a_stick_updates_a_device_without_a_network_and_a_bad_one_is_refused_with_its_
     // Once is once, and an old stick is an old stick: its repository is older than what this device has seen.
     refused(&apply(&stage, "press-1", &stick)?, "direction-replayed")?;
     refused(&apply(&stage, "press-1", &early)?, "metadata-rollback")?;
-    serves(&stage, "press-1", "1.1.0")?;
-    serves(&stage, "press-2", "1.0.0")?;
+    stage.await_version("press-1", "1.1.0", SOON)?;
+    stage.await_version("press-2", "1.0.0", SOON)?;
 
     // A server that comes back with what it directed before takes nothing back: sequences grow over both ways.
     stage.start_control()?;
@@ -197,6 +186,6 @@ fn a_stick_updates_a_device_without_a_network_and_a_bad_one_is_refused_with_its_
             Err(said)
         })
     })?;
-    serves(&stage, "press-1", "1.1.0")?;
+    stage.await_version("press-1", "1.1.0", SOON)?;
     stage.stop()
 }

@@ -1,6 +1,9 @@
 //! The straight path with real processes, in the order of ARCHITECTURE.md, and what happens when it is disturbed.
 #![forbid(unsafe_code)]
 
+mod certificate {
+    include!("../../../kit/certificate.rs");
+}
 mod again;
 mod authority;
 mod bad_input;

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, ensure};
 use redan_kit::stage::{JOB, Ran, Release, SERVICE, await_that, run};
-use redan_kit::traffic::{get, version};
 use redan_kit::{Programs, Stage};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -42,16 +41,6 @@ fn await_status(stage: &Stage, id: &str, what: &str, wanted: impl Fn(&Value) -> 
 
 fn is(status: &Value, name: &str, value: &str) -> bool {
     status.get(name).and_then(Value::as_str) == Some(value)
-}
-
-fn serves(stage: &Stage, id: &str, wanted: &str) -> Result<()> {
-    let service = stage.device(id)?.service;
-    await_that("the service to answer", SOON, || {
-        Ok(match get(service, "/thermo/") {
-            Ok(answer) if version(&answer.body).as_deref() == Some(wanted) => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-    })
 }
 
 fn refused(ran: &Ran, exit: i32, word: &str) -> Result<()> {
@@ -168,7 +157,7 @@ fn a_device_that_lost_its_trust_record_runs_on_adopts_nothing_and_comes_back_by_
     }
     for id in DEVICES {
         stage.start_device(id)?;
-        serves(&stage, id, "1.0.0")?;
+        stage.await_version(id, "1.0.0", SOON)?;
         await_status(&stage, id, "the loss to be said", |status| {
             is(status, "refusal", "state-lost") && is(status, "set", "plant-1")
         })?;
@@ -183,7 +172,7 @@ fn a_device_that_lost_its_trust_record_runs_on_adopts_nothing_and_comes_back_by_
                 .all(|view| view.refusal.as_deref() == Some("state-lost"))
     })?;
     for id in DEVICES {
-        serves(&stage, id, "1.0.0")?;
+        stage.await_version(id, "1.0.0", SOON)?;
     }
 
     // Without a request nothing is taken; asking twice asks the same.
@@ -217,7 +206,7 @@ fn a_device_that_lost_its_trust_record_runs_on_adopts_nothing_and_comes_back_by_
         await_status(&stage, id, "the next release", |status| {
             is(status, "set", "plant-2")
         })?;
-        serves(&stage, id, "1.1.0")?;
+        stage.await_version(id, "1.1.0", SOON)?;
         refused(&take(&stage, id, answer)?, 1, "recovery-not-needed")?;
     }
     stage.await_devices("both on the next release", SOON, |views| {
@@ -259,7 +248,7 @@ fn another_day(stage: &mut Stage, request: &str, answer: &str) -> Result<()> {
     assert_eq!(number("/record/committed/acme~1tick"), Some(1));
     assert!(number("/record/sequence") >= Some(2), "{record}");
     stage.start_device("press-1")?;
-    serves(stage, "press-1", "1.1.0")?;
+    stage.await_version("press-1", "1.1.0", SOON)?;
     await_status(stage, "press-1", "to be as before", |status| {
         is(status, "set", "plant-2") && status.get("refusal") == Some(&Value::Null)
     })?;
@@ -286,7 +275,7 @@ fn an_old_copy_of_a_state_folder_adopts_nothing_until_the_fleet_says_what_is_cur
     // Nobody is there to say what is current: it runs what the copy had committed, and adopts nothing.
     stage.control()?.stop()?;
     stage.start_device("press-1")?;
-    serves(&stage, "press-1", "1.0.0")?;
+    stage.await_version("press-1", "1.0.0", SOON)?;
     await_status(&stage, "press-1", "a check-in that failed", |status| {
         is(status, "offline", "unreachable") && is(status, "set", "plant-1")
     })?;
@@ -295,6 +284,6 @@ fn an_old_copy_of_a_state_folder_adopts_nothing_until_the_fleet_says_what_is_cur
     await_status(&stage, "press-1", "the current release", |status| {
         is(status, "set", "plant-2")
     })?;
-    serves(&stage, "press-1", "1.1.0")?;
+    stage.await_version("press-1", "1.1.0", SOON)?;
     stage.stop()
 }

@@ -1,54 +1,22 @@
 //! The life of a device's certificate with the real programs: renewed in time, or after it has expired, or too late.
 
-use anyhow::{Context, Result, ensure};
-use rcgen::{
-    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, SerialNumber,
-};
-use redan_identity::{KeyFile, pem, profile};
-use redan_kit::stage::{FLEET, await_that, run};
+use crate::certificate;
+use anyhow::{Result, ensure};
+use redan_identity::KeyFile;
+use redan_kit::stage::{await_that, run};
 use redan_kit::traffic::{Load, get};
 use redan_kit::{Programs, Stage};
 use serde_json::Value;
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 const SOON: Duration = Duration::from_mins(1);
 const DEVICE: &str = "press-1";
 
-/// Gives a stopped device a certificate for the key it has, by the fleet's own issuer and right in every line, whose last second is
-/// so many seconds away from now. It began when the issuer did: five minutes before the fleet was founded.
+/// Gives the stopped device a certificate for the key it has, whose last second is so many seconds away.
 fn certificate_ending_in(stage: &Stage, seconds: i64) -> Result<()> {
-    let identity = stage.device(DEVICE)?.state.join("identity");
-    let by = std::fs::read_to_string(stage.fleet().join("online/device-issuer.pem"))?;
-    let issuer = pem::read_chain(&by)?.remove(0);
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    let (uri, host) = (
-        format!("spiffe://{FLEET}/device/{DEVICE}"),
-        format!("{DEVICE}.device.{FLEET}"),
-    );
-    params.subject_alt_names = vec![
-        SanType::URI(uri.as_str().try_into()?),
-        SanType::DnsName(host.as_str().try_into()?),
-    ];
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-    params.serial_number = Some(SerialNumber::from([0x55; 16].to_vec()));
-    let began = profile::valid_between(&issuer)?.0.get();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    params.not_before = (UNIX_EPOCH + Duration::from_secs(began)).into();
-    let ends = now.checked_add_signed(seconds).context("a time")?;
-    params.not_after = (UNIX_EPOCH + Duration::from_secs(ends)).into();
-    let signer = KeyPair::from_pem(&KeyFile::from_pem(&by)?.to_pem())?;
-    let signer = Issuer::from_ca_cert_der(&issuer, signer)?;
-    let own = KeyPair::from_pem(&KeyFile::load(&identity.join("key.pem"))?.to_pem())?;
-    let leaf = params.signed_by(&own, &signer)?;
-    let chain = pem::write_chain(&[leaf.der().clone(), issuer]);
-    std::fs::write(identity.join("chain.pem"), chain)?;
-    Ok(())
+    let key = KeyFile::load(&stage.device(DEVICE)?.state.join("identity/key.pem"))?;
+    certificate::ending_in(stage, DEVICE, &key.spki(), seconds)
 }
 
 /// What the device says of itself.

@@ -257,15 +257,8 @@ fn steal(stage: &mut Stage, thief: &Path) -> Result<()> {
 
 /// What the device refuses, as the thief's server shows it to somebody who has seen no log of this fleet before.
 fn refusal_by(stage: &Stage, kept: &Path) -> Result<Option<String>> {
-    let list = stage.redan(&["--state-dir", &kept.display().to_string(), "device", "list"])?;
-    let devices = list
-        .get("devices")
-        .unwrap_or(&list)
-        .as_array()
-        .into_iter()
-        .flatten();
-    let mut refusals = devices.filter_map(|device| device.get("refusal")?.as_str());
-    Ok(refusals.next().map(str::to_owned))
+    let views = stage.views_with(&["--state-dir", &kept.display().to_string()])?;
+    Ok(views.into_iter().find_map(|view| view.refusal))
 }
 
 #[test]

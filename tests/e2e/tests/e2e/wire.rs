@@ -6,7 +6,7 @@
 )]
 
 use anyhow::{Context as _, Result, ensure};
-use redan_kit::stage::{FLEET, JOB, Release, SERVICE, await_that};
+use redan_kit::stage::{FLEET, await_that};
 use redan_kit::{Programs, Stage};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -123,17 +123,7 @@ fn who_reads_the_wire_learns_the_fleets_name_and_how_much_is_fetched() -> Result
     };
     let quiet = at_least(4)?;
     // Now it fetches, tries and runs two components, and then says so.
-    stage.publish_policy(&stage.programs.repository.join("policies/fleet/demo.toml"))?;
-    for component in [SERVICE, JOB] {
-        stage.publish(Release {
-            component,
-            version: "1.0.0",
-            counter: 1,
-        })?;
-    }
-    stage.publish_set("plant-1", &[(SERVICE, "1.0.0"), (JOB, "1.0.0")])?;
-    let rollout = stage.start_rollout("plant-1", &["all=1000permille"])?;
-    stage.await_rollout(&rollout, &["complete"], SOON)?;
+    stage.roll_first_release_out()?;
     let fetched = tap.heard().len();
     at_least(fetched + 4)?;
     stage.device_mut(DEVICE)?.stop()?;

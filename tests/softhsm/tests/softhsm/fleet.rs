@@ -1,20 +1,16 @@
 //! A fleet with real programs whose publishers, server, operator and device keep their keys in tokens.
 
+use crate::certificate;
 use crate::room::{Room, with_tokens};
-use anyhow::{Context, Result, ensure};
-use rcgen::{
-    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, SerialNumber, SubjectPublicKeyInfo,
-};
+use anyhow::{Result, ensure};
 use redan_identity::key::{KeyProvider, held};
-use redan_identity::{KeyFile, pem, profile};
-use redan_kit::stage::{FLEET, JOB, Release, SERVICE, await_that, must, run};
+use redan_kit::stage::{FLEET, JOB, SERVICE, await_that, must, run};
 use redan_kit::{Programs, Stage};
 use redan_token::{Key, Kind, TokenError, Uri};
 use serde_json::Value;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 const SOON: Duration = Duration::from_mins(1);
 const DEVICE: &str = "press-1";
@@ -133,17 +129,7 @@ fn whole_fleet(room: &Room) -> Result<()> {
         "the file holds the key's name and no more"
     );
     stage.start_device(DEVICE)?;
-    stage.publish_policy(&stage.programs.repository.join("policies/fleet/demo.toml"))?;
-    for component in [SERVICE, JOB] {
-        stage.publish(Release {
-            component,
-            version: "1.0.0",
-            counter: 1,
-        })?;
-    }
-    stage.publish_set("plant-1", &[(SERVICE, "1.0.0"), (JOB, "1.0.0")])?;
-    let rollout = stage.start_rollout("plant-1", &["all=1000permille"])?;
-    stage.await_rollout(&rollout, &["complete"], SOON)?;
+    stage.roll_first_release_out()?;
 
     // A second `init` says the same; another key is refused.
     let kept = stage.device(DEVICE)?.state.clone();
@@ -162,39 +148,6 @@ fn whole_fleet(room: &Room) -> Result<()> {
     stage.stop()
 }
 
-/// Gives a stopped device a certificate for the key it has, right in every line, of whose life more than half is over.
-fn certificate_past_its_half(stage: &Stage) -> Result<()> {
-    let identity = stage.device(DEVICE)?.state.join("identity");
-    let by = std::fs::read_to_string(stage.fleet().join("online/device-issuer.pem"))?;
-    let issuer = pem::read_chain(&by)?.remove(0);
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    let (uri, host) = (
-        format!("spiffe://{FLEET}/device/{DEVICE}"),
-        format!("{DEVICE}.device.{FLEET}"),
-    );
-    params.subject_alt_names = vec![
-        SanType::URI(uri.as_str().try_into()?),
-        SanType::DnsName(host.as_str().try_into()?),
-    ];
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-    params.serial_number = Some(SerialNumber::from([0x55; 16].to_vec()));
-    let began = profile::valid_between(&issuer)?.0.get();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    params.not_before = (UNIX_EPOCH + Duration::from_secs(began)).into();
-    params.not_after = (UNIX_EPOCH + Duration::from_secs(now.checked_add(120).context("a time")?)).into();
-    let signer = KeyPair::from_pem(&KeyFile::from_pem(&by)?.to_pem())?;
-    let signer = Issuer::from_ca_cert_der(&issuer, signer)?;
-    let own = SubjectPublicKeyInfo::from_der(&key(stage)?.spki())?;
-    let leaf = params.signed_by(&own, &signer)?;
-    let chain = pem::write_chain(&[leaf.der().clone(), issuer]);
-    std::fs::write(identity.join("chain.pem"), chain)?;
-    Ok(())
-}
-
 #[test]
 fn a_device_renews_with_a_new_key_in_its_token_and_the_old_one_is_destroyed() {
     with_tokens(
@@ -211,7 +164,8 @@ fn renewal(room: &Room) -> Result<()> {
     let first = room.uri("device", DEVICE);
     stage.prepare_device_with(DEVICE, &["--key", &first.to_string()], ENVIRONMENT)?;
     let old = key(&stage)?.spki_sha256();
-    certificate_past_its_half(&stage)?;
+    // More than half of its life is over.
+    certificate::ending_in(&stage, DEVICE, &key(&stage)?.spki(), 120)?;
     stage.start_device(DEVICE)?;
     let identity = stage.device(DEVICE)?.state.join("identity");
     await_that("another key, and the end of the old one", SOON, || {

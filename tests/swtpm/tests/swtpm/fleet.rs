@@ -1,21 +1,16 @@
 //! Fleets with real programs whose device has its key, its sealing key and its counter in a TPM.
 
+use crate::certificate;
 use crate::room::Tpm;
 use anyhow::{Context, Result, ensure};
-use rcgen::{
-    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, SerialNumber, SubjectPublicKeyInfo,
-};
 use redan_identity::key::{KeyProvider, held};
-use redan_identity::{KeyFile, pem, profile};
-use redan_kit::stage::{FLEET, JOB, Ran, Release, SERVICE, await_that, must, run};
-use redan_kit::traffic::{get, version};
+use redan_kit::stage::{JOB, Ran, Release, SERVICE, await_that, must, run};
 use redan_kit::{Programs, Stage};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 const SOON: Duration = Duration::from_mins(1);
 const DEVICE: &str = "press-1";
@@ -119,61 +114,8 @@ fn first_release(folder: &Path, tpm: &Tpm) -> Result<Stage> {
     stage.start_control()?;
     stage.prepare_device_with(DEVICE, &["--key", &tpm.text()], "")?;
     stage.start_device(DEVICE)?;
-    stage.publish_policy(&stage.programs.repository.join("policies/fleet/demo.toml"))?;
-    for component in [SERVICE, JOB] {
-        stage.publish(Release {
-            component,
-            version: "1.0.0",
-            counter: 1,
-        })?;
-    }
-    stage.publish_set("plant-1", &[(SERVICE, "1.0.0"), (JOB, "1.0.0")])?;
-    let rollout = stage.start_rollout("plant-1", &["all=1000permille"])?;
-    stage.await_rollout(&rollout, &["complete"], SOON)?;
+    stage.roll_first_release_out()?;
     Ok(stage)
-}
-
-fn serves(stage: &Stage, wanted: &str) -> Result<()> {
-    let service = stage.device(DEVICE)?.service;
-    await_that("the service to answer", SOON, || {
-        Ok(match get(service, "/thermo/") {
-            Ok(answer) if version(&answer.body).as_deref() == Some(wanted) => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-    })
-}
-
-/// Gives a stopped device a certificate for the key it has, right in every line, of whose life more than half is over.
-fn certificate_past_its_half(stage: &Stage) -> Result<()> {
-    let identity = state(stage)?.join("identity");
-    let by = std::fs::read_to_string(stage.fleet().join("online/device-issuer.pem"))?;
-    let issuer = pem::read_chain(&by)?.remove(0);
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    let (uri, host) = (
-        format!("spiffe://{FLEET}/device/{DEVICE}"),
-        format!("{DEVICE}.device.{FLEET}"),
-    );
-    params.subject_alt_names = vec![
-        SanType::URI(uri.as_str().try_into()?),
-        SanType::DnsName(host.as_str().try_into()?),
-    ];
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-    params.serial_number = Some(SerialNumber::from([0x55; 16].to_vec()));
-    let began = profile::valid_between(&issuer)?.0.get();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    params.not_before = (UNIX_EPOCH + Duration::from_secs(began)).into();
-    params.not_after = (UNIX_EPOCH + Duration::from_secs(now.checked_add(120).context("a time")?)).into();
-    let signer = KeyPair::from_pem(&KeyFile::from_pem(&by)?.to_pem())?;
-    let signer = Issuer::from_ca_cert_der(&issuer, signer)?;
-    let own = SubjectPublicKeyInfo::from_der(&key(stage)?.spki())?;
-    let leaf = params.signed_by(&own, &signer)?;
-    let chain = pem::write_chain(&[leaf.der().clone(), issuer]);
-    std::fs::write(identity.join("chain.pem"), chain)?;
-    Ok(())
 }
 
 #[test]
@@ -181,7 +123,7 @@ fn a_device_with_a_tpm_enrols_follows_its_fleet_and_renews_with_another_key_of_t
     let (here, there) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let (tpm, other) = (Tpm::start(here.path()), Tpm::start(there.path()));
     let mut stage = first_release(&here.path().join("stage"), &tpm)?;
-    serves(&stage, "1.0.0")?;
+    stage.await_version(DEVICE, "1.0.0", SOON)?;
     let first = key_text(&stage)?;
     ensure!(first.starts_with(&format!("{}?public=", tpm.text())), "{first}");
     let identity = state(&stage)?.join("identity");
@@ -200,7 +142,8 @@ fn a_device_with_a_tpm_enrols_follows_its_fleet_and_renews_with_another_key_of_t
     ensure!(refused.stderr.contains("has another key already"), "{refused:?}");
 
     let old = key(&stage)?.spki_sha256();
-    certificate_past_its_half(&stage)?;
+    // More than half of its life is over.
+    certificate::ending_in(&stage, DEVICE, &key(&stage)?.spki(), 120)?;
     stage.start_device(DEVICE)?;
     await_that("another key in the place of the old one", SOON, || {
         let (text, next) = (key_text(&stage)?, identity.join("next/key.pem").exists());
@@ -220,7 +163,7 @@ fn a_device_with_a_tpm_enrols_follows_its_fleet_and_renews_with_another_key_of_t
         Some(new.to_string().as_str())
     );
     assert_eq!(seen.get("clone_alarm"), Some(&Value::Null));
-    serves(&stage, "1.0.0")?;
+    stage.await_version(DEVICE, "1.0.0", SOON)?;
 
     // The disk in another machine: nothing starts, and no other key is made.
     stage.device_mut(DEVICE)?.stop()?;
@@ -247,7 +190,7 @@ fn a_device_with_a_tpm_enrols_follows_its_fleet_and_renews_with_another_key_of_t
     assert_eq!(key_text(&stage)?, kept);
     let _tpm = Tpm::start(here.path());
     stage.start_device(DEVICE)?;
-    serves(&stage, "1.0.0")?;
+    stage.await_version(DEVICE, "1.0.0", SOON)?;
     stage.stop()
 }
 
@@ -284,12 +227,12 @@ fn a_whole_disk_put_back_adopts_nothing_without_any_network() -> Result<()> {
     };
     put(&stage, &new)?;
     stage.start_device(DEVICE)?;
-    serves(&stage, "1.1.0")?;
+    stage.await_version(DEVICE, "1.1.0", SOON)?;
     assert_ne!(loss(&stage)?.as_deref(), Some("state-lost"), "positive control");
     stage.device_mut(DEVICE)?.stop()?;
     put(&stage, &old)?;
     stage.start_device(DEVICE)?;
-    serves(&stage, "1.0.0")?;
+    stage.await_version(DEVICE, "1.0.0", SOON)?;
     assert_eq!(loss(&stage)?.as_deref(), Some("state-lost"));
     let asked = device(&stage, &["recover", "--request"])?;
     ensure!(
@@ -303,7 +246,7 @@ fn a_whole_disk_put_back_adopts_nothing_without_any_network() -> Result<()> {
     let answer = answered(&stage, &asked.stdout)?;
     must(device(&stage, &["recover", "--with", &answer])?, "recover")?;
     stage.start_device(DEVICE)?;
-    serves(&stage, "1.0.0")?;
+    stage.await_version(DEVICE, "1.0.0", SOON)?;
     assert_ne!(loss(&stage)?.as_deref(), Some("state-lost"));
     stage.device_mut(DEVICE)?.stop()?;
     copy(&state(&stage)?, &back)?;
@@ -317,7 +260,7 @@ fn a_whole_disk_put_back_adopts_nothing_without_any_network() -> Result<()> {
     // Positive control: the newest copy is the device's own state.
     put(&stage, &back)?;
     stage.start_device(DEVICE)?;
-    serves(&stage, "1.0.0")?;
+    stage.await_version(DEVICE, "1.0.0", SOON)?;
     assert_ne!(loss(&stage)?.as_deref(), Some("state-lost"));
     let whole = device(&stage, &["recover", "--request"])?;
     ensure!(whole.stderr.contains("recovery-not-needed"), "{whole:?}");

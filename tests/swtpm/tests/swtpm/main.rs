@@ -8,6 +8,9 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod certificate {
+    include!("../../../kit/certificate.rs");
+}
 mod fleet;
 mod room;
 mod tpm;
